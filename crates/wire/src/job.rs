@@ -1,0 +1,254 @@
+//! The stage file: what one child is asked to do.
+
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// One unit of work for `mergelab-tensor`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageFile {
+    /// [`crate::VERSION`] of the program that wrote the file.
+    pub wire: u32,
+    /// The stage's name, for messages: `merges.regmean-0.1`.
+    pub stage: String,
+    /// Empty directory that receives the result; what is left in it when the child exits with 0 is the artifact.
+    pub out: PathBuf,
+    /// Directory for what a killed child may resume from; it may already hold something.
+    pub partial: PathBuf,
+    /// File to which events are appended.
+    pub events: PathBuf,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Threads to compute with; results do not depend on it.
+    pub threads: usize,
+    /// Memory budget in bytes, where one was given.
+    pub memory: Option<u64>,
+    /// The work itself.
+    pub job: Job,
+}
+
+/// What kind of work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Job {
+    /// Capture Gram matrices.
+    Gram(GramJob),
+    /// Merge models.
+    Merge(MergeJob),
+}
+
+/// Capture of the Gram matrices of one model's activations on one data set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GramJob {
+    /// Model directory: config, safetensors, tokenizer, template.
+    pub model: PathBuf,
+    /// JSON Lines file, one object per row.
+    pub data: PathBuf,
+    /// How a row becomes text.
+    pub rows: Rows,
+    /// Refuse a row that lacks a column, is empty or gives no tokens, in place of counting it.
+    pub strict: bool,
+    /// Truncation, in tokens.
+    pub max_length: Option<usize>,
+    /// Whether the tokenizer adds its special tokens (to a rendered template as well).
+    pub add_special_tokens: bool,
+    /// Which tokens count.
+    pub tokens: TokenMask,
+    /// How many tokens at the start of each sequence do not count.
+    pub skip_first: usize,
+    /// Chat template file in place of the model's own.
+    pub chat_template: Option<PathBuf>,
+    /// Globs on module names for which no Gram is kept.
+    pub exclude: Vec<String>,
+    /// Forward pass in this type (`float32`, `bfloat16`, `float16`); the checkpoint's own if absent.
+    pub dtype: Option<String>,
+    /// Which engine runs the forward pass.
+    pub engine: Engine,
+}
+
+/// How a row becomes text; the strings are Jinja templates over the row's columns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rows {
+    /// Through the model's chat template.
+    Messages(Vec<Message>),
+    /// As it is.
+    Text(String),
+}
+
+/// One chat message; both strings are Jinja templates over the row's columns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// `system`, `user`, `assistant` or what the chat template knows.
+    pub role: String,
+    /// Content template.
+    pub content: String,
+}
+
+/// Which tokens of a sequence count in a Gram matrix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenMask {
+    /// Every token.
+    #[default]
+    All,
+    /// Only what the assistant says.
+    Assistant,
+}
+
+/// Which engine runs a forward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// Native where the model family is known, `transformers` otherwise.
+    #[default]
+    Auto,
+    /// Our own forward pass on libtorch.
+    Native,
+    /// Hooks on the Python library.
+    Transformers,
+}
+
+/// A merge of models of one shape into one model directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MergeJob {
+    /// Name in the method registry: `average`, `regmean`, …
+    pub method: String,
+    /// The models, in the order of the experiment file.
+    pub models: Vec<MergeSource>,
+    /// The base model, for methods on task vectors and for rules.
+    pub base: Option<MergeSource>,
+    /// Off-diagonal scaling α of RegMean.
+    pub alpha: Option<Alpha>,
+    /// Other parameters of the method, under mergekit's names.
+    pub params: IndexMap<String, serde_json::Value>,
+    /// Ordered; the first rule whose glob matches a tensor's name decides.
+    pub rules: Vec<Rule>,
+    /// How Grams of different models are brought to one scale.
+    pub normalize: Normalize,
+    /// How the RegMean system is solved.
+    pub solver: Solver,
+    /// Output type; that of the first model if absent.
+    pub dtype: Option<String>,
+    /// Directory of the model that gives tokenizer and chat template; config and generation config come from it too.
+    pub tokenizer: PathBuf,
+    /// Text of the model card, written as `README.md`.
+    pub card: String,
+}
+
+/// One model of a merge.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MergeSource {
+    /// Name in the experiment, for messages and reports.
+    pub name: String,
+    /// Model directory.
+    pub path: PathBuf,
+    /// Weight in `Σ wᵢ G̃ᵢ` and `W̄`; 1 by default.
+    pub weight: f64,
+    /// Artifact directory of its Grams (holds `index.json`).
+    pub grams: Option<PathBuf>,
+    /// Artifact directory of Grams on held-out data, to report the objective on.
+    pub held_out: Option<PathBuf>,
+}
+
+/// Off-diagonal scaling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Alpha {
+    /// One α in [0, 1].
+    Number(f64),
+    /// α per layer, interpolated over depth.
+    Gradient(Vec<f64>),
+    /// The α that is best on held-out Grams, one for all layers.
+    Auto,
+    /// The α that is best on held-out Grams, layer by layer.
+    AutoLayer,
+}
+
+/// What a rule does with the tensors it matches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuleUse {
+    /// The weighted mean.
+    Average,
+    /// The base model's tensor.
+    Base,
+    /// RegMean; an error for a tensor without a Gram.
+    Regmean,
+    /// The tensor of this model of the merge.
+    Model(String),
+}
+
+/// One entry of `rules:`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Glob on tensor names.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// What to do; the method's own way if absent.
+    #[serde(rename = "use")]
+    pub action: Option<RuleUse>,
+    /// Own α.
+    pub alpha: Option<f64>,
+}
+
+/// How Grams of different models are brought to one scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Normalize {
+    /// As captured (means over tokens).
+    #[default]
+    None,
+    /// Each divided by its trace.
+    Trace,
+}
+
+/// How the RegMean system is solved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Solver {
+    /// The scaled correction: Cholesky, refinement, eigenvalues.
+    #[default]
+    Auto,
+    /// Plain system by Cholesky.
+    Cholesky,
+    /// Plain system by least squares.
+    Lstsq,
+    /// Plain system by an explicit inverse.
+    Inverse,
+    /// Plain system by the pseudo-inverse.
+    Pinv,
+}
+
+/// A stage file of another version.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: stage file of wire version {found}, this program speaks {}", path.display(), crate::VERSION)]
+pub struct VersionMismatch {
+    /// The stage file.
+    pub path: PathBuf,
+    /// Its version.
+    pub found: u64,
+}
+
+impl StageFile {
+    /// Reads a stage file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is of another version ([`VersionMismatch`]) or is not a stage file.
+    pub fn read(path: &Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let text = std::fs::read_to_string(path).map_err(|source| format!("{}: {source}", path.display()))?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|source| format!("{}: {source}", path.display()))?;
+        let found = value.get("wire").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if found != u64::from(crate::VERSION) {
+            return Err(VersionMismatch { path: path.to_path_buf(), found }.into());
+        }
+        Ok(serde_json::from_value(value).map_err(|source| format!("{}: {source}", path.display()))?)
+    }
+}

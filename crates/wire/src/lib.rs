@@ -1,0 +1,39 @@
+//! What `mergelab` and the programs it starts say to each other.
+//!
+//! The orchestrator writes one *stage file* (JSON) per child and starts the child with its path. The child writes its
+//! results under the directory that the file names, and appends *events* (JSON Lines) to a second file, which the
+//! orchestrator tails. Files rather than pipes: what a child said outlives both programs, and a full pipe can never
+//! block a computation.
+//!
+//! Both programs are built from this crate, and a child refuses a stage file of another [`VERSION`] at start
+//! ([`VersionMismatch`]), so a stale binary on a path is an error and not a wrong result.
+//!
+//! Version history: 1, the first.
+
+mod events;
+mod job;
+
+pub use events::{Event, EventReader, EventWriter, Fault};
+pub use job::{
+    Alpha, Engine, GramJob, Job, MergeJob, MergeSource, Message, Normalize, Rule, RuleUse, Rows, Solver, StageFile, TokenMask,
+    VersionMismatch,
+};
+
+/// Version of the stage file and of the events; raised whenever either changes its meaning.
+pub const VERSION: u32 = 1;
+
+/// Exit codes that children and `mergelab` itself use (DESIGN: command line).
+pub mod exit {
+    /// Done.
+    pub const DONE: u8 = 0;
+    /// A stage failed, or what it needs is not there.
+    pub const FAILED: u8 = 1;
+    /// Usage: flags, no such file, no such stage.
+    pub const USAGE: u8 = 2;
+    /// The experiment is wrong: the file, a source it names, shapes or vocabularies that do not fit.
+    pub const EXPERIMENT: u8 = 3;
+    /// The store or the lock file does not agree.
+    pub const DISAGREES: u8 = 4;
+    /// Interrupted by a signal.
+    pub const INTERRUPTED: u8 = 130;
+}

@@ -1,0 +1,5 @@
+//! The experiment language.
+
+mod types;
+
+pub use types::*;

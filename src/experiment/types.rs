@@ -1,0 +1,389 @@
+//! The typed experiment: what a valid file means, after sweeps are expanded.
+//!
+//! Nothing here can be wrong in itself: names resolve, ranges hold, every sweep is expanded and no two stages share a
+//! name. [`super::parse`] is the only way to make one from a file.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use mergelab_wire::{Alpha, Engine, Message, Normalize, Rows as RowFormat, Rule, Solver, TokenMask};
+use serde::Serialize;
+
+/// Entries of one section by their (expanded) name, in file order.
+pub type Section<T> = IndexMap<String, T>;
+
+/// One experiment file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experiment {
+    /// The file, as it was named on the command line.
+    pub file: PathBuf,
+    /// `name:`; names the folder under `results/`.
+    pub name: String,
+    /// `description:`.
+    pub description: Option<String>,
+    /// Models that are not made by a merge.
+    pub models: Section<Model>,
+    /// Data sets.
+    pub data: Section<Data>,
+    /// Programs as stages.
+    pub commands: Section<Command>,
+    /// Gram captures and imports.
+    pub grams: Section<Gram>,
+    /// Merges.
+    pub merges: Section<Merge>,
+    /// Evaluation suites.
+    pub evals: Section<Suite>,
+    /// Results tables.
+    pub tables: Section<Table>,
+    /// `settings:`.
+    pub settings: Settings,
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Model {
+    /// A hub repository at a revision.
+    Hub {
+        /// `org/name`.
+        repo: String,
+        /// Branch, tag or commit; the default branch if absent.
+        revision: Option<String>,
+    },
+    /// A directory; relative to the project root.
+    Path(PathBuf),
+    /// The output of a command.
+    From(Output),
+}
+
+/// The output of a `commands` entry, or a path inside it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Output {
+    /// Name of the command.
+    pub command: String,
+    /// Path inside its `{out}`; the whole of it if absent.
+    pub path: Option<PathBuf>,
+}
+
+/// A data set: where its rows come from, which of them count, and how a row becomes text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Data {
+    /// Where from.
+    pub source: DataSource,
+    /// Which rows.
+    pub rows: Pick,
+    /// How a row becomes text.
+    pub format: RowFormat,
+    /// Refuse rows that cannot be used, in place of counting them.
+    pub strict: bool,
+}
+
+/// Where a data set comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DataSource {
+    /// A hub data set.
+    Hub {
+        /// `org/name`.
+        repo: String,
+        /// Branch, tag or commit.
+        revision: Option<String>,
+        /// Configuration.
+        config: Option<String>,
+        /// Split; `train` if absent.
+        split: String,
+    },
+    /// A file (`.jsonl`, `.json`, `.csv`, `.parquet`, also `.gz` and `.zst`), relative to the project root.
+    Path(PathBuf),
+    /// A file in the output of a command.
+    From(Output),
+}
+
+/// Which rows of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pick {
+    /// Every row.
+    All,
+    /// The first N.
+    First(u64),
+    /// N rows drawn by a seed, in file order.
+    Sample {
+        /// How many.
+        sample: u64,
+        /// Seed of the draw.
+        seed: u64,
+    },
+}
+
+/// A program as a stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    /// Program and arguments, with `{out}`, `{inputs.NAME}` still in them.
+    pub run: Vec<String>,
+    /// Declared inputs by name; a list in the file gets the paths themselves as names.
+    pub inputs: IndexMap<String, Input>,
+    /// Declared environment.
+    pub env: IndexMap<String, String>,
+    /// Raised by the author when the program changed in a way that `inputs` do not show.
+    pub version: Option<String>,
+    /// Limit in seconds.
+    pub timeout: Option<f64>,
+}
+
+/// One input of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A file or directory, relative to the project root.
+    Path(PathBuf),
+    /// The output of another command.
+    From(Output),
+    /// A model or merge of this experiment, by name (its directory).
+    Model(String),
+    /// A data set of this experiment, by name (its `rows.jsonl`).
+    Data(String),
+}
+
+/// Gram matrices: captured, or imported.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Gram {
+    /// Captured from a model on data.
+    Capture(Capture),
+    /// Imported from a pickle of `{module name: tensor}` in a hub repository.
+    PickleHub {
+        /// `org/name`.
+        repo: String,
+        /// File in the repository.
+        file: String,
+        /// Branch, tag or commit.
+        revision: Option<String>,
+    },
+    /// Imported from a pickle on disk.
+    PicklePath(PathBuf),
+}
+
+/// How to capture Gram matrices.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Capture {
+    /// Name of a model or merge.
+    pub model: String,
+    /// Name of a data set.
+    pub data: String,
+    /// Truncation in tokens.
+    pub max_length: Option<usize>,
+    /// Whether the tokenizer adds its special tokens; true by default.
+    pub add_special_tokens: bool,
+    /// Which tokens count.
+    pub tokens: TokenMask,
+    /// Tokens at the start of each sequence that do not count.
+    pub skip_first: usize,
+    /// Template file in place of the model's.
+    pub chat_template: Option<PathBuf>,
+    /// Globs on module names without a Gram.
+    pub exclude: Vec<String>,
+    /// Type of the forward pass; the checkpoint's if absent.
+    pub dtype: Option<String>,
+    /// In how many parts the rows are captured.
+    pub shards: usize,
+    /// Which engine.
+    pub engine: Engine,
+}
+
+/// One merge.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Merge {
+    /// Name in the method registry.
+    pub method: String,
+    /// The models with their weights, names of models or merges.
+    pub models: Vec<Weighted>,
+    /// Names of Gram entries, as many as models, in their order; empty for methods without.
+    pub grams: Vec<String>,
+    /// Base model, by name.
+    pub base: Option<String>,
+    /// α of RegMean.
+    pub alpha: Option<Alpha>,
+    /// Names of Gram entries on held-out data, as many as models; or empty.
+    pub held_out: Vec<String>,
+    /// Other parameters, validated against the method's.
+    pub params: IndexMap<String, serde_json::Value>,
+    /// Rules by tensor name.
+    pub rules: Vec<Rule>,
+    /// Scale of the Grams.
+    pub normalize: Normalize,
+    /// Solver.
+    pub solver: Solver,
+    /// Output type (`float32`, `bfloat16`, `float16`); the first model's if absent.
+    pub dtype: Option<String>,
+    /// Which model gives config and tokenizer: a model of the merge, `base`, `union`; the first if absent.
+    pub tokenizer: Option<String>,
+    /// Whether weights stay once nothing needs them.
+    pub keep: Keep,
+    /// mergekit configuration, for `method: mergekit`.
+    pub config: Option<PathBuf>,
+}
+
+/// A model of a merge with its weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighted {
+    /// Name of a model or merge.
+    pub model: String,
+    /// Weight; 1 by default. A list in the file is a gradient over depth.
+    pub weight: Vec<f64>,
+}
+
+/// Whether a merge's weights stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// They stay.
+    #[default]
+    Weights,
+    /// They are dropped once everything that reads them is up to date.
+    Recipe,
+}
+
+/// An evaluation suite: models × tasks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suite {
+    /// Names of models or merges, expanded.
+    pub models: Vec<String>,
+    /// What evaluates.
+    pub backend: Backend,
+    /// Arguments of the backend's model, in file order, as JSON scalars.
+    pub model_args: IndexMap<String, serde_json::Value>,
+    /// Tasks with the suite's options merged in; empty for `loss` and `command`.
+    pub tasks: Vec<Task>,
+    /// Names of data sets, for `loss`.
+    pub data: Vec<String>,
+    /// Program and arguments, for `command`.
+    pub run: Vec<String>,
+    /// Directories with more task files, relative to the project root.
+    pub task_dirs: Vec<PathBuf>,
+    /// Whether code that a model wrote may run, and how.
+    pub unsafe_code: UnsafeCode,
+}
+
+/// What evaluates a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// lm_eval on vLLM.
+    #[default]
+    Vllm,
+    /// lm_eval on `transformers`.
+    Hf,
+    /// Bits per byte on held-out rows.
+    Loss,
+    /// Any program that writes `metrics.json`.
+    Command,
+}
+
+/// Whether code that a model wrote may run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnsafeCode {
+    /// Never.
+    #[default]
+    Refuse,
+    /// In a sandbox.
+    Sandbox,
+    /// In the open.
+    Allow,
+}
+
+/// One task of a suite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// lm_eval's name of the task.
+    pub task: String,
+    /// Name in stages and results; the task's own if not given.
+    pub name: String,
+    /// Local file in place of the task's data set.
+    pub data: Option<PathBuf>,
+    /// Options, the suite's own where the task gives none.
+    pub options: TaskOptions,
+}
+
+/// lm_eval's options under lm_eval's names.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TaskOptions {
+    /// Examples in the prompt.
+    pub num_fewshot: Option<u64>,
+    /// First N documents, or a share below 1.
+    pub limit: Option<f64>,
+    /// Generation arguments.
+    pub gen_kwargs: IndexMap<String, serde_json::Value>,
+    /// Whether the chat template is applied, or which.
+    pub apply_chat_template: Option<serde_json::Value>,
+    /// System prompt.
+    pub system_instruction: Option<String>,
+    /// Whether few-shot examples are turns of a conversation.
+    pub fewshot_as_multiturn: Option<bool>,
+    /// Batch size, a number or `auto`; not in a key.
+    pub batch_size: Option<serde_json::Value>,
+    /// Seed of the harness; the experiment's if absent.
+    pub seed: Option<u64>,
+}
+
+/// A results table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// Rows, expanded.
+    pub rows: Vec<Row>,
+    /// Columns.
+    pub columns: Vec<Column>,
+    /// CSV with published values, relative to the project root.
+    pub published: Option<PathBuf>,
+    /// File that holds the table's block, relative to the project root.
+    pub into: Option<PathBuf>,
+}
+
+/// One row of a table: a model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Name of a model or merge.
+    pub model: String,
+    /// Label; the name if absent.
+    pub label: Option<String>,
+}
+
+/// One column of a table: a metric of a task.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Column {
+    /// Name of a task in a suite.
+    pub task: String,
+    /// Metric, under the task's own name for it.
+    pub metric: String,
+    /// Filter; whichever the task has if absent and there is one.
+    pub filter: Option<String>,
+    /// Heading; the task's name if absent.
+    pub label: Option<String>,
+    /// Remark under the heading.
+    pub note: Option<String>,
+    /// What values are multiplied by; 100 for rates if absent.
+    pub scale: Option<f64>,
+    /// Digits after the point; 2 if absent.
+    pub digits: Option<usize>,
+}
+
+/// `settings:`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// Seed of everything that draws.
+    pub seed: u64,
+    /// `auto`, `cpu`, `cuda`, `cuda:N`.
+    pub device: Option<String>,
+    /// Whether merges keep their weights.
+    pub keep: Option<Keep>,
+    /// What the machine must have.
+    pub requires: Requires,
+}
+
+/// What the machine must have for the experiment to make sense on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requires {
+    /// Bytes of memory on one GPU.
+    pub gpu_memory: Option<u64>,
+    /// Bytes of main memory.
+    pub memory: Option<u64>,
+    /// Free bytes where the store lies.
+    pub disk: Option<u64>,
+}

@@ -1,0 +1,4 @@
+//! Reproducible experiments in merging language models.
+
+pub mod experiment;
+pub mod report;

@@ -1,0 +1,3 @@
+//! The `mergelab` command.
+
+fn main() {}
