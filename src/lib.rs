@@ -1,4 +1,7 @@
 //! Reproducible experiments in merging language models.
 
+pub mod artifact;
+pub mod digest;
 pub mod experiment;
 pub mod report;
+pub mod store;
