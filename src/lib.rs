@@ -3,5 +3,6 @@
 pub mod artifact;
 pub mod digest;
 pub mod experiment;
+pub mod plan;
 pub mod report;
 pub mod store;
