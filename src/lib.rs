@@ -2,7 +2,10 @@
 
 pub mod artifact;
 pub mod digest;
+pub mod exec;
 pub mod experiment;
 pub mod plan;
+pub mod project;
 pub mod report;
+pub mod stage;
 pub mod store;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::stage::StageId;
 use crate::artifact::{Output, artifact_digest};
@@ -57,7 +58,7 @@ pub struct Facts {
     /// Versions of Python distributions by name, from the environment that evaluations use.
     pub tools: BTreeMap<String, String>,
     /// Results of stages, as far as they are up to date.
-    pub results: HashMap<StageId, Artifact>,
+    pub results: HashMap<StageId, Arc<Artifact>>,
 }
 
 /// The one digest of what a source holds: of the file itself, or of a directory's files.

@@ -109,7 +109,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn artifact(&self, role: &str) -> Result<&Artifact, Open> {
         let id = self.stage.need(role).expect("the graph gives each stage what it names");
-        self.facts.results.get(&id).ok_or(Open::Waits(id))
+        self.facts.results.get(&id).map(|artifact| &**artifact).ok_or(Open::Waits(id))
     }
 
     fn source(&self, source: &Source) -> Result<&[Output], Open> {

@@ -91,7 +91,7 @@ impl Store {
     pub fn commit(
         &self,
         lock: &KeyLock,
-        work: Work,
+        work: &Work,
         draft: Draft,
         external: Option<Vec<Output>>,
     ) -> Result<Manifest, StoreError> {
