@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Engine, Message, Normalize, Rows as RowFormat, Rule, Solver, TokenMask};
+use mergelab_wire::{Alpha, Engine, Normalize, Rows as RowFormat, Rule, Solver, TokenMask};
 use serde::Serialize;
 
 /// Entries of one section by their (expanded) name, in file order.
