@@ -90,7 +90,7 @@ pub(super) fn read<T>(
     text: &str,
     file: &Path,
     names: &[&'static str],
-    mut row: impl FnMut(&mut Fields<'_>) -> Option<T>,
+    mut row: impl FnMut(&mut Fields<'_>) -> Result<T, Noted>,
 ) -> Result<Vec<T>, Errors<CsvError>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
@@ -153,6 +153,10 @@ fn columns(
     Errors::unless_any(errors, order)
 }
 
+/// A field that cannot be used; the reason is among the errors already.
+#[derive(Debug)]
+pub(super) struct Noted;
+
 /// The fields of one line by column name. Each reader notes what is wrong and goes on, so that one pass finds it all.
 pub(super) struct Fields<'a> {
     record: csv::StringRecord,
@@ -178,9 +182,10 @@ impl Fields<'_> {
     }
 
     /// Notes a problem with a column, or with the whole line.
-    pub(super) fn refuse(&mut self, name: Option<&str>, problem: CsvProblem) {
+    pub(super) fn refuse(&mut self, name: Option<&str>, problem: CsvProblem) -> Noted {
         let column = name.map(|name| (self.index(name) + 1, name.to_owned()));
         self.errors.push(CsvError { file: self.file.to_owned(), line: self.line, column, problem });
+        Noted
     }
 
     /// A text that may be empty.
@@ -189,59 +194,46 @@ impl Fields<'_> {
     }
 
     /// A text that may not be empty.
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
-        let text = self.optional(name);
-        if text.is_none() {
-            self.refuse(Some(name), CsvProblem::Missing);
-        }
-        text
+    pub(super) fn text(&mut self, name: &str) -> Result<String, Noted> {
+        self.optional(name).ok_or_else(|| self.refuse(Some(name), CsvProblem::Missing))
     }
 
     /// A finite number.
-    pub(super) fn number(&mut self, name: &str) -> Option<f64> {
+    pub(super) fn number(&mut self, name: &str) -> Result<f64, Noted> {
         let text = self.text(name)?;
         let number = text.trim().parse().ok().filter(|number: &f64| number.is_finite());
-        if number.is_none() {
-            self.refuse(Some(name), CsvProblem::NotANumber(text));
-        }
-        number
+        number.ok_or_else(|| self.refuse(Some(name), CsvProblem::NotANumber(text)))
     }
 
-    /// A standard error, or nothing: the outer `None` is a problem.
-    pub(super) fn stderr(&mut self, name: &str) -> Option<Option<f64>> {
+    /// A standard error, or nothing.
+    pub(super) fn stderr(&mut self, name: &str) -> Result<Option<f64>, Noted> {
         if self.get(name).is_empty() {
-            return Some(None);
+            return Ok(None);
         }
         let number = self.number(name)?;
         if number < 0.0 {
             let text = self.get(name).to_owned();
-            self.refuse(Some(name), CsvProblem::Negative(text));
-            return None;
+            return Err(self.refuse(Some(name), CsvProblem::Negative(text)));
         }
-        Some(Some(number))
+        Ok(Some(number))
     }
 
-    /// A count, or nothing: the outer `None` is a problem.
-    pub(super) fn count(&mut self, name: &str) -> Option<Option<u64>> {
+    /// A count, or nothing.
+    pub(super) fn count(&mut self, name: &str) -> Result<Option<u64>, Noted> {
         let text = self.get(name).trim().to_owned();
         if text.is_empty() {
-            return Some(None);
+            return Ok(None);
         }
-        if let Ok(count) = text.parse() {
-            return Some(Some(count));
-        }
-        self.refuse(Some(name), CsvProblem::NotACount(text));
-        None
+        text.parse().map(Some).map_err(|_| self.refuse(Some(name), CsvProblem::NotACount(text)))
     }
 
     /// One of a few words, by the word.
-    pub(super) fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
+    pub(super) fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Result<T, Noted> {
         let found = self.get(name).to_owned();
         let meant = words.iter().find(|(word, _)| *word == found).map(|(_, value)| *value);
-        if meant.is_none() {
+        meant.ok_or_else(|| {
             let expected = words.iter().map(|(word, _)| (*word).to_owned()).collect();
-            self.refuse(Some(name), CsvProblem::NotAWord { found, expected });
-        }
-        meant
+            self.refuse(Some(name), CsvProblem::NotAWord { found, expected })
+        })
     }
 }

@@ -70,7 +70,7 @@ pub fn read(file: &Path) -> Result<Option<Vec<u8>>, FileError> {
 pub(super) fn text(bytes: Vec<u8>, file: &Path) -> Result<String, FileError> {
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        FileError::NotText { file: file.to_owned(), line: 1 + good.iter().filter(|byte| **byte == b'\n').count() }
+        FileError::NotText { file: file.to_owned(), line: 1 + String::from_utf8_lossy(good).matches('\n').count() }
     })
 }
 

@@ -26,11 +26,11 @@ pub fn html(grid: &Grid) -> String {
         format!("<table>\n<caption>{}</caption>\n<thead>\n<tr><th scope=\"col\">Model</th>", escape(&grid.name));
     for column in &grid.columns {
         let note = column.note.as_ref().map_or_else(String::new, |note| format!("<small>{}</small>", escape(note)));
-        text += &format!("<th scope=\"col\">{}{note}</th>", escape(&column.label));
+        text.extend(["<th scope=\"col\">", &escape(&column.label), &note, "</th>"]);
     }
     text += "</tr>\n</thead>\n<tbody>\n";
     for row in &grid.rows {
-        text += &format!("<tr><th scope=\"row\">{}</th>", escape(&row.label));
+        text.extend(["<tr><th scope=\"row\">", &escape(&row.label), "</th>"]);
         text.extend(row.cells.iter().map(|cell| format!("<td>{}</td>", inside(cell, grid))));
         text += "</tr>\n";
     }

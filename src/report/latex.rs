@@ -8,28 +8,25 @@ use super::grid::{Cell, Grid, aside, missing, quoted};
 /// The table and its notes, to stand in a `table` environment of the reader's own; LF, ends with one.
 pub fn latex(grid: &Grid) -> String {
     let mut text = format!("\\begin{{tabular}}{{l{}}}\n\\toprule\n", "r".repeat(grid.columns.len()));
-    text += &line("Model".to_owned(), grid.columns.iter().map(|column| escape(&column.label)));
+    text += &line("Model", grid.columns.iter().map(|column| escape(&column.label)));
     if grid.columns.iter().any(|column| column.note.is_some()) {
         let notes = grid.columns.iter().map(|column| column.note.as_deref().map(escape).unwrap_or_default());
-        text += &line(
-            String::new(),
-            notes.map(|note| if note.is_empty() { note } else { format!("{{\\footnotesize {note}}}") }),
-        );
+        text += &line("", notes.map(|note| if note.is_empty() { note } else { format!("{{\\footnotesize {note}}}") }));
     }
     text += "\\midrule\n";
     for row in &grid.rows {
-        text += &line(escape(&row.label), row.cells.iter().map(cell));
+        text += &line(&escape(&row.label), row.cells.iter().map(cell));
     }
     text += "\\bottomrule\n\\end{tabular}\n";
     for (mark, note) in grid.notes() {
-        text += &format!("\\par{{\\footnotesize {} {}\\par}}\n", escape(&mark), escape(&note));
+        text.extend(["\\par{\\footnotesize ", &escape(&mark), " ", &escape(&note), "\\par}\n"]);
     }
     text
 }
 
 /// One line of the table. The empty group keeps a label that begins with `[` or `*` from being taken for an argument of
 /// the `\\` before it.
-fn line(label: String, cells: impl Iterator<Item = String>) -> String {
+fn line(label: &str, cells: impl Iterator<Item = String>) -> String {
     std::iter::once(format!("{{}}{label}")).chain(cells).collect::<Vec<_>>().join(" & ") + " \\\\\n"
 }
 

@@ -16,7 +16,7 @@ pub fn markdown(grid: &Grid) -> String {
     }
     for (i, (mark, note)) in grid.notes().iter().enumerate() {
         text += if i == 0 { "\n" } else { "<br>\n" };
-        text += &format!("{} {}", escape(mark), remark(note));
+        text.extend([&escape(mark), " ", &remark(note)]);
     }
     if !text.ends_with('\n') {
         text.push('\n');
@@ -25,7 +25,11 @@ pub fn markdown(grid: &Grid) -> String {
 }
 
 fn line(cells: impl Iterator<Item = impl AsRef<str>>) -> String {
-    cells.map(|cell| format!("| {} ", cell.as_ref())).collect::<String>() + "|\n"
+    let mut line = String::new();
+    for cell in cells {
+        line.extend(["| ", cell.as_ref(), " "]);
+    }
+    line + "|\n"
 }
 
 fn cell(cell: &Cell) -> String {

@@ -50,7 +50,7 @@ pub use measurement::{Measurement, Metric, MetricsError, Source, parse_metrics};
 pub use metric::{higher_is_better, is_rate};
 pub use select::FiguresError;
 pub use sheet::sheet;
-pub use table::{Absent, TableError};
+pub use table::{Absent, ColumnProblem, TableError};
 
 /// What the results of one experiment are made from.
 #[derive(Clone, Copy, Debug)]
@@ -162,17 +162,17 @@ pub fn grids(inputs: &Inputs<'_>) -> Result<Vec<Grid>, Errors<ReportError>> {
     let mut grids = Vec::new();
     for (name, table) in inputs.tables {
         let published = match &table.published {
-            None => &[][..],
-            Some(path) => match inputs.published.get(path) {
-                Some(figures) => figures,
-                None => {
-                    let (table, file) = (name.clone(), path.clone());
-                    errors.push(ReportError::NotRead { experiment: experiment(), table, file });
-                    continue;
-                }
-            },
+            None => Ok(&[][..]),
+            Some(path) => inputs.published.get(path).map(Vec::as_slice).ok_or(path),
         };
-        let published = select::Index::new(published);
+        let published = match published {
+            Ok(figures) => select::Index::new(figures),
+            Err(file) => {
+                let (table, file) = (name.clone(), file.clone());
+                errors.push(ReportError::NotRead { experiment: experiment(), table, file });
+                continue;
+            }
+        };
         let figures = table::Figures { measured: &measured, published: &published, absent: inputs.absent };
         match table::build(name, table, &figures) {
             Ok(grid) => grids.push(grid),
@@ -284,7 +284,7 @@ pub fn changes(
     for (path, blocks) in by_file {
         match with_blocks(&path, &blocks, &read) {
             Ok((old, new)) => hold(&path, new.into_bytes(), Some(old.into_bytes())),
-            Err(error) => errors.push(error),
+            Err(found) => errors.extend(found.into_vec()),
         }
     }
     Errors::unless_any(errors, changes)
@@ -295,10 +295,12 @@ fn with_blocks(
     path: &Path,
     blocks: &[Block],
     read: impl Fn(&Path) -> Result<Option<Vec<u8>>, FileError>,
-) -> Result<(String, String), ReportError> {
+) -> Result<(String, String), Errors<ReportError>> {
     let file = || path.to_owned();
-    let bytes = read(path)?.ok_or_else(|| ReportError::NoFile { file: file(), name: blocks[0].name() })?;
-    let old = files::text(bytes, path)?;
+    let bytes = read(path)
+        .map_err(ReportError::from)?
+        .ok_or_else(|| ReportError::NoFile { file: file(), name: blocks[0].name() })?;
+    let old = files::text(bytes, path).map_err(ReportError::from)?;
     let new = block::replace(&old, blocks).map_err(|source| ReportError::Block { file: file(), source })?;
     Ok((old, new))
 }

@@ -34,7 +34,7 @@ pub fn from_csv(text: &str, file: &Path) -> Result<Vec<Measurement>, Errors<CsvE
         if first != line {
             fields.refuse(None, CsvProblem::Duplicate(first));
         }
-        Some(Measurement {
+        Ok(Measurement {
             model,
             task,
             metric,

@@ -52,7 +52,7 @@ pub fn from_csv(text: &str, file: &Path) -> Result<Vec<Measurement>, Errors<CsvE
         let (model, task, metric) = (fields.text("model"), fields.text("task"), fields.text("metric"));
         let (n_shot, value, stderr) = (fields.count("n_shot"), fields.number("value"), fields.stderr("stderr"));
         let (n_samples, source) = (fields.count("n_samples"), fields.word("source", &sources));
-        Some(Measurement {
+        Ok(Measurement {
             model: model?,
             task: task?,
             metric: metric?,
@@ -91,7 +91,7 @@ pub fn add_directions(figures: &mut [Measurement], text: &str, file: &Path) -> R
     let directions = columns::read(text, file, &METRIC_COLUMNS, |fields| {
         let (task, metric) = (fields.text("task"), fields.text("metric"));
         let higher = fields.word("higher_is_better", &words);
-        Some((task?, metric?, higher?))
+        Ok((task?, metric?, higher?))
     })?;
     for figure in figures.iter_mut().filter(|figure| figure.source == Source::Measured) {
         let known = directions.iter().find(|(task, metric, _)| (task, metric) == (&figure.task, &figure.metric));

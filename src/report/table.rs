@@ -37,33 +37,32 @@ pub type Absent = BTreeMap<(String, String), String>;
 
 /// A column that the figures cannot fill.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum TableError {
+#[error("table `{table}`: `{metric}` of task `{task}`: {problem}")]
+pub struct TableError {
+    /// The table.
+    pub table: String,
+    /// The column's task.
+    pub task: String,
+    /// The column's metric.
+    pub metric: String,
+    /// What is wrong.
+    pub problem: ColumnProblem,
+}
+
+/// The ways in which a column can fail.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ColumnProblem {
     /// The task was measured, but has no such metric.
-    #[error("table `{table}`: task `{task}` has no metric `{metric}`; it has {}{}", listed(available), suggestion(nearest.as_deref()))]
+    #[error("the task has no such metric; it has {}{}", listed(available), suggestion(nearest.as_deref()))]
     UnknownMetric {
-        /// The table.
-        table: String,
-        /// The task.
-        task: String,
-        /// What the column asks for.
-        metric: String,
         /// What the task has.
         available: Vec<String>,
         /// The nearest of them.
         nearest: Option<String>,
     },
     /// The metric exists, but not under this filter.
-    #[error(
-        "table `{table}`: metric `{metric}` of task `{task}` has no filter `{filter}`; it has {}{}",
-        listed(available), suggestion(nearest.as_deref())
-    )]
+    #[error("there is no filter `{filter}`; there are {}{}", listed(available), suggestion(nearest.as_deref()))]
     UnknownFilter {
-        /// The table.
-        table: String,
-        /// The task.
-        task: String,
-        /// The metric.
-        metric: String,
         /// What the column asks for.
         filter: String,
         /// What the metric has.
@@ -72,50 +71,27 @@ pub enum TableError {
         nearest: Option<String>,
     },
     /// The column names no filter, and there are several.
-    #[error(
-        "table `{table}`: metric `{metric}` of task `{task}` has several filters: {}; name one with `filter:`",
-        listed(available)
-    )]
+    #[error("there are several filters, {}; name one with `filter:`", listed(available))]
     SeveralFilters {
-        /// The table.
-        table: String,
-        /// The task.
-        task: String,
-        /// The metric.
-        metric: String,
         /// What the metric has.
         available: Vec<String>,
     },
     /// A published value of a rate that is no rate.
     #[error(
-        "table `{table}`: the published `{metric}` of task `{task}` for model `{model}` is {value:?}, but a rate is in \
-         [0, 1]; write 0.704 for 70.4 per cent, or give the column its `scale:`"
+        "the published value for model `{model}` is {value:?}, but a rate is in [0, 1]; write 0.704 for 70.4 per cent, \
+         or give the column its `scale:`"
     )]
     NotARate {
-        /// The table.
-        table: String,
         /// The model.
         model: String,
-        /// The task.
-        task: String,
-        /// The metric.
-        metric: String,
         /// The value.
         value: f64,
     },
     /// A value that the column's scale takes out of the range of numbers.
-    #[error(
-        "table `{table}`: `{metric}` of task `{task}` for model `{model}` is {value:?}, which times {scale:?} is no finite number"
-    )]
+    #[error("the value for model `{model}` is {value:?}, which times {scale:?} is no finite number")]
     NotFinite {
-        /// The table.
-        table: String,
         /// The model.
         model: String,
-        /// The task.
-        task: String,
-        /// The metric.
-        metric: String,
         /// The value.
         value: f64,
         /// The scale.
@@ -142,11 +118,12 @@ pub(super) fn build(name: &str, table: &Table, figures: &Figures<'_>) -> Result<
     let (mut origins, mut reasons) = (IndexSet::new(), IndexSet::new());
     let mut columns = Vec::new();
     for column in &table.columns {
-        let cells = find(name, column, &table.rows, figures)
-            .and_then(|found| check(name, column, &found, &table.rows).map(|scale| (found, scale)));
-        match cells {
-            Ok((found, scale)) => columns.push(Filled { column, found, scale }),
-            Err(error) => errors.push(error),
+        match Filled::of(column, &table.rows, figures) {
+            Ok(filled) => columns.push(filled),
+            Err(problem) => {
+                let (table, task, metric) = (name.to_owned(), column.task.clone(), column.metric.clone());
+                errors.push(TableError { table, task, metric, problem });
+            }
         }
     }
     let best: Vec<Option<String>> = columns.iter().map(Filled::best).collect();
@@ -177,8 +154,8 @@ struct Found<'a> {
 }
 
 /// The figures of a column, one entry a row.
-fn find<'a>(table: &str, column: &Column, rows: &[Row], figures: &Figures<'a>) -> Result<Vec<Found<'a>>, TableError> {
-    let filter = filter(table, column, figures)?;
+fn find<'a>(column: &Column, rows: &[Row], figures: &Figures<'a>) -> Result<Vec<Found<'a>>, ColumnProblem> {
+    let filter = filter(column, figures)?;
     let (task, metric) = (column.task.as_str(), column.metric.as_str());
     let found = rows.iter().map(|Row { model, .. }| Found {
         measured: figures.measured.get(model, task, metric, filter),
@@ -192,13 +169,12 @@ fn find<'a>(table: &str, column: &Column, rows: &[Row], figures: &Figures<'a>) -
 }
 
 /// The filter that a column means.
-fn filter<'c>(table: &str, column: &'c Column, figures: &Figures<'c>) -> Result<Option<&'c str>, TableError> {
-    let (table, task, metric) = (table.to_owned(), column.task.clone(), column.metric.clone());
+fn filter<'c>(column: &'c Column, figures: &Figures<'c>) -> Result<Option<&'c str>, ColumnProblem> {
     if let Some(metrics) = figures.measured.task(&column.task) {
         let Some(filters) = metrics.get(column.metric.as_str()) else {
             let available: Vec<String> = metrics.keys().map(ToString::to_string).collect();
-            let nearest = nearest(&metric, &available);
-            return Err(TableError::UnknownMetric { table, task, metric, available, nearest });
+            let nearest = nearest(&column.metric, &available);
+            return Err(ColumnProblem::UnknownMetric { available, nearest });
         };
         let available = || filters.iter().map(|filter| filter.unwrap_or("").to_owned()).collect::<Vec<_>>();
         return match column.filter.as_deref() {
@@ -207,10 +183,10 @@ fn filter<'c>(table: &str, column: &'c Column, figures: &Figures<'c>) -> Result<
             Some(filter) => {
                 let (available, filter) = (available(), filter.to_owned());
                 let nearest = nearest(&filter, &available);
-                Err(TableError::UnknownFilter { table, task, metric, filter, available, nearest })
+                Err(ColumnProblem::UnknownFilter { filter, available, nearest })
             }
             None if filters.len() == 1 => Ok(filters[0]),
-            None => Err(TableError::SeveralFilters { table, task, metric, available: available() }),
+            None => Err(ColumnProblem::SeveralFilters { available: available() }),
         };
     }
     if column.filter.is_some() {
@@ -221,31 +197,24 @@ fn filter<'c>(table: &str, column: &'c Column, figures: &Figures<'c>) -> Result<
     match stated[..] {
         [] => Ok(None),
         [filter] => Ok(Some(filter)),
-        _ => {
-            let available = stated.into_iter().map(str::to_owned).collect();
-            Err(TableError::SeveralFilters { table, task, metric, available })
-        }
+        _ => Err(ColumnProblem::SeveralFilters { available: stated.into_iter().map(str::to_owned).collect() }),
     }
 }
 
 /// The scale of a column, if all its values can be shown under it.
-fn check(table: &str, column: &Column, found: &[Found<'_>], rows: &[Row]) -> Result<f64, TableError> {
+fn scale(column: &Column, found: &[Found<'_>], rows: &[Row]) -> Result<f64, ColumnProblem> {
     let in_range = |figure: &Measurement| (0.0..=1.0).contains(&figure.value);
     let rates = metric::is_rate(&column.metric) && found.iter().filter_map(|found| found.measured).all(in_range);
     let scale = column.scale.unwrap_or(if rates { 100.0 } else { 1.0 });
     let held_to_rates = rates && (column.scale.is_none() || found.iter().any(|found| found.measured.is_some()));
-    let (table, task, metric) = (table.to_owned(), column.task.clone(), column.metric.clone());
-    for (row, found) in rows.iter().zip(found) {
-        let model = row.model.clone();
-        if let Some(value) =
-            found.published.filter(|figure| held_to_rates && !in_range(figure)).map(|figure| figure.value)
-        {
-            return Err(TableError::NotARate { table, model, task, metric, value });
+    for (Row { model, .. }, found) in rows.iter().zip(found) {
+        if let Some(figure) = found.published.filter(|figure| held_to_rates && !in_range(figure)) {
+            return Err(ColumnProblem::NotARate { model: model.clone(), value: figure.value });
         }
         let numbers = [found.measured, found.published].into_iter().flatten();
         let mut numbers = numbers.flat_map(|figure| [Some(figure.value), figure.stderr]).flatten();
         if let Some(value) = numbers.find(|value| !(value * scale).is_finite()) {
-            return Err(TableError::NotFinite { table, model, task, metric, value, scale });
+            return Err(ColumnProblem::NotFinite { model: model.clone(), value, scale });
         }
     }
     Ok(scale)
@@ -258,7 +227,13 @@ struct Filled<'a> {
     scale: f64,
 }
 
-impl Filled<'_> {
+impl<'a> Filled<'a> {
+    fn of(column: &'a Column, rows: &[Row], figures: &Figures<'a>) -> Result<Self, ColumnProblem> {
+        let found = find(column, rows, figures)?;
+        let scale = scale(column, &found, rows)?;
+        Ok(Self { column, found, scale })
+    }
+
     /// How the best measured value prints; `None` if nothing competes.
     fn best(&self) -> Option<String> {
         let measured: Vec<&Measurement> = self.found.iter().filter_map(|found| found.measured).collect();

@@ -178,7 +178,7 @@ fn an_ordinary_table_in_every_format() {
     let grid = ordinary().grid();
     insta::assert_snapshot!("ordinary.md", markdown(&grid));
     insta::assert_snapshot!("ordinary.tex", latex(&grid));
-    insta::assert_snapshot!("ordinary.html", html::page("x", &[grid.clone()]));
+    insta::assert_snapshot!("ordinary.html", html::page("x", std::slice::from_ref(&grid)));
     insta::assert_snapshot!("ordinary.csv", sheet(&grid));
 }
 
