@@ -1,6 +1,7 @@
 //! Reproducible experiments in merging language models.
 
 pub mod artifact;
+pub mod cli;
 pub mod digest;
 pub mod exec;
 pub mod experiment;

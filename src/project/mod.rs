@@ -71,14 +71,15 @@ pub enum ProjectError {
 }
 
 impl Project {
-    /// The project around a directory: the nearest parent with a `mergelab.toml` or a `.git`, else the directory itself.
+    /// The project around a directory: the nearest parent with a `mergelab.toml` or a `.git`, else the working directory.
     ///
     /// # Errors
     /// When `mergelab.toml` cannot be read or is wrong.
     pub fn find(directory: &Path) -> Result<Self, ProjectError> {
-        let directory = std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_path_buf());
+        let absolute = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        let directory = absolute(if directory.as_os_str().is_empty() { Path::new(".") } else { directory });
         let is_root = |dir: &&Path| dir.join("mergelab.toml").is_file() || dir.join(".git").exists();
-        let root = directory.ancestors().find(is_root).unwrap_or(&directory).to_path_buf();
+        let root = directory.ancestors().find(is_root).map_or_else(|| absolute(Path::new(".")), Path::to_path_buf);
         let path = root.join("mergelab.toml");
         let config = match std::fs::read_to_string(&path) {
             Ok(text) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mergelab_wire::Event;
 
 use super::{Context, Failure, Job, Product, Program};
-use crate::experiment::{Command, Input, Output};
+use crate::experiment::{Command, Input, Output, substitute};
 use crate::project::Python;
 
 /// Starts the program in the project's root, without a shell.
@@ -18,18 +18,23 @@ pub(super) fn run(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
     let fill = |argument: &String| {
-        substitute(argument, |name| match name {
+        let path = |name: &str| match name {
             "out" => Some(job.out.clone()),
             _ => input_path(context, command, job, name.strip_prefix("inputs.")?),
-        })
+        };
+        substitute(argument, |name| path(name)?.into_os_string().into_string().ok())
     };
-    let mut arguments: Vec<OsString> = command.run.iter().map(fill).collect();
-    let program = arguments.remove(0);
-    let name = program.to_string_lossy().into_owned();
+    let mut arguments = command
+        .run
+        .iter()
+        .map(fill)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Failure::experiment(error.to_string()))?;
+    let name = arguments.remove(0);
     let environment = command.env.iter().map(|(name, value)| (name.into(), value.into()));
     let program = Program {
-        program,
-        arguments,
+        program: name.clone().into(),
+        arguments: arguments.into_iter().map(OsString::from).collect(),
         directory: context.project.root.clone(),
         environment: python_first(context.python).into_iter().chain(environment).collect(),
         unset: Vec::new(),
@@ -60,42 +65,4 @@ fn input_path(context: &Context<'_>, command: &Command, job: &Job<'_>, name: &st
         Input::Model(_) => job.input(name).location.clone(),
         Input::Data(_) => job.input(name).location.join("rows.jsonl"),
     })
-}
-
-/// Fills in `{name}`; `{{` and `}}` are braces, and what is no placeholder stays.
-pub(super) fn substitute(text: &str, value: impl Fn(&str) -> Option<PathBuf>) -> OsString {
-    let mut filled = OsString::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
-        let (before, from) = rest.split_at(at);
-        filled.push(before);
-        let name = from.strip_prefix('{').and_then(|name| name.split_once('}'));
-        rest = if from.starts_with("{{") || from.starts_with("}}") {
-            filled.push(&from[..1]);
-            &from[2..]
-        } else if let Some((path, after)) = name.and_then(|(name, after)| Some((value(name)?, after))) {
-            filled.push(path);
-            after
-        } else {
-            filled.push(&from[..1]);
-            &from[1..]
-        };
-    }
-    filled.push(rest);
-    filled
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn placeholders_are_filled_and_doubled_braces_are_braces() {
-        let fill = |text| substitute(text, |name| (name == "out").then(|| PathBuf::from("/o p"))).into_string().unwrap();
-        assert_eq!(fill("{out}"), "/o p");
-        assert_eq!(fill("--out={out}/x"), "--out=/o p/x");
-        assert_eq!(fill("{{out}} {other} }"), "{out} {other} }");
-        assert_eq!(fill("{"), "{");
-        assert_eq!(fill("é{out}é"), "é/o pé");
-    }
 }

@@ -10,7 +10,7 @@ mod gram;
 mod launch;
 mod merge;
 mod model;
-//mod table;
+mod table;
 mod tasks;
 mod tensor;
 
@@ -24,7 +24,7 @@ use mergelab_wire::Event;
 pub use eval::{group_of, run_batch};
 pub use failure::{Failure, tail};
 pub use launch::{Ending, Launcher, Program};
-//pub use table::{Metrics, measurements};
+pub use table::measurements;
 pub use tasks::TaskFiles;
 
 use crate::artifact::{Output, model_roles};
@@ -103,7 +103,7 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
         Spec::Command(command) => command::run(context, command, job, on_event),
         Spec::Gram { capture, rows, strict } => gram::run(context, (capture, rows, *strict), job, on_event),
         Spec::Merge(merge) => merge::run(context, merge, job, on_event),
-        Spec::Table { .. } => Err(Failure::stage("x")),
+        Spec::Table { name, table } => table::run(context, name, table, job),
         Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
         Spec::Eval { .. } => unreachable!("evaluations run in batches"),
     }

@@ -79,6 +79,11 @@ impl Store {
         Ok(Some(Self::at(root)))
     }
 
+    /// A store that is not on disk: nothing is in it, and what is learnt about files is forgotten.
+    pub fn nowhere(root: &Path) -> Self {
+        Self::at(root.to_path_buf())
+    }
+
     fn at(root: PathBuf) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let stats = StatCache::load(&root.join("cache").join(format!("stat-{host}")));
