@@ -38,6 +38,8 @@ pub(super) enum Shape {
     List(&'static Shape),
     /// A mapping from names to values of one shape.
     Map(&'static Shape),
+    /// A mapping from entries' names to entries of one shape; it may be empty.
+    Section(&'static Shape),
     /// A mapping with these keys.
     Object(&'static [&'static [Key]]),
     /// A merge: its own keys and those of all methods.
@@ -83,13 +85,13 @@ pub(super) fn words<T>(table: &Words<T>) -> Vec<&'static str> {
 pub(super) const FILE: &[Key] = &[
     required("name", Shape::Name, "Name of the experiment and of its folder under results/."),
     key("description", Shape::Text, "What the experiment is about."),
-    key("models", Shape::Map(&Shape::Object(&[MODEL])), "Models that are not made by a merge."),
-    key("data", Shape::Map(&Shape::Object(&[DATA])), "Data sets."),
-    key("commands", Shape::Map(&Shape::Object(&[COMMAND])), "Programs as stages."),
-    key("grams", Shape::Map(&Shape::Object(&[GRAM])), "Gram matrices of activations: captured, or imported."),
-    key("merges", Shape::Map(&Shape::Merge), "Merges of models."),
-    key("evals", Shape::Map(&Shape::Object(&[SUITE, OPTIONS])), "Evaluation suites: models times tasks."),
-    key("tables", Shape::Map(&Shape::Object(&[TABLE])), "Results tables."),
+    key("models", Shape::Section(&Shape::Object(&[MODEL])), "Models that are not made by a merge."),
+    key("data", Shape::Section(&Shape::Object(&[DATA])), "Data sets."),
+    key("commands", Shape::Section(&Shape::Object(&[COMMAND])), "Programs as stages."),
+    key("grams", Shape::Section(&Shape::Object(&[GRAM])), "Gram matrices of activations: captured, or imported."),
+    key("merges", Shape::Section(&Shape::Merge), "Merges of models."),
+    key("evals", Shape::Section(&Shape::Object(&[SUITE, OPTIONS])), "Evaluation suites: models times tasks."),
+    key("tables", Shape::Section(&Shape::Object(&[TABLE])), "Results tables."),
     key("settings", Shape::Object(&[SETTINGS]), "Settings of the whole experiment."),
 ];
 

@@ -19,11 +19,14 @@ mod parse;
 mod placeholders;
 mod read;
 mod scalar;
+mod schema;
 mod settings;
 mod sources;
 mod suite;
 mod sweep;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod types;
 
@@ -32,4 +35,5 @@ pub use loaded::{LoadError, Loaded, check_names, load};
 pub use methods::{Kind, METHODS, Method, Need, Param, method};
 pub use parse::parse;
 pub use placeholders::{UnknownPlaceholder, substitute};
+pub use schema::schema;
 pub use types::*;
