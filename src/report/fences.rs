@@ -12,6 +12,8 @@ pub(super) struct Fences {
     items: Vec<usize>,
     /// Block quotes around those items.
     quotes: usize,
+    /// Whether the last line was of a paragraph.
+    paragraph: bool,
     /// The open fence's first line, from 1, and lines read so far.
     opened: usize,
     lines: usize,
@@ -52,6 +54,12 @@ impl Fences {
 
     /// A line outside fences: follows its list items, and opens the fence that it begins.
     fn enter(&mut self, mut line: Line<'_>) -> bool {
+        let after_words = std::mem::replace(&mut self.paragraph, false);
+        if after_words && line.quotes <= self.quotes && line.is_words() {
+            // The paragraph goes on, and the list items around it with it, however little the line is indented.
+            self.paragraph = true;
+            return true;
+        }
         if line.quotes != self.quotes {
             self.quotes = line.quotes;
             self.items.clear();
@@ -70,7 +78,10 @@ impl Fences {
                 self.opened = self.lines;
                 return false;
             }
-            let Some(item) = line.item() else { break };
+            let Some(item) = line.item() else {
+                self.paragraph = line.is_words();
+                break;
+            };
             self.items.push(item.indent);
             base = item.indent;
             line = item;
@@ -99,8 +110,24 @@ impl<'a> Line<'a> {
         Self { quotes, indent, text }
     }
 
+    /// Whether it is a thematic break, like `* * *`.
+    fn is_rule(self) -> bool {
+        let signs = || self.text.chars().filter(|c| !matches!(c, ' ' | '\t'));
+        let sign = signs().next().filter(|sign| "*-_".contains(*sign));
+        sign.is_some_and(|sign| signs().all(|c| c == sign)) && signs().count() >= 3
+    }
+
+    /// Whether it is nothing but words, which go on with a paragraph before them.
+    fn is_words(self) -> bool {
+        let begins_block = self.text.is_empty() || self.text.starts_with(['#', '<', '>']) || self.is_rule();
+        !begins_block && opens(self.text).is_none() && self.item().is_none()
+    }
+
     /// The contents of the list item that the line begins.
     fn item(self) -> Option<Self> {
+        if self.is_rule() {
+            return None;
+        }
         let digits = self.text.bytes().take_while(u8::is_ascii_digit).count();
         let sign = *self.text.as_bytes().get(digits)?;
         let is_item = if digits == 0 { b"-+*".contains(&sign) } else { digits <= 9 && b".)".contains(&sign) };
@@ -171,6 +198,8 @@ mod tests {
         assert_eq!(text_lines("- a\n\n  ```\n  b\n  ```\n  c"), [1, 2, 6]);
         assert_eq!(text_lines("1. ```sh\n   b\nc"), [3]);
         assert_eq!(text_lines("- - ~~~\n    b\n    ~~~\nc"), [4]);
+        assert_eq!(text_lines("1. a\nb\n   ```\n   c\nd"), [1, 2, 5]);
+        assert_eq!(text_lines("* * *\n  ```\nb\n```\nc"), [1, 5]);
         assert_eq!(text_lines("10. a\n\n    ```\n    b\n\n    ```\nc"), [1, 2, 7]);
     }
 
@@ -179,6 +208,7 @@ mod tests {
         assert_eq!(text_lines("> ```\n> b\nc"), [3]);
         assert_eq!(text_lines("> ```\n> b\n> ```\n> c"), [4]);
         assert_eq!(text_lines("```\n> ```\n```\nc"), [4]);
+        assert_eq!(text_lines("- a\n> b\n  ```\n> c"), [1, 2]);
         assert_eq!(text_lines("> - a\n  ```\nb\n  ```\nc"), [1, 5]);
     }
 }
