@@ -25,7 +25,8 @@ pub struct Output {
 
 /// Digest of an artifact: of the sorted paths and digests of its files.
 pub fn artifact_digest(outputs: &[Output]) -> Digest {
-    let mut files: Vec<_> = outputs.iter().filter(|output| !output.aside).map(|file| (&file.path, &file.sha256)).collect();
+    let mut files: Vec<_> =
+        outputs.iter().filter(|output| !output.aside).map(|file| (&file.path, &file.sha256)).collect();
     files.sort();
     Digest::of(&serde_json::to_vec(&files).expect("strings become JSON"))
 }
@@ -62,8 +63,15 @@ fn roles_of(path: &str) -> &'static [&'static str] {
         "generation_config.json" => &["generation"],
         "tokenizer_config.json" => &["tokenizer", "template"],
         "chat_template.jinja" | "chat_template.json" => &["template"],
-        "tokenizer.json" | "tokenizer.model" | "special_tokens_map.json" | "added_tokens.json" | "vocab.json"
-        | "vocab.txt" | "merges.txt" | "spiece.model" | "sentencepiece.bpe.model" => &["tokenizer"],
+        "tokenizer.json"
+        | "tokenizer.model"
+        | "special_tokens_map.json"
+        | "added_tokens.json"
+        | "vocab.json"
+        | "vocab.txt"
+        | "merges.txt"
+        | "spiece.model"
+        | "sentencepiece.bpe.model" => &["tokenizer"],
         _ if path.contains('/') => &[],
         _ if path.ends_with(".safetensors") || path.ends_with(".safetensors.index.json") => &["weights"],
         _ if path.starts_with("pytorch_model") && (path.ends_with(".bin") || path.ends_with(".bin.index.json")) => {
@@ -99,8 +107,11 @@ mod tests {
         other[3].sha256 = Digest::of(b"another card");
         assert_eq!(model_roles(&other), roles);
         other[1].sha256 = Digest::of(b"other weights");
-        let changed: Vec<_> =
-            model_roles(&other).into_iter().filter(|(role, digest)| roles[role] != *digest).map(|(role, _)| role).collect();
+        let changed: Vec<_> = model_roles(&other)
+            .into_iter()
+            .filter(|(role, digest)| roles[role] != *digest)
+            .map(|(role, _)| role)
+            .collect();
         assert_eq!(changed, ["weights"]);
     }
 

@@ -62,7 +62,9 @@ impl CliError {
                 error.to_string(),
                 match error {
                     StoreError::TooNew { .. } => Some("use the mergelab that made it, or a newer one".to_owned()),
-                    StoreError::NoFormat { .. } => Some("is this a store? `[store] path` in mergelab.toml names it".to_owned()),
+                    StoreError::NoFormat { .. } => {
+                        Some("is this a store? `[store] path` in mergelab.toml names it".to_owned())
+                    }
                     StoreError::Full { .. } => Some("free some space; nothing was lost".to_owned()),
                     _ => None,
                 },

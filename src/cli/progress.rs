@@ -96,7 +96,11 @@ impl Watcher for Progress {
         match event {
             Event::Progress { done, total, unit } => {
                 if let Some(bar) = self.running.get(&id) {
-                    bar.set_message(if *total > 0 { format!("{done}/{total} {unit}") } else { format!("{done} {unit}") });
+                    bar.set_message(if *total > 0 {
+                        format!("{done}/{total} {unit}")
+                    } else {
+                        format!("{done} {unit}")
+                    });
                 }
             }
             Event::Note { message } => self.line(&format!("note    {}: {message}", full_name(graph, id))),

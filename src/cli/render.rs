@@ -21,11 +21,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let session = Session::open(&arguments.files.files)?;
     let (outlooks, facts) = look(&session)?;
-    let results: Results<'_> = facts
-        .results
-        .iter()
-        .filter_map(|(id, artifact)| Some((*id, (&**artifact, outlooks[id.0].key?))))
-        .collect();
+    let results: Results<'_> =
+        facts.results.iter().filter_map(|(id, artifact)| Some((*id, (&**artifact, outlooks[id.0].key?)))).collect();
     let experiments: Vec<usize> = (0..session.graph.experiments.len()).collect();
     let changes = results::changes(&session, &experiments, &results)?;
     let changed: Vec<_> = changes.iter().filter(|change| change.state != State::Same).collect();

@@ -90,7 +90,8 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     let surveyor = Surveyor::new(&session.project, session.python.as_ref(), &store);
     let mut facts = session.facts();
     session.look_at_sources(&surveyor, &wanted, &mut facts)?;
-    let supervisor = Supervisor::new().map_err(|error| CliError::Failed(format!("cannot supervise programs: {error}")))?;
+    let supervisor =
+        Supervisor::new().map_err(|error| CliError::Failed(format!("cannot supervise programs: {error}")))?;
     let context = Context {
         project: &session.project,
         python: session.python.as_ref(),

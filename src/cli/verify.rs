@@ -29,7 +29,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         output::print_json(&found);
     } else {
         for bad in &found.bad {
-            let stage = if bad.stage.is_empty() { String::new() } else { format!(" ({} {})", bad.experiment, bad.stage) };
+            let stage =
+                if bad.stage.is_empty() { String::new() } else { format!(" ({} {})", bad.experiment, bad.stage) };
             output::print(&format!("{}{stage}: {}\n", bad.path.display(), bad.problem));
         }
         let (artifacts, files, bytes) = (found.artifacts, found.files, found.bytes);

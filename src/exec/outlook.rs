@@ -88,7 +88,13 @@ pub fn outlook(
 }
 
 /// The result of a stage, as others read it.
-pub(super) fn artifact(project: &Project, store: &Store, facts: &Facts, stage: &Stage, manifest: &Manifest) -> Artifact {
+pub(super) fn artifact(
+    project: &Project,
+    store: &Store,
+    facts: &Facts,
+    stage: &Stage,
+    manifest: &Manifest,
+) -> Artifact {
     use crate::experiment::Model;
     let location = match &stage.spec {
         Spec::Model(Model::Path(path)) => project.resolve(path),

@@ -80,9 +80,16 @@ pub trait Watcher {
 /// What threads tell the scheduler.
 pub(super) enum Message {
     Event(StageId, Event),
-    Done { id: StageId, result: Result<Box<Manifest>, Failure>, seconds: f64 },
+    Done {
+        id: StageId,
+        result: Result<Box<Manifest>, Failure>,
+        seconds: f64,
+    },
     /// A dispatched piece of work is over.
-    Free { memory: u64, gpus: usize },
+    Free {
+        memory: u64,
+        gpus: usize,
+    },
     Hashed(Source, Result<Sighting, StoreError>),
     Interrupt,
 }
@@ -352,8 +359,7 @@ impl<'env> Run<'_, '_, 'env> {
     fn lock(&mut self, first: StageId) -> Result<Vec<Task>, StoreError> {
         let graph = self.graph();
         let group = stage::group_of(graph.stage(first));
-        let is_together =
-            |id: &StageId| *id == first || group.is_some() && stage::group_of(graph.stage(*id)) == group;
+        let is_together = |id: &StageId| *id == first || group.is_some() && stage::group_of(graph.stage(*id)) == group;
         let mut together: Vec<_> = self.runnable.extract_if(.., |id, _| is_together(id)).collect();
         together.sort_by_cached_key(|(_, key_struct)| key_struct.key());
         let mut tasks = Vec::new();
@@ -372,7 +378,8 @@ impl<'env> Run<'_, '_, 'env> {
                 }
                 Lookup::Miss { lock, damage } => {
                     if let Some(damage) = damage {
-                        self.watcher.note(&format!("{damage}: what is left of it goes to quarantine, and it is made again"));
+                        self.watcher
+                            .note(&format!("{damage}: what is left of it goes to quarantine, and it is made again"));
                     }
                     tasks.push(self.task(id, key_struct, lock));
                 }

@@ -79,17 +79,12 @@ impl Shop<'_> {
         let (log, first_id) = (self.store.log_path(first.lock.key()), first.id);
         let jobs: Vec<Job<'_>> = kept.iter().zip(&works).map(|(task, work)| self.job(task, work)).collect();
         let mut since = started;
-        stage::run_batch(
-            &self.context,
-            &jobs,
-            &mut |event| forward(send, first_id, event),
-            &mut |index, result| {
-                let (task, work) = (&kept[index], &works[index]);
-                let result = result.and_then(|product| self.keep(task, work, product, &began, &log));
-                done(send, task.id, result, since);
-                since = Instant::now();
-            },
-        );
+        stage::run_batch(&self.context, &jobs, &mut |event| forward(send, first_id, event), &mut |index, result| {
+            let (task, work) = (&kept[index], &works[index]);
+            let result = result.and_then(|product| self.keep(task, work, product, &began, &log));
+            done(send, task.id, result, since);
+            since = Instant::now();
+        });
     }
 
     fn kind(&self, id: StageId) -> Kind {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mergelab_wire::{RuleUse, Rows};
+use mergelab_wire::{Rows, RuleUse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -330,7 +330,8 @@ impl Reader<'_> {
         options.as_object_mut().expect("options are an object").remove("batch_size");
         options["seed"] = json!(task.options.seed.unwrap_or(seed));
         let (model_args, _) = model_arguments(suite);
-        let params = json!({ "task": task.task, "backend": suite.backend, "model_args": model_args, "options": options });
+        let params =
+            json!({ "task": task.task, "backend": suite.backend, "model_args": model_args, "options": options });
         Ok((params, inputs))
     }
 

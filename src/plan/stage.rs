@@ -6,9 +6,7 @@ use mergelab_wire::Rows;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Source;
-use crate::experiment::{
-    Backend, Capture, Command, Data, DataSource, Gram, Input, Merge, Model, Suite, Table, Task,
-};
+use crate::experiment::{Backend, Capture, Command, Data, DataSource, Gram, Input, Merge, Model, Suite, Table, Task};
 
 /// Index of a stage in its graph; a stage's needs have smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,11 +176,9 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
             }
             sources
         }
-        Spec::Table { table, .. } => table
-            .published
-            .iter()
-            .map(|path| (Source::File(path.clone()), vec!["published".to_owned()]))
-            .collect(),
+        Spec::Table { table, .. } => {
+            table.published.iter().map(|path| (Source::File(path.clone()), vec!["published".to_owned()])).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -20,7 +20,8 @@ impl Python {
             let prefix = path.parent()?.parent()?.to_path_buf();
             return Some(Self { executable: path.to_path_buf(), prefix });
         }
-        let executable = ["bin/python", "bin/python3"].iter().map(|name| path.join(name)).find(|path| path.is_file())?;
+        let executable =
+            ["bin/python", "bin/python3"].iter().map(|name| path.join(name)).find(|path| path.is_file())?;
         Some(Self { executable, prefix: path.to_path_buf() })
     }
 

@@ -85,7 +85,8 @@ fn single_file(path: PathBuf) -> Result<PathBuf, Failure> {
     if path.is_file() {
         return Ok(path);
     }
-    let mut files: Vec<_> = std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     match files.len() {
         1 => Ok(files.remove(0)),
         count => Err(Failure::experiment(format!("the command left {count} files, where data takes one"))
@@ -164,7 +165,9 @@ fn json_array(path: &Path, file: File) -> Result<Rows, Failure> {
     };
     let path = path.to_path_buf();
     let rows = items.into_iter().enumerate();
-    Ok(Rows(Box::new(rows.map(move |(index, item)| object(Ok(item), || format!("{}: row {}", path.display(), index + 1))))))
+    Ok(Rows(Box::new(
+        rows.map(move |(index, item)| object(Ok(item), || format!("{}: row {}", path.display(), index + 1))),
+    )))
 }
 
 fn comma_separated(path: &Path, file: File) -> Result<Rows, Failure> {
@@ -199,14 +202,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let strip = |failure: Failure| Failure { message: failure.message.replace(&*dir.path().to_string_lossy(), "DIR"), ..failure };
-        Rows::open(&path).map_err(strip)?.map(|row| row.map(|row| Value::Object(row).to_string()).map_err(strip)).collect()
+        let strip = |failure: Failure| Failure {
+            message: failure.message.replace(&*dir.path().to_string_lossy(), "DIR"),
+            ..failure
+        };
+        Rows::open(&path)
+            .map_err(strip)?
+            .map(|row| row.map(|row| Value::Object(row).to_string()).map_err(strip))
+            .collect()
     }
 
     #[test]
     fn the_three_formats_give_the_same_rows_with_columns_in_order() {
         let expected = [r#"{"q":"1 + 1","a":"2"}"#, r#"{"q":"é","a":""}"#];
-        assert_eq!(rows("x.jsonl", "{\"q\": \"1 + 1\", \"a\": \"2\"}\r\n\n{\"q\":\"é\",\"a\":\"\"}").unwrap(), expected);
+        assert_eq!(
+            rows("x.jsonl", "{\"q\": \"1 + 1\", \"a\": \"2\"}\r\n\n{\"q\":\"é\",\"a\":\"\"}").unwrap(),
+            expected
+        );
         assert_eq!(rows("x.json", "[{\"q\": \"1 + 1\", \"a\": \"2\"},\n {\"q\":\"é\",\"a\":\"\"}]").unwrap(), expected);
         assert_eq!(rows("x.csv", "q,a\n1 + 1,2\né,\n").unwrap(), expected);
     }

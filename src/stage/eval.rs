@@ -135,11 +135,11 @@ fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &P
 }
 
 fn move_files(from: &Path, to: &Path) -> Result<(), Failure> {
-    let refuse = |error: std::io::Error| Failure::stage(format!("lm_eval left no result in {}: {error}", from.display()));
+    let refuse =
+        |error: std::io::Error| Failure::stage(format!("lm_eval left no result in {}: {error}", from.display()));
     for entry in std::fs::read_dir(from).map_err(refuse)? {
         let entry = entry.map_err(refuse)?;
         std::fs::rename(entry.path(), to.join(entry.file_name())).map_err(refuse)?;
     }
     Ok(())
 }
-

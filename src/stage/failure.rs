@@ -74,7 +74,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let failure = Self::stage(error.to_string());
         match error {
-            StoreError::Full { .. } => failure.hint("free some space, or set `[store] path` in mergelab.toml; nothing was lost"),
+            StoreError::Full { .. } => {
+                failure.hint("free some space, or set `[store] path` in mergelab.toml; nothing was lost")
+            }
             StoreError::Empty { .. } => failure.hint("the program must write its result into {out}"),
             _ => failure,
         }

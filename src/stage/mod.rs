@@ -113,13 +113,19 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
 pub fn unsupported(stage: &Stage) -> Option<String> {
     use crate::experiment::{Backend, DataSource, Gram, Model, UnsafeCode};
     let reason = match &stage.spec {
-        Spec::Model(Model::Hub { repo, .. }) => format!("the model {repo} comes from the hub, which this version cannot reach"),
+        Spec::Model(Model::Hub { repo, .. }) => {
+            format!("the model {repo} comes from the hub, which this version cannot reach")
+        }
         Spec::Data(data) => match &data.source {
-            DataSource::Hub { repo, .. } => format!("the data set {repo} comes from the hub, which this version cannot reach"),
+            DataSource::Hub { repo, .. } => {
+                format!("the data set {repo} comes from the hub, which this version cannot reach")
+            }
             DataSource::Path(path) => data::unsupported(path)?,
             DataSource::From(output) => data::unsupported(output.path.as_deref()?)?,
         },
-        Spec::ImportGram(Gram::PickleHub { repo, .. }) => format!("the Grams in {repo} come from the hub, which this version cannot reach"),
+        Spec::ImportGram(Gram::PickleHub { repo, .. }) => {
+            format!("the Grams in {repo} come from the hub, which this version cannot reach")
+        }
         Spec::ImportGram(_) => "importing Grams from a pickle is not in this version".to_owned(),
         Spec::Gram { capture, .. } => gram::unsupported(capture)?,
         Spec::Merge(merge) => merge::unsupported(merge)?,
@@ -171,6 +177,7 @@ pub fn memory_needed(stage: &Stage, inputs: &HashMap<String, Arc<Artifact>>) -> 
 }
 
 fn weight_bytes(model: &Artifact) -> u64 {
-    let weights = model.outputs.iter().filter(|file| file.path.ends_with(".safetensors") || file.path.ends_with(".bin"));
+    let weights =
+        model.outputs.iter().filter(|file| file.path.ends_with(".safetensors") || file.path.ends_with(".bin"));
     weights.map(|file| file.size).sum()
 }

@@ -36,7 +36,8 @@ pub(super) fn run(context: &Context<'_>, name: &str, table: &Table, job: &Job<'_
         job.stage.needs.iter().map(|need| (need.stage, &*job.inputs[&need.role])).collect();
     // A table's figures are decided by the digests of evaluations, so the key of what made them has no place in it.
     let key = job.key;
-    let figures = measurements(context.graph, job.stage.experiment, |id| Some((*by_id.get(&id)?, key))).map_err(refuse)?;
+    let figures =
+        measurements(context.graph, job.stage.experiment, |id| Some((*by_id.get(&id)?, key))).map_err(refuse)?;
     let tables: Section<Table> = IndexMap::from([(name.to_owned(), table.clone())]);
     let published = report::files::published(&context.project.root, &tables).map_err(refuse)?;
     let inputs = Inputs {

@@ -54,7 +54,8 @@ impl TaskFiles {
                 None if name != task => {}
                 None => {
                     let nearest = self.nearest(&places, task);
-                    let dirs = dirs.iter().map(|dir| dir.display().to_string()).chain(["lm_eval's own tasks".to_owned()]);
+                    let dirs =
+                        dirs.iter().map(|dir| dir.display().to_string()).chain(["lm_eval's own tasks".to_owned()]);
                     return Err(NoTask { task: task.to_owned(), dirs: dirs.collect(), nearest });
                 }
             }
@@ -70,7 +71,8 @@ impl TaskFiles {
     fn nearest(&self, dirs: &[PathBuf], task: &str) -> Option<String> {
         let indexes = self.indexes.lock().expect("no holder of this lock panics");
         let names = dirs.iter().filter_map(|dir| indexes.get(dir)).flat_map(BTreeMap::keys);
-        let ranked = names.map(|name| (strsim::jaro_winkler(name, task), name)).filter(|(likeness, _)| *likeness > 0.85);
+        let ranked =
+            names.map(|name| (strsim::jaro_winkler(name, task), name)).filter(|(likeness, _)| *likeness > 0.85);
         ranked.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, name)| name.clone())
     }
 }

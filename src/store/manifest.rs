@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::IoContext;
 use super::StoreError;
+use super::error::IoContext;
 use crate::artifact::Output;
 use crate::digest::{Digest, Key};
 

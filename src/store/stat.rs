@@ -15,8 +15,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::error::IoContext;
 use super::StoreError;
+use super::error::IoContext;
 use crate::digest::Digest;
 
 const HEADER: &str = "mergelab stat 1";
