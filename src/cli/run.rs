@@ -167,7 +167,9 @@ fn say_blocked(graph: &Graph, blocked: &[Vec<String>]) {
     for (experiment, reasons) in graph.experiments.iter().zip(blocked) {
         if !reasons.is_empty() {
             eprintln!("blocked {} ({}):", experiment.name, experiment.file.display());
-            reasons.iter().for_each(|reason| eprintln!("  {reason}"));
+            for reason in reasons {
+                eprintln!("  {reason}");
+            }
         }
     }
 }

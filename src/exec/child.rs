@@ -80,7 +80,7 @@ pub fn supervise(program: &[std::ffi::OsString]) -> i32 {
             Some(at) if now >= at => signal_all(&family, Signal::KILL),
             _ => {}
         }
-        let pause = if deadline.is_some() { Duration::from_millis(50) } else { Duration::from_secs(3600) };
+        let pause = if deadline.is_some() { Duration::from_millis(50) } else { Duration::from_hours(1) };
         let mut fds = vec![PollFd::new(&woken, PollFlags::IN)];
         let stdin = rustix::stdio::stdin();
         if deadline.is_none() {

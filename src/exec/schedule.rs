@@ -135,7 +135,9 @@ pub fn run(
         needs.sort_unstable();
         needs.dedup();
         missing[id.0] = needs.len();
-        needs.into_iter().for_each(|need| dependents[need.0].push(id));
+        for need in needs {
+            dependents[need.0].push(id);
+        }
     }
     let free = graph.iter().map(|(id, _)| id).filter(|id| options.wanted[id.0] && missing[id.0] == 0);
     let ready: BTreeSet<StageId> = free.collect();
