@@ -10,7 +10,7 @@ use super::diagnostics::{Diagnostic, Span};
 use super::keys::{ALPHAS, DTYPES, KEEP, MERGE, NORMALIZE, RULE, RULE_MODEL, RULE_WORDS, SOLVERS, WEIGHTED};
 use super::methods::{METHODS, Method, Need, method, spellings};
 use super::params;
-use super::read::{Fields, Reading, did_you_mean, listed, nearest, unknown_key};
+use super::read::{Fields, Reading, did_you_mean, listed};
 use super::types::{Gram, Merge, Section, Weighted};
 
 /// Reads one merge. `grams` are those that could be read.
@@ -46,20 +46,19 @@ fn check_keys(context: &Context<'_>, fields: &Fields<'_>, method: Option<&Method
     for (key, field) in fields.map.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
         let having: Vec<_> =
             METHODS.iter().filter(|method| method.param(key).is_some()).map(|method| method.name).collect();
-        context.report.add(match method {
+        match method {
+            _ if having.is_empty() => fields.unknown(key, field.key, &known),
             // Without its method, nobody knows which parameters a merge has.
-            None if having.is_empty() => unknown_key(key, field.key, "a merge", &known),
-            None => continue,
-            Some(_) if having.is_empty() => unknown_key(key, field.key, "a merge", &known),
+            None => {}
             Some(method) => {
                 let of: Vec<_> = method.params.iter().map(|param| param.name).collect();
-                let hint = nearest(key, of.iter().copied()).map(|near| format!("did you mean `{near}`?"));
-                let hint = hint.or_else(|| {
-                    Some(format!("{} {} it", having.join(", "), if having.len() == 1 { "has" } else { "have" }))
-                });
-                Diagnostic::new(field.key, format!("`{}` has no parameter `{key}`", method.name)).maybe_hint(hint)
+                let verb = if having.len() == 1 { "has" } else { "have" };
+                let hint =
+                    did_you_mean(key, of.iter().copied()).unwrap_or_else(|| format!("{} {verb} it", having.join(", ")));
+                let message = format!("`{}` has no parameter `{key}`", method.name);
+                context.report.add(Diagnostic::new(field.key, message).hint(hint));
             }
-        });
+        }
     }
 }
 

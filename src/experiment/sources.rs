@@ -17,7 +17,7 @@ pub(super) fn model(context: &Context<'_>, item: Item<'_>) -> Option<Model> {
         fields.refuse(&["hub", "revision"], "beside `from`");
         return context.output(item, &fields).map(Model::From);
     }
-    match fields.exactly_one(&["hub", "path"])? {
+    match fields.exactly_one(&["hub", "path", "from"])? {
         "hub" => {
             let revision = fields.get("revision", Reading::word);
             fields.get("hub", |hub| context.repo(hub)).map(|repo| Model::Hub { repo, revision })
@@ -55,7 +55,7 @@ fn source(context: &Context<'_>, item: Item<'_>, fields: &Fields<'_>) -> Option<
         fields.refuse(OF_HUB, "beside `from`");
         return context.output(item, fields).map(DataSource::From);
     }
-    match fields.exactly_one(&["hub", "path"])? {
+    match fields.exactly_one(&["hub", "path", "from"])? {
         "hub" => {
             let revision = fields.get("revision", Reading::word);
             let config = fields.get("config", Reading::word);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use indexmap::map::Entry;
-use serde_yaml::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as Marks};
+use serde_yaml::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as Marks, StructureStyle};
 
 use super::diagnostics::{Diagnostic, Span};
 
@@ -97,7 +97,7 @@ pub(super) fn read(text: &str) -> Result<Option<Arc<Node>>, Diagnostic> {
     }
     let mut builder = Builder { text, open: Vec::new(), anchors: HashMap::new(), aliased: 0, root: None };
     for event in Parser::new_from_str(text) {
-        let (event, marks) = event.map_err(|error| scan_error(text, &error))?;
+        let (event, marks) = event.map_err(|error| scan_error(text, &error, builder.open.last()))?;
         builder.event(event, span_of(marks))?;
     }
     Ok(builder.root)
@@ -111,12 +111,16 @@ fn span_of(marks: Marks) -> Span {
     Span { start: offset(marks.start), end: offset(marks.end).max(offset(marks.start)) }
 }
 
-fn scan_error(text: &str, error: &ScanError) -> Diagnostic {
+fn scan_error(text: &str, error: &ScanError, open: Option<&Open>) -> Diagnostic {
     let start = offset(*error.marker()).min(text.len());
     let line_start = text.get(..start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
     let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
     let end = text.get(start..).and_then(|rest| rest.chars().next()).map_or(start, |char| start + char.len_utf8());
-    let diagnostic = Diagnostic::new(Span { start, end }, format!("not valid YAML: {}", error.info()));
+    let mut diagnostic = Diagnostic::new(Span { start, end }, format!("not valid YAML: {}", error.info()));
+    if let Some(open) = open.filter(|open| open.flow && open.span.start != start) {
+        let bracket = Span { start: open.span.start, end: open.span.start + 1 };
+        diagnostic = diagnostic.other(bracket, "this is still open");
+    }
     if line.trim_start_matches(' ').starts_with('\t') {
         diagnostic.hint("YAML does not take tabs as indentation; use spaces")
     } else {
@@ -127,6 +131,8 @@ fn scan_error(text: &str, error: &ScanError) -> Diagnostic {
 /// A collection whose end has not come yet.
 struct Open {
     span: Span,
+    /// Whether it is written with brackets.
+    flow: bool,
     anchor: usize,
     kind: OpenKind,
 }
@@ -172,17 +178,22 @@ impl Builder<'_> {
                 self.anchor(anchor, &node);
                 self.place(node, span)
             }
-            Event::SequenceStart(_, anchor, tag) => {
+            Event::SequenceStart(style, anchor, tag) => {
                 refuse_tag(tag.is_some(), span)?;
                 self.check_depth(span, 1)?;
-                self.open.push(Open { span, anchor, kind: OpenKind::List(Vec::new()) });
+                self.open.push(Open {
+                    span,
+                    flow: style == StructureStyle::Flow,
+                    anchor,
+                    kind: OpenKind::List(Vec::new()),
+                });
                 Ok(())
             }
-            Event::MappingStart(_, anchor, tag) => {
+            Event::MappingStart(style, anchor, tag) => {
                 refuse_tag(tag.is_some(), span)?;
                 self.check_depth(span, 1)?;
                 let kind = OpenKind::Map { map: Map::new(), key: None, merged: Vec::new() };
-                self.open.push(Open { span, anchor, kind });
+                self.open.push(Open { span, flow: style == StructureStyle::Flow, anchor, kind });
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
