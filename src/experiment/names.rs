@@ -65,9 +65,12 @@ impl<'a> Scope<'a> {
             (false, false) => format!("`{name}` names a thing in `{}` and one in `{}`", first.section, target.section),
             _ => format!("two entries expand to the name `{name}`"),
         };
-        let says = |target: Target| match target.expansion {
-            true => format!("the sweep of `{}` makes one", target.family.entry),
-            false => "one is here".to_owned(),
+        let says = |target: Target| {
+            if target.expansion {
+                format!("the sweep of `{}` makes one", target.family.entry)
+            } else {
+                "one is here".to_owned()
+            }
         };
         let diagnostic = Diagnostic::new(target.family.key, message).label(says(target));
         report.add(diagnostic.other(first.family.key, says(first)).hint("rename one of them"));

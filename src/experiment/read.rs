@@ -193,13 +193,11 @@ impl<'a> Reading<'a> {
 
     pub(super) fn whole(self, min: u64, max: u64) -> Option<u64> {
         let Some(found) = scalar::plain(self.node).and_then(scalar::whole) else { return self.wrong("a whole number") };
-        match u64::try_from(found).ok().filter(|found| (min..=max).contains(found)) {
-            Some(found) => Some(found),
-            None => {
-                let range = if max == u64::MAX { format!("at least {min}") } else { format!("from {min} to {max}") };
-                self.fail(Diagnostic::new(self.node.span, format!("`{}` must be {range}, not {found}", self.key)))
-            }
+        if let Some(found) = u64::try_from(found).ok().filter(|found| (min..=max).contains(found)) {
+            return Some(found);
         }
+        let range = if max == u64::MAX { format!("at least {min}") } else { format!("from {min} to {max}") };
+        self.fail(Diagnostic::new(self.node.span, format!("`{}` must be {range}, not {found}", self.key)))
     }
 
     pub(super) fn number(self, min: f64, max: f64) -> Option<f64> {

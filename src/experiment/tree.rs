@@ -91,9 +91,9 @@ fn measure<'a>(nodes: impl Iterator<Item = &'a Arc<Node>>) -> (usize, usize) {
 }
 
 /// Reads the one document of a text; an empty one gives `None`.
-pub(super) fn read(text: &str) -> Result<Option<Arc<Node>>, Diagnostic> {
+pub(super) fn read(text: &str) -> Result<Option<Arc<Node>>, Box<Diagnostic>> {
     if let Some(at) = text.find('\0') {
-        return Err(Diagnostic::new(Span { start: at, end: at + 1 }, "a NUL byte: this is not a YAML file"));
+        return Err(Diagnostic::new(Span { start: at, end: at + 1 }, "a NUL byte: this is not a YAML file").into());
     }
     let mut builder = Builder { text, open: Vec::new(), anchors: HashMap::new(), aliased: 0, root: None };
     for event in Parser::new_from_str(text) {
@@ -122,10 +122,9 @@ fn scan_error(text: &str, error: &ScanError, open: Option<&Open>) -> Diagnostic 
         diagnostic = diagnostic.other(bracket, "this is still open");
     }
     if line.trim_start_matches(' ').starts_with('\t') {
-        diagnostic.hint("YAML does not take tabs as indentation; use spaces")
-    } else {
-        diagnostic
+        diagnostic = diagnostic.hint("YAML does not take tabs as indentation; use spaces");
     }
+    diagnostic
 }
 
 /// A collection whose end has not come yet.
@@ -152,20 +151,21 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Box<Diagnostic>> {
         match event {
             Event::DocumentStart(..) if self.root.is_some() => {
                 Err(Diagnostic::new(span, "a second document starts here")
-                    .hint("one file holds one experiment: make it two files"))
+                    .hint("one file holds one experiment: make it two files")
+                    .into())
             }
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id).cloned() else {
-                    return Err(Diagnostic::new(span, "this alias stands inside what it names"));
+                    return Err(Diagnostic::new(span, "this alias stands inside what it names").into());
                 };
                 self.aliased = self.aliased.saturating_add(node.size);
                 if self.aliased > MAX_ALIASED {
                     let message = format!("aliases blow this file up to more than {MAX_ALIASED} values");
-                    return Err(Diagnostic::new(span, message).hint("write it out, or use a sweep"));
+                    return Err(Diagnostic::new(span, message).hint("write it out, or use a sweep").into());
                 }
                 self.check_depth(span, node.height)?;
                 self.place(node, span)
@@ -201,9 +201,9 @@ impl Builder<'_> {
         }
     }
 
-    fn check_depth(&self, span: Span, height: usize) -> Result<(), Diagnostic> {
+    fn check_depth(&self, span: Span, height: usize) -> Result<(), Box<Diagnostic>> {
         if self.open.len() + height > MAX_DEPTH {
-            return Err(Diagnostic::new(span, format!("nested deeper than {MAX_DEPTH} levels")));
+            return Err(Diagnostic::new(span, format!("nested deeper than {MAX_DEPTH} levels")).into());
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ impl Builder<'_> {
         }
     }
 
-    fn close(&mut self, end: Span) -> Result<(), Diagnostic> {
+    fn close(&mut self, end: Span) -> Result<(), Box<Diagnostic>> {
         let Some(open) = self.open.pop() else { return Ok(()) };
         // A block collection ends where the next token starts; its last line is what belongs to it.
         let text = self.text.get(open.span.start..end.end).unwrap_or_default().trim_end();
@@ -235,14 +235,14 @@ impl Builder<'_> {
     }
 
     /// Puts a finished node where it belongs; `span` is where it stands, which for an alias is not where it is written.
-    fn place(&mut self, node: Arc<Node>, span: Span) -> Result<(), Diagnostic> {
+    fn place(&mut self, node: Arc<Node>, span: Span) -> Result<(), Box<Diagnostic>> {
         match self.open.last_mut().map(|open| &mut open.kind) {
             None => self.root = Some(node),
             Some(OpenKind::List(items)) => items.push(node),
             Some(OpenKind::Map { map, key, merged }) => match key.take() {
                 None => {
                     let Some(text) = node.as_scalar() else {
-                        return Err(Diagnostic::new(span, "a key must be a single word"));
+                        return Err(Diagnostic::new(span, "a key must be a single word").into());
                     };
                     *key = Some((text.to_owned(), span));
                 }
@@ -254,7 +254,7 @@ impl Builder<'_> {
                     Entry::Occupied(first) => {
                         let message = format!("`{}` stands twice in this mapping", first.key());
                         let diagnostic = Diagnostic::new(at, message).label("again here");
-                        return Err(diagnostic.other(first.get().key, "first here"));
+                        return Err(diagnostic.other(first.get().key, "first here").into());
                     }
                 },
             },
@@ -263,22 +263,25 @@ impl Builder<'_> {
     }
 }
 
-fn refuse_tag(tagged: bool, span: Span) -> Result<(), Diagnostic> {
+fn refuse_tag(tagged: bool, span: Span) -> Result<(), Box<Diagnostic>> {
     if tagged {
         return Err(Diagnostic::new(span, "YAML tags (`!…`) have no meaning in an experiment")
-            .hint("quote a value to make it text"));
+            .hint("quote a value to make it text")
+            .into());
     }
     Ok(())
 }
 
-fn merge_sources(node: &Arc<Node>, key: Span) -> Result<Vec<Arc<Node>>, Diagnostic> {
+fn merge_sources(node: &Arc<Node>, key: Span) -> Result<Vec<Arc<Node>>, Box<Diagnostic>> {
     let sources = match &node.value {
         Value::Map(_) => vec![Arc::clone(node)],
         Value::List(items) => items.clone(),
         Value::Scalar { .. } => Vec::new(),
     };
     if sources.is_empty() || sources.iter().any(|source| source.as_map().is_none()) {
-        return Err(Diagnostic::new(key, "`<<` takes a mapping or a list of mappings").hint("as in `<<: *defaults`"));
+        return Err(Diagnostic::new(key, "`<<` takes a mapping or a list of mappings")
+            .hint("as in `<<: *defaults`")
+            .into());
     }
     Ok(sources)
 }

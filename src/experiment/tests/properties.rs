@@ -123,8 +123,13 @@ proptest! {
     ) {
         let mut text = String::from("name: x\ncommands:\n");
         for (name, p, q) in &sweeps {
-            let q = if q.is_empty() { String::new() } else { format!(", q: [{}]", q.join(", ")) };
-            text.push_str(&format!("  {name}: {{ run: [x, '{{p}}'{}], sweep: {{ p: [{}]{q} }} }}\n", if q.is_empty() { "" } else { ", '{q}'" }, p.join(", ")));
+            let p = p.join(", ");
+            let (argument, q) = match q.join(", ") {
+                q if q.is_empty() => ("", String::new()),
+                q => (", '{q}'", format!(", q: [{q}]")),
+            };
+            let entry = format!("  {name}: {{ run: [x, '{{p}}'{argument}], sweep: {{ p: [{p}]{q} }} }}\n");
+            text.push_str(&entry);
         }
         if let Ok(loaded) = parse(Path::new("x.yaml"), &text) {
             // Every combination is there; one that took another's name would be missing.

@@ -323,6 +323,12 @@ fn a_glob_that_is_none_is_refused() {
     assert!(one(&merge("method: average, rules: [{ match: '{a', use: average }]")).starts_with("`{a` is not a glob: "));
 }
 
+#[test]
+fn the_assistants_tokens_need_messages() {
+    let message = one("  gc: { model: a, data: text-a, tokens: assistant }");
+    assert_eq!(message, "`text-a` is plain text, in which no token is the assistant's");
+}
+
 // Merges
 
 #[test]
@@ -339,12 +345,9 @@ fn every_method_of_the_registry_is_taken() {
         };
         let grams = if method.grams == crate::experiment::Need::Must { "grams: [ga, gb]," } else { "" };
         let base = if method.base == crate::experiment::Need::Must { "base: base," } else { "" };
-        let needed: String = method
-            .params
-            .iter()
-            .filter(|param| param.default.is_none())
-            .map(|param| format!("{}: 0.5,", param.name))
-            .collect();
+        let needed: Vec<_> = method.params.iter().filter(|param| param.default.is_none()).collect();
+        let needed: Vec<_> = needed.iter().map(|param| format!("{}: 0.5,", param.name)).collect();
+        let needed = needed.concat();
         let sections =
             format!("merges: {{ m: {{ method: {}, models: {models}, {grams} {base} {needed} }} }}", method.name);
         assert_eq!(valid(&sections).merges["m"].method, method.name);
@@ -480,6 +483,13 @@ fn parameters_are_numbers_gradients_or_filtered() {
     );
 }
 
+#[test]
+fn what_draws_takes_the_seed_of_the_settings() {
+    let dare = "merges: { m: { method: dare_linear, models: [a], base: base }, n: { method: dare_linear, models: [a], base: base, seed: 1 } }";
+    let merges = valid(&format!("{dare}\nsettings: {{ seed: 7 }}")).merges;
+    assert_eq!((&merges["m"].params["seed"], &merges["n"].params["seed"]), (&json!(7), &json!(1)));
+}
+
 // Evaluations and tables
 
 #[test]
@@ -567,4 +577,5 @@ fn a_misspelled_key_is_not_also_missing() {
     assert_eq!(one("commands: { c: { rum: [x] } }"), "a command has no key `rum`");
     assert_eq!(errors_of("name: x\nmodels: { m: { pth: x } }"), ["a model has no key `pth`"]);
     assert_eq!(one(&merge("method: ties, bse: base")), "a merge has no key `bse`");
+    assert_eq!(one(&merge("metod: ties, density: 0.5")), "a merge has no key `metod`");
 }

@@ -215,7 +215,7 @@ fn a_swept_name_where_one_is_asked_for_is_refused_with_its_expansions() {
 fn swept_data_multiplies_its_gram_and_through_it_the_merge() {
     let text = "name: s
 models: { a: { path: m } }
-data: { d: { path: d.jsonl, text: x, sweep: { rows: [10, 20] } } }
+data: { d: { path: d.jsonl, messages: [{ role: user, content: x }], sweep: { rows: [10, 20] } } }
 grams: { g: { model: a, data: d, sweep: { tokens: [all, assistant] } } }
 merges: { m: { method: regmean, models: [a], grams: [g] } }
 ";
