@@ -1,13 +1,15 @@
 //! `grams:`.
 
+use mergelab_wire::{Rows, TokenMask};
+
 use super::context::{Context, Item};
 use super::diagnostics::Diagnostic;
 use super::keys::{DTYPES, ENGINES, GRAM, PICKLE, TOKENS};
 use super::read::{Fields, Reading};
-use super::types::{Capture, Gram};
+use super::types::{Capture, Data, Gram, Section};
 
-/// Reads one Gram entry.
-pub(super) fn gram(context: &Context<'_>, item: Item<'_>) -> Option<Gram> {
+/// Reads one Gram entry. `known` are the data sets that could be read.
+pub(super) fn gram(context: &Context<'_>, item: Item<'_>, known: &Section<Data>) -> Option<Gram> {
     let fields = Fields::open(context.report, &item.member.view, item.place, "a Gram entry", &[GRAM])?;
     if fields.has("pickle") {
         let of_capture: Vec<_> =
@@ -38,6 +40,11 @@ pub(super) fn gram(context: &Context<'_>, item: Item<'_>) -> Option<Gram> {
         model: model?,
         data: data?,
     };
+    let text = known.get(&capture.data).is_some_and(|data| matches!(data.format, Rows::Text(_)));
+    if let Some(node) = fields.node("tokens").filter(|_| text && capture.tokens == TokenMask::Assistant) {
+        let message = format!("`{}` is plain text, in which no token is the assistant's", capture.data);
+        context.report.add(Diagnostic::new(node.span, message).hint("give the data `messages` in place of `text`"));
+    }
     Some(Gram::Capture(capture))
 }
 

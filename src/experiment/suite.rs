@@ -150,7 +150,7 @@ fn json_map(reading: Reading<'_>) -> Option<indexmap::IndexMap<String, serde_jso
     )
 }
 
-/// Names of lm_eval's options, none of which another backend has.
+/// Names of `lm_eval`'s options, none of which another backend has.
 fn refuse_options(fields: &Fields<'_>, why: &str) {
     let names: Vec<_> = OPTIONS.iter().map(|key| key.name).chain(["tasks", "task_dirs"]).collect();
     fields.refuse(&names, why);
@@ -195,14 +195,13 @@ pub(super) fn check_twice<'s>(report: &Report, suites: impl Iterator<Item = &'s 
                     continue;
                 };
                 let message = |what: &str| format!("{what} is evaluated twice");
-                if other_task != *task_span {
-                    let diagnostic = Diagnostic::new(*task_span, message(&format!("`{task}`")))
-                        .label(format!("again for `{model}`"));
-                    report
-                        .add(diagnostic.other(other_task, "first here").hint("give one of them a `name:` of its own"));
-                } else {
+                if other_task == *task_span {
                     let diagnostic = Diagnostic::new(*model_span, message(&format!("`{model}`")));
                     report.add(diagnostic.other(other_model, "first here").hint("name it once"));
+                } else {
+                    let diagnostic = Diagnostic::new(*task_span, message(&format!("`{task}`")));
+                    let diagnostic = diagnostic.label(format!("again for `{model}`")).other(other_task, "first here");
+                    report.add(diagnostic.hint("give one of them a `name:` of its own"));
                 }
             }
         }
