@@ -164,7 +164,8 @@ pub fn run(
             working: 0,
             halted: false,
         };
-        run.work(&receive)?;
+        // The programs that still run would keep the scope open for as long as they take.
+        run.work(&receive).inspect_err(|_| supervisor.stop())?;
         run.close();
         Ok((run.report, run.facts))
     })
@@ -433,7 +434,9 @@ impl<'env> Run<'_, '_, 'env> {
     }
 
     fn memory_of(&self, id: StageId) -> u64 {
-        stage::memory_needed(self.graph().stage(id), &self.inputs(id))
+        let stage = self.graph().stage(id);
+        let model = stage.need("model").and_then(|model| self.facts.results.get(&model));
+        stage::memory_needed(stage, model.map(|model| &**model))
     }
 
     /// GPUs that a stage takes: one of those there are, for whatever may compute on it.
