@@ -19,7 +19,7 @@ pub(super) fn model(context: &Context<'_>, item: Item<'_>) -> Option<Model> {
     }
     if fields.exactly_one(&["hub", "path", "from"])? == "hub" {
         let revision = fields.get("revision", Reading::word);
-        return fields.get("hub", |hub| context.repo(hub)).map(|repo| Model::Hub { repo, revision });
+        return fields.get("hub", Reading::repo).map(|repo| Model::Hub { repo, revision });
     }
     fields.refuse(&["revision"], "for a directory");
     fields.get("path", Reading::path).map(Model::Path)
@@ -55,7 +55,7 @@ fn source(context: &Context<'_>, item: Item<'_>, fields: &Fields<'_>) -> Option<
         let revision = fields.get("revision", Reading::word);
         let config = fields.get("config", Reading::word);
         let split = fields.get("split", Reading::word).unwrap_or_else(|| "train".to_owned());
-        let repo = fields.get("hub", |hub| context.repo(hub));
+        let repo = fields.get("hub", Reading::repo);
         return repo.map(|repo| DataSource::Hub { repo, revision, config, split });
     }
     fields.refuse(OF_HUB, "for a file");
