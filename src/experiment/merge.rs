@@ -181,10 +181,7 @@ impl Reader<'_> {
         let (name, weight) = if reading.node.as_map().is_some() {
             let fields =
                 Fields::open(self.context.report, reading.node, reading.node.span, "a model of a merge", &[WEIGHTED])?;
-            let weight = match fields.field("weight") {
-                None => Some(vec![1.0]),
-                Some(_) => fields.get("weight", |weight| params::gradient(weight, f64::MIN, f64::MAX)),
-            };
+            let weight = fields.get_or("weight", vec![1.0], |weight| params::gradient(weight, f64::MIN, f64::MAX));
             let name = fields.node("model").map(|node| Reading { node, key: "model", ..reading });
             (name?, weight?)
         } else {

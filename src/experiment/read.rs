@@ -89,11 +89,16 @@ impl<'a> Fields<'a> {
 
     /// The value of a key by `read`; `None` when it is absent, or wrong and reported.
     pub(super) fn get<T>(&self, key: &str, read: impl FnOnce(Reading<'a>) -> Option<T>) -> Option<T> {
-        let (name, field) = self.map.get_full(key).map(|(_, name, field)| (name, field))?;
-        read(Reading { report: self.report, node: &field.value, key: name })
+        let (_, key, field) = self.map.get_full(key)?;
+        read(Reading { report: self.report, node: &field.value, key })
     }
 
-    /// The keys of `allowed` that are there; reports when it is not exactly one of them.
+    /// As [`Self::get`], but an absent key is the default.
+    pub(super) fn get_or<T>(&self, key: &str, default: T, read: impl FnOnce(Reading<'a>) -> Option<T>) -> Option<T> {
+        if self.has(key) { self.get(key, read) } else { Some(default) }
+    }
+
+    /// The one of `allowed` that is there; reports when there is none, or more than one.
     pub(super) fn exactly_one(&self, allowed: &[&'static str]) -> Option<&'static str> {
         let mut there = allowed.iter().copied().filter(|key| self.has(key));
         let all = format!("`{}`", allowed.join("`, `"));

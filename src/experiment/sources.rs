@@ -29,10 +29,7 @@ pub(super) fn model(context: &Context<'_>, item: Item<'_>) -> Option<Model> {
 pub(super) fn data(context: &Context<'_>, item: Item<'_>) -> Option<Data> {
     let fields = Fields::open(context.report, &item.member.view, item.place, "a data set", &[DATA])?;
     let source = source(context, item, &fields);
-    let rows = match fields.field("rows") {
-        None => Some(Pick::All),
-        Some(_) => fields.get("rows", |rows| pick(context, rows)),
-    };
+    let rows = fields.get_or("rows", Pick::All, |rows| pick(context, rows));
     let format = match fields.exactly_one(&["messages", "text"]) {
         Some("messages") => {
             fields.get("messages", |list| list.list(|message| self::message(context, message))).map(Rows::Messages)

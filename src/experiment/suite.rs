@@ -30,10 +30,7 @@ pub(super) fn suite(context: &Context<'_>, item: Item<'_>) -> Option<Placed> {
         })?;
         (context.report.count() == before).then(|| list.into_iter().flatten().collect::<Vec<_>>())
     });
-    let backend = match fields.field("backend") {
-        None => Some(Backend::default()),
-        Some(_) => fields.get("backend", |backend| backend.choice(BACKENDS)),
-    };
+    let backend = fields.get_or("backend", Backend::default(), |backend| backend.choice(BACKENDS));
     let options = options(&fields);
     let mut suite = Suite {
         models: Vec::new(),
