@@ -27,6 +27,7 @@ mod stat;
 mod tree;
 mod verify;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 pub use commit::{Draft, Work, rfc3339_now};
@@ -161,6 +162,12 @@ impl Store {
     pub fn save_stats(&self) -> Result<(), StoreError> {
         self.stats.save()
     }
+}
+
+/// A new file, to be renamed to its place: with the usual permissions, since others may share the store.
+fn new_file_in(dir: &Path) -> Result<tempfile::NamedTempFile, StoreError> {
+    let usual = std::fs::Permissions::from_mode(0o666);
+    tempfile::Builder::new().permissions(usual).tempfile_in(dir).context("create a file in", dir)
 }
 
 /// Flushes a directory's entries to the disk.
