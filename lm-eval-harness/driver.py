@@ -292,12 +292,19 @@ class DataSets:
     """
 
     def __init__(self, cache):
+        self.cache = cache
+        self.known = {}
+
+    def __enter__(self):
         import datasets
 
-        self.cache = cache
-        self.real = datasets.load_dataset
-        self.known = {}
-        datasets.load_dataset = self.load
+        self.real, datasets.load_dataset = datasets.load_dataset, self.load
+        return self
+
+    def __exit__(self, *_):
+        import datasets
+
+        datasets.load_dataset = self.real
 
     def load(self, path=None, name=None, **options):
         if path in set(FILE_BUILDERS.values()) | {"text", "arrow"}:
@@ -798,8 +805,7 @@ def work(job, events):
     out = Path(job["out"]).resolve()
     out.mkdir(parents=True, exist_ok=True)
     run = Run(job, events)
-    with tempfile.TemporaryDirectory(prefix=".datasets-", dir=out.parent) as cache:
-        DataSets(cache)
+    with tempfile.TemporaryDirectory(prefix=".datasets-", dir=out.parent) as cache, DataSets(cache):
         for model in job["models"]:
             run.model(catalogue, model)
         events.send("facts", facts=facts(job, run, started))

@@ -7,7 +7,11 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
+
+import driver
 
 DRIVER = Path(__file__).with_name("driver.py")
 
@@ -91,6 +95,8 @@ class DriverTest(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
         cls.root = Path(cls.folder.name)
+        # Before anything reads it at import: no test may reach for a hub.
+        driver.set_environment({"threads": 1})
         make_model(cls.root / "model")
         tasks = cls.root / "tasks"
         tasks.mkdir()
@@ -106,8 +112,11 @@ class DriverTest(unittest.TestCase):
     def tearDownClass(cls):
         cls.folder.cleanup()
 
-    def run_driver(self, tasks, **changes):
-        """Runs the driver; (exit code, events, folder with the results)."""
+    def run_driver(self, tasks, start=False, **changes):
+        """Runs the driver; (exit code, events, folder with the results).
+
+        In this process, because lm_eval takes many seconds to import; with `start`, as `mergelab` does it.
+        """
         out = Path(tempfile.mkdtemp(dir=self.root))
         tasks = [{"item": item, **task} for item, task in enumerate(tasks)]
         job = {
@@ -123,18 +132,22 @@ class DriverTest(unittest.TestCase):
             **changes,
         }
         (out / "job.json").write_text(json.dumps(job))
-        ended = subprocess.run(
-            [sys.executable, DRIVER, out / "job.json"], cwd=self.root, capture_output=True, text=True, check=False
-        )
-        self.log = ended.stderr
+        if start:
+            words = [sys.executable, DRIVER, out / "job.json"]
+            ended = subprocess.run(words, cwd=self.root, capture_output=True, text=True, check=False)
+            code, self.log = ended.returncode, ended.stderr
+        else:
+            with redirect_stderr(StringIO()) as log:
+                code = driver.main(["driver.py", str(out / "job.json")])
+            self.log = log.getvalue()
         events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
-        return ended.returncode, events, out / "out"
+        return code, events, out / "out"
 
     def kinds(self, events):
         return [event["event"] for event in events if event["event"] != "progress"]
 
     def test_each_task_gets_its_metrics_configuration_and_samples(self):
-        code, events, out = self.run_driver([{"task": "sum", "limit": 4.0}, {"task": "choose"}])
+        code, events, out = self.run_driver([{"task": "sum", "limit": 4.0}, {"task": "choose"}], start=True)
         self.assertEqual((code, self.kinds(events)), (0, ["item", "item", "facts"]), self.log)
         (metric,) = json.loads((out / "0/metrics.json").read_text())
         self.assertEqual((metric["metric"], metric["filter"], metric["n_samples"]), ("exact_match", "none", 4))
@@ -157,7 +170,7 @@ class DriverTest(unittest.TestCase):
 
     def test_the_same_job_writes_the_same_bytes_and_no_path_of_this_machine(self):
         tasks = [{"task": "sum", "num_fewshot": 2, "seed": 3, "batch_size": 4}, {"task": "choose"}]
-        first, second = (self.run_driver(order)[2] for order in (tasks, tasks))
+        first, second = (self.run_driver(tasks, start=start)[2] for start in (False, True))
         files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
         self.assertEqual(len(files), 6, self.log)
         for file in files:

@@ -36,9 +36,8 @@ impl CliError {
     /// The exit code that stands for it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => exit::USAGE,
+            Self::Usage(_) | Self::Project(_) => exit::USAGE,
             Self::Experiment(_) | Self::Source { .. } => exit::EXPERIMENT,
-            Self::Project(_) => exit::USAGE,
             Self::Store(StoreError::TooNew { .. } | StoreError::NoFormat { .. } | StoreError::Manifest { .. }) => {
                 exit::DISAGREES
             }

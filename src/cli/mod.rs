@@ -79,7 +79,7 @@ pub fn main(cli: Cli) -> u8 {
         Command::Render(arguments) => render::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
-        Command::Schema => schema::run(),
+        Command::Schema => Ok(schema::run()),
     };
     match result {
         Ok(code) => code,

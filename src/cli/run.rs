@@ -70,10 +70,10 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     let started = Instant::now();
     let session = Session::open(&arguments.files.files)?;
     let machine = Machine::look(&session.project.store_path());
-    let blocked: Vec<Vec<String>> = (0..session.graph.experiments.len())
-        .map(|experiment| obstacles(&session.graph, experiment, &machine))
-        .collect();
     let mut wanted = wanted(&session, &arguments.only)?;
+    let blocked: Vec<Vec<String>> = (0..session.graph.experiments.len())
+        .map(|experiment| obstacles(&session.graph, experiment, &wanted, &machine))
+        .collect();
     let force = forced(&session, &arguments.force, &wanted)?;
     if arguments.dry_run {
         return dry_run(&session, &blocked, &wanted);
@@ -167,7 +167,9 @@ fn say_blocked(graph: &Graph, blocked: &[Vec<String>]) {
     for (experiment, reasons) in graph.experiments.iter().zip(blocked) {
         if !reasons.is_empty() {
             eprintln!("blocked {} ({}):", experiment.name, experiment.file.display());
-            reasons.iter().for_each(|reason| eprintln!("  {reason}"));
+            for reason in reasons {
+                eprintln!("  {reason}");
+            }
         }
     }
 }

@@ -1,10 +1,10 @@
 //! `mergelab schema`.
 
-use super::{CliError, output};
+use super::output;
 use crate::experiment::schema;
 
 /// Prints the JSON Schema of experiment files.
-pub(super) fn run() -> Result<u8, CliError> {
+pub(super) fn run() -> u8 {
     output::print_json(&schema());
-    Ok(mergelab_wire::exit::DONE)
+    mergelab_wire::exit::DONE
 }

@@ -78,12 +78,7 @@ impl Session {
         facts: &mut Facts,
     ) -> Result<(), CliError> {
         for (_, stage) in self.graph.iter().filter(|(id, _)| wanted[id.0]) {
-            for (source, _) in plan::sources(stage) {
-                if !facts.sources.contains_key(&source) {
-                    let sighting = surveyor.glance(&source)?;
-                    facts.sources.insert(source, sighting);
-                }
-            }
+            surveyor.glance_all(stage, facts)?;
         }
         let mut wrong = Vec::new();
         for (id, place, reason) in missing(&self.graph, facts) {

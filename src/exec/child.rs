@@ -14,10 +14,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
-use super::os::die_with_parent;
+use super::os::{adopt_orphans, die_with_parent};
 
 /// How long a program may take to end after TERM.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
@@ -28,8 +28,7 @@ pub(crate) const CANNOT_START: i32 = 127;
 /// Runs a program under supervision and gives its exit code; 128 plus the signal where one ended it.
 pub fn supervise(program: &[std::ffi::OsString]) -> i32 {
     let Some((name, arguments)) = program.split_first() else { return CANNOT_START };
-    // Both fail only on systems without them, where descendants that leave the group are not found.
-    let _ = set_child_subreaper(Some(rustix::process::getpid()));
+    adopt_orphans();
     let Ok((mut woken, waker)) = UnixStream::pair() else { return CANNOT_START };
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] {
         let Ok(waker) = waker.try_clone() else { return CANNOT_START };
@@ -80,7 +79,7 @@ pub fn supervise(program: &[std::ffi::OsString]) -> i32 {
             Some(at) if now >= at => signal_all(&family, Signal::KILL),
             _ => {}
         }
-        let pause = if deadline.is_some() { Duration::from_millis(50) } else { Duration::from_secs(3600) };
+        let pause = if deadline.is_some() { Duration::from_millis(50) } else { Duration::from_hours(1) };
         let mut fds = vec![PollFd::new(&woken, PollFlags::IN)];
         let stdin = rustix::stdio::stdin();
         if deadline.is_none() {

@@ -55,8 +55,8 @@ fn gpus() -> Vec<u64> {
 }
 
 /// What stands between an experiment and this machine: what it requires and the machine lacks, and what it asks for
-/// that this version cannot do. Empty if nothing does.
-pub fn obstacles(graph: &Graph, experiment: usize, machine: &Machine) -> Vec<String> {
+/// by the stages that are wanted that this version cannot do. Empty if nothing does.
+pub fn obstacles(graph: &Graph, experiment: usize, wanted: &[bool], machine: &Machine) -> Vec<String> {
     let Experiment { settings, .. } = &*graph.experiments[experiment];
     let mut found = Vec::new();
     let requires = &settings.requires;
@@ -80,7 +80,7 @@ pub fn obstacles(graph: &Graph, experiment: usize, machine: &Machine) -> Vec<Str
     if wants_cuda && machine.gpus.is_empty() {
         found.push("it is set to run on `cuda`; this machine has no GPU".to_owned());
     }
-    for stage in graph.stages.iter().filter(|stage| stage.experiment == experiment) {
+    for (_, stage) in graph.iter().filter(|(id, stage)| stage.experiment == experiment && wanted[id.0]) {
         if let Some(reason) = stage::unsupported(stage) {
             let line = format!("{}: {reason}", stage.entry.0.to_owned() + "." + &stage.entry.1);
             if !found.contains(&line) {

@@ -49,12 +49,7 @@ pub fn outlook(
     let mut history = History::new(store);
     let mut outlooks = Vec::with_capacity(graph.stages.len());
     for (id, stage) in graph.iter() {
-        for (source, _) in plan::sources(stage) {
-            if !facts.sources.contains_key(&source) {
-                let sighting = surveyor.glance(&source)?;
-                facts.sources.insert(source, sighting);
-            }
-        }
+        surveyor.glance_all(stage, facts)?;
         let outlook = match plan::key_struct(stage, facts) {
             Err(open) => Outlook {
                 state: if matches!(open, Open::Waits(_)) { State::Waits } else { State::Run },

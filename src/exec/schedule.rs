@@ -135,7 +135,9 @@ pub fn run(
         needs.sort_unstable();
         needs.dedup();
         missing[id.0] = needs.len();
-        needs.into_iter().for_each(|need| dependents[need.0].push(id));
+        for need in needs {
+            dependents[need.0].push(id);
+        }
     }
     let free = graph.iter().map(|(id, _)| id).filter(|id| options.wanted[id.0] && missing[id.0] == 0);
     let ready: BTreeSet<StageId> = free.collect();
@@ -162,7 +164,8 @@ pub fn run(
             working: 0,
             halted: false,
         };
-        run.work(&receive)?;
+        // The programs that still run would keep the scope open for as long as they take.
+        run.work(&receive).inspect_err(|_| supervisor.stop())?;
         run.close();
         Ok((run.report, run.facts))
     })
@@ -431,7 +434,9 @@ impl<'env> Run<'_, '_, 'env> {
     }
 
     fn memory_of(&self, id: StageId) -> u64 {
-        stage::memory_needed(self.graph().stage(id), &self.inputs(id))
+        let stage = self.graph().stage(id);
+        let model = stage.need("model").and_then(|model| self.facts.results.get(&model));
+        stage::memory_needed(stage, model.map(|model| &**model))
     }
 
     /// GPUs that a stage takes: one of those there are, for whatever may compute on it.

@@ -1,8 +1,8 @@
 //! Starting programs: our side of [`super::child`].
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::OpenOptions;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use command_fds::{CommandFdExt, FdMapping};
 use mergelab_wire::{Event, EventReader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::child::{GRACE, own_group};
+use super::os::end_of;
 use crate::stage::{Ending, Launcher, Program};
 
 /// How often events are read while a program runs.
@@ -24,8 +25,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct Supervisor {
     mergelab: PathBuf,
     level: AtomicU8,
-    wake: std::sync::Mutex<Option<OwnedFd>>,
-    woken: OwnedFd,
+    wake: std::sync::Mutex<Option<PipeWriter>>,
+    woken: PipeReader,
 }
 
 impl Supervisor {
@@ -34,7 +35,7 @@ impl Supervisor {
     /// # Errors
     /// When the executable cannot be found or there are no descriptors left.
     pub fn new() -> io::Result<Self> {
-        let (woken, wake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (woken, wake) = io::pipe()?;
         let mergelab = match std::env::var_os("MERGELAB_CHILD") {
             Some(path) => path.into(),
             None => std::env::current_exe()?,
@@ -54,9 +55,9 @@ impl Supervisor {
         self.level.load(Ordering::SeqCst) > 0
     }
 
-    fn spawn(&self, program: &Program<'_>) -> io::Result<(Child, OwnedFd)> {
+    fn spawn(&self, program: &Program<'_>) -> io::Result<(Child, PipeWriter)> {
         let log = OpenOptions::new().create(true).append(true).open(&program.log)?;
-        let (lifeline, held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (lifeline, held) = io::pipe()?;
         let mut command = Command::new(&self.mergelab);
         command
             .arg("child")
@@ -65,7 +66,7 @@ impl Supervisor {
             .args(&program.arguments)
             .current_dir(&program.directory)
             .envs(program.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::from(File::from(lifeline)))
+            .stdin(Stdio::from(lifeline))
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log));
         for name in &program.unset {
@@ -91,7 +92,7 @@ impl Launcher for Supervisor {
         let started = Instant::now();
         let (mut child, _lifeline) = self.spawn(program)?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::Other)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let end = end_of(&child);
         let mut events = program.events.as_ref().map(EventReader::new);
         let mut deliver = |events: &mut Option<EventReader>| -> io::Result<()> {
             if let Some(events) = events {
@@ -120,12 +121,13 @@ impl Launcher for Supervisor {
                 }
                 _ => {}
             }
-            let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
+            let mut fds: Vec<_> = end.iter().map(|end| PollFd::new(end, PollFlags::IN)).collect();
             if stopping.is_none() {
                 fds.push(PollFd::new(&self.woken, PollFlags::IN));
             }
             let tick = Timespec::try_from(TICK).ok();
-            let wait = if events.is_some() || stopping.is_some() || program.timeout.is_some() { tick } else { None };
+            let asks = events.is_some() || stopping.is_some() || program.timeout.is_some() || end.is_none();
+            let wait = if asks { tick } else { None };
             match poll(&mut fds, wait.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

@@ -1,11 +1,12 @@
 //! Looking at what lies outside the store: from what stat says where it can be known so, by hashing where it must.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::artifact::Output;
-use crate::plan::{Sighting, Source};
+use crate::plan::{self, Facts, Sighting, Source, Stage};
 use crate::project::{Project, Python};
 use crate::stage::TaskFiles;
 use crate::store::{Stamp, Store, StoreError, Watch, hash_tree, list_files};
@@ -35,6 +36,20 @@ impl<'a> Surveyor<'a> {
     /// When something that is there cannot be read.
     pub fn glance(&self, source: &Source) -> Result<Sighting, StoreError> {
         if self.unknown_bytes(source)? > IN_PASSING { Ok(Sighting::Unhashed) } else { self.look(source) }
+    }
+
+    /// Glances at those sources of a stage that were not looked at before.
+    ///
+    /// # Errors
+    /// When something that is there cannot be read.
+    pub fn glance_all(&self, stage: &Stage, facts: &mut Facts) -> Result<(), StoreError> {
+        for (source, _) in plan::sources(stage) {
+            if let Entry::Vacant(entry) = facts.sources.entry(source) {
+                let sighting = self.glance(entry.key())?;
+                entry.insert(sighting);
+            }
+        }
+        Ok(())
     }
 
     /// Looks at a source and hashes what is not known of it.

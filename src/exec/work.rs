@@ -46,19 +46,19 @@ impl Shop<'_> {
         for task in tasks {
             let started = Instant::now();
             let id = task.id;
-            let result = self.run_one(task, send);
+            let result = self.run_one(&task, send);
             done(send, id, result, started);
         }
     }
 
-    fn run_one(&self, task: Task, send: &Sender<Message>) -> Result<Manifest, Failure> {
+    fn run_one(&self, task: &Task, send: &Sender<Message>) -> Result<Manifest, Failure> {
         let began = rfc3339_now();
-        let work = self.begin(&task)?;
-        let job = self.job(&task, &work);
+        let work = self.begin(task)?;
+        let job = self.job(task, &work);
         self.check_disk(&job)?;
         let id = task.id;
         let product = stage::run(&self.context, &job, &mut |event| forward(send, id, event))?;
-        self.keep(&task, &work, product, &began, &job.log)
+        self.keep(task, &work, product, &began, &job.log)
     }
 
     fn run_batch(&self, tasks: Vec<Task>, send: &Sender<Message>) {

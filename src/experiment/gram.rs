@@ -1,13 +1,15 @@
 //! `grams:`.
 
+use mergelab_wire::{Rows, TokenMask};
+
 use super::context::{Context, Item};
 use super::diagnostics::Diagnostic;
 use super::keys::{DTYPES, ENGINES, GRAM, PICKLE, TOKENS};
 use super::read::{Fields, Reading};
-use super::types::{Capture, Gram};
+use super::types::{Capture, Data, Gram, Section};
 
-/// Reads one Gram entry.
-pub(super) fn gram(context: &Context<'_>, item: Item<'_>) -> Option<Gram> {
+/// Reads one Gram entry. `known` are the data sets that could be read.
+pub(super) fn gram(context: &Context<'_>, item: Item<'_>, known: &Section<Data>) -> Option<Gram> {
     let fields = Fields::open(context.report, &item.member.view, item.place, "a Gram entry", &[GRAM])?;
     if fields.has("pickle") {
         let of_capture: Vec<_> =
@@ -20,7 +22,7 @@ pub(super) fn gram(context: &Context<'_>, item: Item<'_>) -> Option<Gram> {
         let diagnostic = Diagnostic::new(item.place, "a Gram entry needs `model` and `data`, or `pickle`");
         context.report.add(diagnostic);
     } else {
-        fields.require(["model", "data"].into_iter());
+        fields.require(&["model", "data"]);
     }
     let model = fields.get("model", |model| context.model(item, model));
     let data = fields.get("data", |data| context.data(item, data));
@@ -38,6 +40,11 @@ pub(super) fn gram(context: &Context<'_>, item: Item<'_>) -> Option<Gram> {
         model: model?,
         data: data?,
     };
+    let text = known.get(&capture.data).is_some_and(|data| matches!(data.format, Rows::Text(_)));
+    if let Some(node) = fields.node("tokens").filter(|_| text && capture.tokens == TokenMask::Assistant) {
+        let message = format!("`{}` is plain text, in which no token is the assistant's", capture.data);
+        context.report.add(Diagnostic::new(node.span, message).hint("give the data `messages` in place of `text`"));
+    }
     Some(Gram::Capture(capture))
 }
 
@@ -47,9 +54,9 @@ fn pickle(context: &Context<'_>, reading: Reading<'_>) -> Option<Gram> {
         fields.refuse(&["file", "revision"], "for a file on disk");
         return fields.get("path", Reading::path).map(Gram::PicklePath);
     }
-    fields.require(["file"].into_iter());
+    fields.require(&["file"]);
     let revision = fields.get("revision", Reading::word);
-    let repo = fields.get("hub", |hub| context.repo(hub));
+    let repo = fields.get("hub", Reading::repo);
     let file = fields.get("file", Reading::word);
     Some(Gram::PickleHub { repo: repo?, file: file?, revision })
 }

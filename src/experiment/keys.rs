@@ -278,7 +278,7 @@ pub(super) const TASK: &[Key] = &[
     key("data", Shape::Path, "Local file in place of the task's data set."),
 ];
 
-/// lm_eval's options, of a suite or of one of its tasks.
+/// `lm_eval`'s options, of a suite or of one of its tasks.
 pub(super) const OPTIONS: &[Key] = &[
     key("num_fewshot", Shape::Whole(0), "Examples in the prompt."),
     key("limit", Shape::Number(0.0, f64::MAX), "First N documents, or a share below 1."),

@@ -7,18 +7,19 @@ use mergelab_wire::{Alpha, Normalize, Rule, RuleUse};
 
 use super::context::{Context, Item};
 use super::diagnostics::{Diagnostic, Span};
-use super::keys::{ALPHAS, DTYPES, KEEP, MERGE, NORMALIZE, RULE, RULE_MODEL, RULE_WORDS, SOLVERS, WEIGHTED};
+use super::keys::{ALPHAS, DTYPES, KEEP, MERGE, NORMALIZE, SOLVERS, WEIGHTED};
 use super::methods::{METHODS, Method, Need, method, spellings};
 use super::params;
-use super::read::{Fields, Reading, did_you_mean, listed, nearest, unknown_key};
+use super::read::{Fields, Reading, did_you_mean, listed};
+use super::rule::in_merge;
 use super::types::{Gram, Merge, Section, Weighted};
 
 /// Reads one merge. `grams` are those that could be read.
 pub(super) fn merge(context: &Context<'_>, item: Item<'_>, grams: &Section<Gram>) -> Option<Merge> {
     let fields = Fields::unchecked(context.report, &item.member.view, item.place, "a merge")?;
-    fields.require(["method"].into_iter());
     let method = fields.get("method", known_method);
     check_keys(context, &fields, method);
+    fields.require(&["method"]);
     let reader = Reader { context, item, fields, method };
     if method.is_some_and(|method| method.name == "mergekit") {
         return reader.mergekit();
@@ -46,28 +47,28 @@ fn check_keys(context: &Context<'_>, fields: &Fields<'_>, method: Option<&Method
     for (key, field) in fields.map.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
         let having: Vec<_> =
             METHODS.iter().filter(|method| method.param(key).is_some()).map(|method| method.name).collect();
-        context.report.add(match method {
+        match method {
+            _ if having.is_empty() => fields.unknown(key, field.key, &known),
             // Without its method, nobody knows which parameters a merge has.
-            None if having.is_empty() => unknown_key(key, field.key, "a merge", &known),
-            None => continue,
-            Some(_) if having.is_empty() => unknown_key(key, field.key, "a merge", &known),
+            None => {}
             Some(method) => {
                 let of: Vec<_> = method.params.iter().map(|param| param.name).collect();
-                let hint = nearest(key, of.iter().copied()).map(|near| format!("did you mean `{near}`?"));
-                let hint = hint.or_else(|| {
-                    Some(format!("{} {} it", having.join(", "), if having.len() == 1 { "has" } else { "have" }))
-                });
-                Diagnostic::new(field.key, format!("`{}` has no parameter `{key}`", method.name)).maybe_hint(hint)
+                let verb = if having.len() == 1 { "has" } else { "have" };
+                let hint =
+                    did_you_mean(key, of.iter().copied()).unwrap_or_else(|| format!("{} {verb} it", having.join(", ")));
+                let message = format!("`{}` has no parameter `{key}`", method.name);
+                context.report.add(Diagnostic::new(field.key, message).hint(hint));
             }
-        });
+        }
     }
 }
 
-struct Reader<'a> {
-    context: &'a Context<'a>,
-    item: Item<'a>,
-    fields: Fields<'a>,
-    method: Option<&'static Method>,
+/// Reads one merge.
+pub(super) struct Reader<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) item: Item<'a>,
+    pub(super) fields: Fields<'a>,
+    pub(super) method: Option<&'static Method>,
 }
 
 /// A name in the merge and where it stands.
@@ -81,7 +82,7 @@ impl Reader<'_> {
             .filter(|key| !["method", "config", "keep", "dtype", "sweep"].contains(key))
             .collect();
         self.fields.refuse(&others, "for `method: mergekit`, whose configuration says it");
-        self.fields.require(["config"].into_iter());
+        self.fields.require(&["config"]);
         let config = self.fields.get("config", Reading::path);
         Some(Merge {
             method: "mergekit".into(),
@@ -106,7 +107,7 @@ impl Reader<'_> {
         if self.method.is_some() {
             fields.refuse(&["config"], "but for `method: mergekit`");
         }
-        fields.require(["models"].into_iter());
+        fields.require(&["models"]);
         let models = fields.get("models", |models| self.models(models));
         if let (Some(models), Some(method)) = (&models, self.method) {
             self.count_models(models, method);
@@ -180,10 +181,7 @@ impl Reader<'_> {
         let (name, weight) = if reading.node.as_map().is_some() {
             let fields =
                 Fields::open(self.context.report, reading.node, reading.node.span, "a model of a merge", &[WEIGHTED])?;
-            let weight = match fields.field("weight") {
-                None => Some(vec![1.0]),
-                Some(_) => fields.get("weight", |weight| params::gradient(weight, f64::MIN, f64::MAX)),
-            };
+            let weight = fields.get_or("weight", vec![1.0], |weight| params::gradient(weight, f64::MIN, f64::MAX));
             let name = fields.node("model").map(|node| Reading { node, key: "model", ..reading });
             (name?, weight?)
         } else {
@@ -345,70 +343,10 @@ impl Reader<'_> {
                 }
             }
         }
+        if method.param("seed").is_some() && !self.fields.has("seed") {
+            read.insert("seed".to_owned(), self.context.settings.seed.into());
+        }
         read
-    }
-
-    fn rule(&self, reading: Reading<'_>, models: Option<&[(Weighted, Span)]>) -> Option<Rule> {
-        let fields = Fields::open(self.context.report, reading.node, reading.node.span, "a rule", &[RULE])?;
-        let pattern = fields.get("match", Reading::glob);
-        let action = fields.get("use", |action| self.action(action, models));
-        let alpha = fields.get("alpha", |alpha| alpha.number(0.0, 1.0));
-        if !fields.has("use") && !fields.has("alpha") {
-            let diagnostic = Diagnostic::new(fields.place, "a rule needs `use` or `alpha`");
-            self.context.report.add(diagnostic.hint(format!("use: {}, or {{ model: NAME }}", RULE_WORDS.join(", "))));
-            return None;
-        }
-        let regmean = matches!(action, Some(RuleUse::Regmean))
-            || (!fields.has("use") && self.method.is_none_or(|method| method.grams != Need::No));
-        if fields.has("alpha") && !regmean && (action.is_some() || !fields.has("use")) {
-            fields.refuse(&["alpha"], "in a rule that does not use RegMean");
-        }
-        (action.is_some() || !fields.has("use")).then_some(Rule { pattern: pattern?, action, alpha })
-    }
-
-    fn action(&self, reading: Reading<'_>, models: Option<&[(Weighted, Span)]>) -> Option<RuleUse> {
-        if reading.node.as_map().is_some() {
-            let fields = Fields::open(self.context.report, reading.node, reading.node.span, "`use`", &[RULE_MODEL])?;
-            return fields.get("model", |model| {
-                let name = model.name()?;
-                self.rule_model(model, name, models)
-            });
-        }
-        let text = reading.word()?;
-        match text.as_str() {
-            "average" => Some(RuleUse::Average),
-            "base" => Some(RuleUse::Base),
-            "regmean" => Some(RuleUse::Regmean),
-            other => match other.strip_prefix("model:") {
-                Some(name) => self.rule_model(reading, name.trim().to_owned(), models),
-                None => {
-                    let diagnostic = Diagnostic::new(reading.node.span, format!("a rule cannot use `{other}`"));
-                    let hint = did_you_mean(other, RULE_WORDS.iter().copied());
-                    let hint =
-                        hint.unwrap_or_else(|| format!("use one of {}, or {{ model: NAME }}", RULE_WORDS.join(", ")));
-                    reading.fail(diagnostic.hint(hint))
-                }
-            },
-        }
-    }
-
-    fn rule_model(&self, reading: Reading<'_>, name: String, models: Option<&[(Weighted, Span)]>) -> Option<RuleUse> {
-        let name = self.context.names.models.one(reading, &name, &self.item.member.picks)?;
-        self.in_merge(reading, &name, models).then_some(RuleUse::Model(name))
-    }
-
-    /// Whether a model is one of the merge; where those could not be read, it may be.
-    fn in_merge(&self, reading: Reading<'_>, name: &str, models: Option<&[(Weighted, Span)]>) -> bool {
-        let Some(models) = models else { return true };
-        let names: Vec<_> = models.iter().map(|(weighted, _)| weighted.model.as_str()).collect();
-        if names.contains(&name) {
-            return true;
-        }
-        let hint = listed(&names, "models");
-        reading
-            .report
-            .add(Diagnostic::new(reading.node.span, format!("`{name}` is not a model of this merge")).maybe_hint(hint));
-        false
     }
 
     fn tokenizer(
@@ -429,7 +367,7 @@ impl Reader<'_> {
             return Some(name);
         }
         let name = self.context.names.models.one(reading, &name, &self.item.member.picks)?;
-        self.in_merge(reading, &name, models).then_some(name)
+        in_merge(reading, &name, models).then_some(name)
     }
 }
 

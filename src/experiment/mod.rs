@@ -18,6 +18,7 @@ mod params;
 mod parse;
 mod placeholders;
 mod read;
+mod rule;
 mod scalar;
 mod schema;
 mod settings;

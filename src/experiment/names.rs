@@ -10,6 +10,9 @@ use super::sweep::Family;
 /// Most names that all lists of a file may expand to.
 const MAX_LISTED: usize = 1_000_000;
 
+/// Most unknown names of a scope that get a suggestion.
+const MAX_SUGGESTIONS: usize = 100;
+
 /// What may be referred to in one place: models and merges, data sets, commands, or Grams.
 pub(super) struct Scope<'a> {
     /// What an entry is called: `model or merge`.
@@ -18,6 +21,8 @@ pub(super) struct Scope<'a> {
     /// Whether a whole section is unreadable, so that an unknown name may well be in it.
     open: bool,
     broken: Vec<&'a str>,
+    /// How many errors may still look for a near name.
+    suggestions: Cell<usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -30,7 +35,7 @@ struct Target<'a> {
 
 impl<'a> Scope<'a> {
     pub(super) fn new(what: &'static str) -> Self {
-        Self { what, names: HashMap::new(), open: false, broken: Vec::new() }
+        Self { what, names: HashMap::new(), open: false, broken: Vec::new(), suggestions: Cell::new(MAX_SUGGESTIONS) }
     }
 
     /// Says that a section could not be read.
@@ -60,9 +65,12 @@ impl<'a> Scope<'a> {
             (false, false) => format!("`{name}` names a thing in `{}` and one in `{}`", first.section, target.section),
             _ => format!("two entries expand to the name `{name}`"),
         };
-        let says = |target: Target| match target.expansion {
-            true => format!("the sweep of `{}` makes one", target.family.entry),
-            false => "one is here".to_owned(),
+        let says = |target: Target| {
+            if target.expansion {
+                format!("the sweep of `{}` makes one", target.family.entry)
+            } else {
+                "one is here".to_owned()
+            }
         };
         let diagnostic = Diagnostic::new(target.family.key, message).label(says(target));
         report.add(diagnostic.other(first.family.key, says(first)).hint("rename one of them"));
@@ -127,6 +135,8 @@ impl<'a> Scope<'a> {
     }
 
     fn suggest(&self, name: &str) -> Option<String> {
+        // Looking through all names for each of thousands that are wrong would take minutes.
+        self.suggestions.set(self.suggestions.get().checked_sub(1)?);
         let mut names: Vec<&str> = self.names.keys().copied().collect();
         names.sort_unstable();
         if let Some(near) = nearest(name, names.iter().copied()) {
@@ -141,19 +151,25 @@ impl<'a> Scope<'a> {
 }
 
 /// How many names the lists of a file may still expand to; a thousand lists of a swept entry each are as good as a bomb.
-pub(super) struct Budget(Cell<usize>);
+pub(super) struct Budget {
+    left: Cell<usize>,
+    reported: Cell<bool>,
+}
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(Cell::new(MAX_LISTED))
+        Self { left: Cell::new(MAX_LISTED), reported: Cell::new(false) }
     }
 }
 
 impl Budget {
     fn take(&self, reading: Reading<'_>, count: usize) -> bool {
-        if let Some(left) = self.0.get().checked_sub(count) {
-            self.0.set(left);
+        if let Some(left) = self.left.get().checked_sub(count) {
+            self.left.set(left);
             return true;
+        }
+        if self.reported.replace(true) {
+            return false;
         }
         let message = format!("the lists of this file expand to more than {MAX_LISTED} names");
         reading.report.add(Diagnostic::new(reading.node.span, message).hint("name fewer swept entries"));

@@ -36,7 +36,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Loaded, Diagnostics> {
                 Diagnostic::new(Span::default(), "this experiment is empty").hint("it needs at least `name: NAME`");
             return Err(Diagnostics::new(source, vec![empty]));
         }
-        Err(diagnostic) => return Err(Diagnostics::new(source, vec![diagnostic])),
+        Err(diagnostic) => return Err(Diagnostics::new(source, vec![*diagnostic])),
     };
     let report = Report::default();
     let read = Sections::of(&report, &root).and_then(|sections| experiment(&report, file, &sections));
@@ -63,7 +63,9 @@ impl<'a> Sections<'a> {
     /// The entries of a section whose names are names, and whether the section could be read. A section may be empty.
     fn entries(&self, report: &Report, section: &str) -> (Vec<(&'a str, &'a Field)>, bool) {
         let Some(field) = self.fields.field(section).filter(|field| !field.value.is_null()) else {
-            return (Vec::new(), true);
+            // A section whose own key is misspelled may hold any name.
+            let misspelled = self.fields.has(section) && self.fields.field(section).is_none();
+            return (Vec::new(), !misspelled);
         };
         let Some(map) = field.value.as_map() else {
             report.add(wrong_type(&field.value, &format!("`{section}`"), "a mapping from names to entries"));
@@ -188,7 +190,7 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     let read_models = models.read(|item, _| sources::model(&context, item));
     let read_data = data.read(|item, _| sources::data(&context, item));
     let read_commands = commands.read(|item, field| command::command(&context, item, field));
-    let read_grams = grams.read(|item, _| gram::gram(&context, item));
+    let read_grams = grams.read(|item, _| gram::gram(&context, item, &read_data));
     let read_merges = merges.read(|item, _| merge::merge(&context, item, &read_grams));
     let suites = evals.read(|item, _| suite::suite(&context, item));
     suite::check_twice(report, suites.values());

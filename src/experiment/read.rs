@@ -1,5 +1,6 @@
 //! Reading typed values from the tree; what does not fit is reported at its place and read as nothing.
 
+use std::cell::RefCell;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub(super) struct Fields<'a> {
     /// What it is, for messages: `a Gram capture`.
     pub(super) what: &'static str,
     report: &'a Report,
+    /// Keys that misspelled ones were most likely meant to be; they do not count as missing.
+    meant: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Fields<'a> {
@@ -31,13 +34,14 @@ impl<'a> Fields<'a> {
         keys: &[&[Key]],
     ) -> Option<Self> {
         let fields = Self::unchecked(report, node, place, what)?;
-        let names: Vec<&str> = keys.iter().copied().flatten().map(|key| key.name).collect();
+        let names: Vec<_> = keys.iter().copied().flatten().map(|key| key.name).collect();
         for (name, field) in fields.map {
             if !names.contains(&name.as_str()) {
-                report.add(unknown_key(name, field.key, what, &names));
+                fields.unknown(name, field.key, &names);
             }
         }
-        fields.require(keys.iter().copied().flatten().filter(|key| key.required).map(|key| key.name));
+        let required: Vec<_> = keys.iter().copied().flatten().filter(|key| key.required).map(|key| key.name).collect();
+        fields.require(&required);
         Some(fields)
     }
 
@@ -50,15 +54,23 @@ impl<'a> Fields<'a> {
             );
             return None;
         };
-        Some(Self { map, place, what, report })
+        Some(Self { map, place, what, report, meant: RefCell::default() })
+    }
+
+    /// Reports a key that is none of `known`.
+    pub(super) fn unknown(&self, name: &str, span: Span, known: &[&'static str]) {
+        let near = nearest(name, known.iter().copied());
+        self.meant.borrow_mut().extend(near);
+        let hint = near.map(|near| format!("did you mean `{near}`?")).or_else(|| listed(known, "keys"));
+        let message = format!("{} has no key `{name}`", self.what);
+        self.report.add(Diagnostic::new(span, message).label("unknown key").maybe_hint(hint));
     }
 
     /// Reports each of the keys that is not there.
-    pub(super) fn require<'k>(&self, keys: impl Iterator<Item = &'k str>) {
-        for key in keys.filter(|key| !self.map.contains_key(*key)) {
-            self.report.add(
-                Diagnostic::new(self.place, format!("{} needs `{key}`", self.what)).label(format!("no `{key}` here")),
-            );
+    pub(super) fn require(&self, keys: &[&str]) {
+        for key in keys.iter().filter(|key| !self.has(key)) {
+            let message = format!("{} needs `{key}`", self.what);
+            self.report.add(Diagnostic::new(self.place, message).label(format!("no `{key}` here")));
         }
     }
 
@@ -70,17 +82,23 @@ impl<'a> Fields<'a> {
         self.map.get(key).map(|field| &field.value)
     }
 
+    /// Whether a key is there, or was most likely meant by one that is misspelled.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.map.contains_key(key)
+        self.map.contains_key(key) || self.meant.borrow().contains(&key)
     }
 
     /// The value of a key by `read`; `None` when it is absent, or wrong and reported.
     pub(super) fn get<T>(&self, key: &str, read: impl FnOnce(Reading<'a>) -> Option<T>) -> Option<T> {
-        let (name, field) = self.map.get_full(key).map(|(_, name, field)| (name, field))?;
-        read(Reading { report: self.report, node: &field.value, key: name })
+        let (_, key, field) = self.map.get_full(key)?;
+        read(Reading { report: self.report, node: &field.value, key })
     }
 
-    /// The keys of `allowed` that are there; reports when it is not exactly one of them.
+    /// As [`Self::get`], but an absent key is the default.
+    pub(super) fn get_or<T>(&self, key: &str, default: T, read: impl FnOnce(Reading<'a>) -> Option<T>) -> Option<T> {
+        if self.has(key) { self.get(key, read) } else { Some(default) }
+    }
+
+    /// The one of `allowed` that is there; reports when there is none, or more than one.
     pub(super) fn exactly_one(&self, allowed: &[&'static str]) -> Option<&'static str> {
         let mut there = allowed.iter().copied().filter(|key| self.has(key));
         let all = format!("`{}`", allowed.join("`, `"));
@@ -88,8 +106,7 @@ impl<'a> Fields<'a> {
             self.report.add(Diagnostic::new(self.place, format!("{} needs one of {all}", self.what)));
             return None;
         };
-        if let (Some(second), Some(first)) = (there.next(), self.field(first)) {
-            let second = &self.map[second];
+        if let (Some(first), Some(second)) = (self.field(first), there.next().and_then(|key| self.field(key))) {
             let message = format!("{} takes only one of {all}", self.what);
             self.report.add(Diagnostic::new(second.key, message).other(first.key, "and this"));
             return None;
@@ -181,13 +198,11 @@ impl<'a> Reading<'a> {
 
     pub(super) fn whole(self, min: u64, max: u64) -> Option<u64> {
         let Some(found) = scalar::plain(self.node).and_then(scalar::whole) else { return self.wrong("a whole number") };
-        match u64::try_from(found).ok().filter(|found| (min..=max).contains(found)) {
-            Some(found) => Some(found),
-            None => {
-                let range = if max == u64::MAX { format!("at least {min}") } else { format!("from {min} to {max}") };
-                self.fail(Diagnostic::new(self.node.span, format!("`{}` must be {range}, not {found}", self.key)))
-            }
+        if let Some(found) = u64::try_from(found).ok().filter(|found| (min..=max).contains(found)) {
+            return Some(found);
         }
+        let range = if max == u64::MAX { format!("at least {min}") } else { format!("from {min} to {max}") };
+        self.fail(Diagnostic::new(self.node.span, format!("`{}` must be {range}, not {found}", self.key)))
     }
 
     pub(super) fn number(self, min: f64, max: f64) -> Option<f64> {
@@ -270,6 +285,17 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// A hub repository, `org/name`.
+    pub(super) fn repo(self) -> Option<String> {
+        let text = self.word()?;
+        let part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_name_byte);
+        if text.split('/').count() <= 2 && text.split('/').all(part) {
+            return Some(text);
+        }
+        let message = format!("`{text}` is not a hub repository");
+        self.fail(Diagnostic::new(self.node.span, message).hint("write it as org/name; a directory goes under `path`"))
+    }
+
     /// A name as entries have.
     pub(super) fn name(self) -> Option<String> {
         let name = self.spelling()?;
@@ -323,11 +349,6 @@ pub(super) fn wrong_type(node: &Node, what: &str, expected: &str) -> Diagnostic 
         Value::Scalar { .. } => "text",
     };
     Diagnostic::new(node.span, format!("{what} must be {expected}, not {found}")).label(format!("expected {expected}"))
-}
-
-pub(super) fn unknown_key(name: &str, span: Span, what: &str, known: &[&str]) -> Diagnostic {
-    let hint = did_you_mean(name, known.iter().copied()).or_else(|| listed(known, "keys"));
-    Diagnostic::new(span, format!("{what} has no key `{name}`")).label("unknown key").maybe_hint(hint)
 }
 
 /// `the keys are a, b, c`, where they are few.

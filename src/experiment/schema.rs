@@ -93,11 +93,15 @@ fn merge() -> Json {
             *property = described(kind, &about);
         } else if MERGE.iter().all(|key| key.name != param.name) && !accepts(property, &kind) {
             *property = described(json!({ "anyOf": [property.take(), kind] }), &about);
-        } else if param.name == "alpha" {
-            // RAM+ has an alpha of its own, which may be above 1.
-            property["anyOf"][0] = number(0.0, f64::MAX);
         }
     }
+    // RAM+ has an `alpha` of its own, which may be above 1.
+    let alpha = schema["properties"]["alpha"].take();
+    let about = alpha["description"].clone();
+    schema["properties"]["alpha"] = json!({ "description": about });
+    schema["if"] = json!({ "properties": { "method": { "const": "ramplus_tl" } }, "required": ["method"] });
+    schema["then"] = json!({ "properties": { "alpha": { "type": ["number", "array"] } } });
+    schema["else"] = json!({ "properties": { "alpha": alpha } });
     schema
 }
 

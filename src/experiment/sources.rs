@@ -17,26 +17,19 @@ pub(super) fn model(context: &Context<'_>, item: Item<'_>) -> Option<Model> {
         fields.refuse(&["hub", "revision"], "beside `from`");
         return context.output(item, &fields).map(Model::From);
     }
-    match fields.exactly_one(&["hub", "path"])? {
-        "hub" => {
-            let revision = fields.get("revision", Reading::word);
-            fields.get("hub", |hub| context.repo(hub)).map(|repo| Model::Hub { repo, revision })
-        }
-        _ => {
-            fields.refuse(&["revision"], "for a directory");
-            fields.get("path", Reading::path).map(Model::Path)
-        }
+    if fields.exactly_one(&["hub", "path", "from"])? == "hub" {
+        let revision = fields.get("revision", Reading::word);
+        return fields.get("hub", Reading::repo).map(|repo| Model::Hub { repo, revision });
     }
+    fields.refuse(&["revision"], "for a directory");
+    fields.get("path", Reading::path).map(Model::Path)
 }
 
 /// Reads one data set.
 pub(super) fn data(context: &Context<'_>, item: Item<'_>) -> Option<Data> {
     let fields = Fields::open(context.report, &item.member.view, item.place, "a data set", &[DATA])?;
     let source = source(context, item, &fields);
-    let rows = match fields.field("rows") {
-        None => Some(Pick::All),
-        Some(_) => fields.get("rows", |rows| pick(context, rows)),
-    };
+    let rows = fields.get_or("rows", Pick::All, |rows| pick(context, rows));
     let format = match fields.exactly_one(&["messages", "text"]) {
         Some("messages") => {
             fields.get("messages", |list| list.list(|message| self::message(context, message))).map(Rows::Messages)
@@ -55,18 +48,15 @@ fn source(context: &Context<'_>, item: Item<'_>, fields: &Fields<'_>) -> Option<
         fields.refuse(OF_HUB, "beside `from`");
         return context.output(item, fields).map(DataSource::From);
     }
-    match fields.exactly_one(&["hub", "path"])? {
-        "hub" => {
-            let revision = fields.get("revision", Reading::word);
-            let config = fields.get("config", Reading::word);
-            let split = fields.get("split", Reading::word).unwrap_or_else(|| "train".to_owned());
-            fields.get("hub", |hub| context.repo(hub)).map(|repo| DataSource::Hub { repo, revision, config, split })
-        }
-        _ => {
-            fields.refuse(OF_HUB, "for a file");
-            fields.get("path", |reading| data_file(reading)).map(DataSource::Path)
-        }
+    if fields.exactly_one(&["hub", "path", "from"])? == "hub" {
+        let revision = fields.get("revision", Reading::word);
+        let config = fields.get("config", Reading::word);
+        let split = fields.get("split", Reading::word).unwrap_or_else(|| "train".to_owned());
+        let repo = fields.get("hub", Reading::repo);
+        return repo.map(|repo| DataSource::Hub { repo, revision, config, split });
     }
+    fields.refuse(OF_HUB, "for a file");
+    fields.get("path", data_file).map(DataSource::Path)
 }
 
 /// A path with an ending that says how its rows are written.
@@ -94,7 +84,7 @@ fn pick(context: &Context<'_>, reading: Reading<'_>) -> Option<Pick> {
 
 fn message(context: &Context<'_>, reading: Reading<'_>) -> Option<Message> {
     let fields = Fields::open(context.report, reading.node, reading.node.span, "a message", &[MESSAGE])?;
-    let role = fields.get("role", |role| context.template(role));
-    let content = fields.get("content", |content| context.template(content));
-    Some(Message { role: role?, content: content? })
+    let template = |key| fields.get(key, |text| context.template(text));
+    let (role, said) = (template("role"), template("content"));
+    Some(Message { role: role?, content: said? })
 }

@@ -98,14 +98,14 @@ impl Expander<'_> {
         let mut at = vec![0; axes.len()];
         loop {
             let view = self.view(field, &axes, &at);
-            let own =
+            let own: Vec<_> =
                 axes.iter().zip(&at).map(|(axis, &at)| (axis.key.to_owned(), axis.values[at].0.to_owned())).collect();
             let multiply = view.as_map().map(&multipliers).unwrap_or_default();
             if multiply.iter().any(|family| family.broken) {
                 return Family { swept: true, broken: true, ..family };
             }
             family.swept |= !multiply.is_empty();
-            if !self.members(&mut family, field, &view, own, &multiply) {
+            if !self.members(&mut family, field, &view, &own, &multiply) {
                 return Family { broken: true, ..family };
             }
             if !advance(&mut at, |index| axes[index].values.len()) {
@@ -209,7 +209,7 @@ impl Expander<'_> {
         family: &mut Family,
         field: &Field,
         view: &Arc<Node>,
-        own: Vec<(String, String)>,
+        own: &[(String, String)],
         multiply: &[&Family],
     ) -> bool {
         let groups = groups(multiply);
@@ -221,7 +221,7 @@ impl Expander<'_> {
                     None => return self.too_many(field),
                 }
             }
-            let mut coordinates = own.clone();
+            let mut coordinates = own.to_vec();
             let mut picks = HashMap::new();
             for (group, &at) in groups.iter().zip(&at) {
                 coordinates.extend(group[0].members[at].coordinates.iter().cloned());

@@ -58,13 +58,13 @@ fn row(context: &Context<'_>, reading: Reading<'_>, evaluated: Option<&Evaluated
 fn column(context: &Context<'_>, reading: Reading<'_>, evaluated: Option<&Evaluated<'_>>) -> Option<Column> {
     let fields = Fields::open(context.report, reading.node, reading.node.span, "a column", &[COLUMN])?;
     let task = fields.get("task", Reading::word);
-    if let (Some(task), Some(evaluated), Some(node)) = (&task, evaluated, fields.node("task")) {
-        if !evaluated.tasks.contains(task.as_str()) {
-            let names: Vec<_> = evaluated.tasks.iter().copied().collect();
-            let hint = did_you_mean(task, names.iter().copied()).or_else(|| listed(&names, "tasks"));
-            let message = format!("no suite evaluates the task `{task}`, so this column would be empty");
-            context.report.add(Diagnostic::new(node.span, message).maybe_hint(hint));
-        }
+    if let (Some(task), Some(evaluated), Some(node)) = (&task, evaluated, fields.node("task"))
+        && !evaluated.tasks.contains(task.as_str())
+    {
+        let names: Vec<_> = evaluated.tasks.iter().copied().collect();
+        let hint = did_you_mean(task, names.iter().copied()).or_else(|| listed(&names, "tasks"));
+        let message = format!("no suite evaluates the task `{task}`, so this column would be empty");
+        context.report.add(Diagnostic::new(node.span, message).maybe_hint(hint));
     }
     let metric = fields.get("metric", Reading::word);
     let filter = fields.get("filter", Reading::word);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use indexmap::map::Entry;
-use serde_yaml::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as Marks};
+use serde_yaml::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as Marks, StructureStyle};
 
 use super::diagnostics::{Diagnostic, Span};
 
@@ -91,13 +91,13 @@ fn measure<'a>(nodes: impl Iterator<Item = &'a Arc<Node>>) -> (usize, usize) {
 }
 
 /// Reads the one document of a text; an empty one gives `None`.
-pub(super) fn read(text: &str) -> Result<Option<Arc<Node>>, Diagnostic> {
+pub(super) fn read(text: &str) -> Result<Option<Arc<Node>>, Box<Diagnostic>> {
     if let Some(at) = text.find('\0') {
-        return Err(Diagnostic::new(Span { start: at, end: at + 1 }, "a NUL byte: this is not a YAML file"));
+        return Err(Diagnostic::new(Span { start: at, end: at + 1 }, "a NUL byte: this is not a YAML file").into());
     }
     let mut builder = Builder { text, open: Vec::new(), anchors: HashMap::new(), aliased: 0, root: None };
     for event in Parser::new_from_str(text) {
-        let (event, marks) = event.map_err(|error| scan_error(text, &error))?;
+        let (event, marks) = event.map_err(|error| scan_error(text, &error, builder.open.last()))?;
         builder.event(event, span_of(marks))?;
     }
     Ok(builder.root)
@@ -111,22 +111,27 @@ fn span_of(marks: Marks) -> Span {
     Span { start: offset(marks.start), end: offset(marks.end).max(offset(marks.start)) }
 }
 
-fn scan_error(text: &str, error: &ScanError) -> Diagnostic {
+fn scan_error(text: &str, error: &ScanError, open: Option<&Open>) -> Diagnostic {
     let start = offset(*error.marker()).min(text.len());
     let line_start = text.get(..start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
     let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
     let end = text.get(start..).and_then(|rest| rest.chars().next()).map_or(start, |char| start + char.len_utf8());
-    let diagnostic = Diagnostic::new(Span { start, end }, format!("not valid YAML: {}", error.info()));
-    if line.trim_start_matches(' ').starts_with('\t') {
-        diagnostic.hint("YAML does not take tabs as indentation; use spaces")
-    } else {
-        diagnostic
+    let mut diagnostic = Diagnostic::new(Span { start, end }, format!("not valid YAML: {}", error.info()));
+    if let Some(open) = open.filter(|open| open.flow && open.span.start != start) {
+        let bracket = Span { start: open.span.start, end: open.span.start + 1 };
+        diagnostic = diagnostic.other(bracket, "this is still open");
     }
+    if line.trim_start_matches(' ').starts_with('\t') {
+        diagnostic = diagnostic.hint("YAML does not take tabs as indentation; use spaces");
+    }
+    diagnostic
 }
 
 /// A collection whose end has not come yet.
 struct Open {
     span: Span,
+    /// Whether it is written with brackets.
+    flow: bool,
     anchor: usize,
     kind: OpenKind,
 }
@@ -146,20 +151,21 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Box<Diagnostic>> {
         match event {
             Event::DocumentStart(..) if self.root.is_some() => {
                 Err(Diagnostic::new(span, "a second document starts here")
-                    .hint("one file holds one experiment: make it two files"))
+                    .hint("one file holds one experiment: make it two files")
+                    .into())
             }
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id).cloned() else {
-                    return Err(Diagnostic::new(span, "this alias stands inside what it names"));
+                    return Err(Diagnostic::new(span, "this alias stands inside what it names").into());
                 };
                 self.aliased = self.aliased.saturating_add(node.size);
                 if self.aliased > MAX_ALIASED {
                     let message = format!("aliases blow this file up to more than {MAX_ALIASED} values");
-                    return Err(Diagnostic::new(span, message).hint("write it out, or use a sweep"));
+                    return Err(Diagnostic::new(span, message).hint("write it out, or use a sweep").into());
                 }
                 self.check_depth(span, node.height)?;
                 self.place(node, span)
@@ -172,17 +178,22 @@ impl Builder<'_> {
                 self.anchor(anchor, &node);
                 self.place(node, span)
             }
-            Event::SequenceStart(_, anchor, tag) => {
+            Event::SequenceStart(style, anchor, tag) => {
                 refuse_tag(tag.is_some(), span)?;
                 self.check_depth(span, 1)?;
-                self.open.push(Open { span, anchor, kind: OpenKind::List(Vec::new()) });
+                self.open.push(Open {
+                    span,
+                    flow: style == StructureStyle::Flow,
+                    anchor,
+                    kind: OpenKind::List(Vec::new()),
+                });
                 Ok(())
             }
-            Event::MappingStart(_, anchor, tag) => {
+            Event::MappingStart(style, anchor, tag) => {
                 refuse_tag(tag.is_some(), span)?;
                 self.check_depth(span, 1)?;
                 let kind = OpenKind::Map { map: Map::new(), key: None, merged: Vec::new() };
-                self.open.push(Open { span, anchor, kind });
+                self.open.push(Open { span, flow: style == StructureStyle::Flow, anchor, kind });
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
@@ -190,9 +201,9 @@ impl Builder<'_> {
         }
     }
 
-    fn check_depth(&self, span: Span, height: usize) -> Result<(), Diagnostic> {
+    fn check_depth(&self, span: Span, height: usize) -> Result<(), Box<Diagnostic>> {
         if self.open.len() + height > MAX_DEPTH {
-            return Err(Diagnostic::new(span, format!("nested deeper than {MAX_DEPTH} levels")));
+            return Err(Diagnostic::new(span, format!("nested deeper than {MAX_DEPTH} levels")).into());
         }
         Ok(())
     }
@@ -203,7 +214,7 @@ impl Builder<'_> {
         }
     }
 
-    fn close(&mut self, end: Span) -> Result<(), Diagnostic> {
+    fn close(&mut self, end: Span) -> Result<(), Box<Diagnostic>> {
         let Some(open) = self.open.pop() else { return Ok(()) };
         // A block collection ends where the next token starts; its last line is what belongs to it.
         let text = self.text.get(open.span.start..end.end).unwrap_or_default().trim_end();
@@ -224,14 +235,14 @@ impl Builder<'_> {
     }
 
     /// Puts a finished node where it belongs; `span` is where it stands, which for an alias is not where it is written.
-    fn place(&mut self, node: Arc<Node>, span: Span) -> Result<(), Diagnostic> {
+    fn place(&mut self, node: Arc<Node>, span: Span) -> Result<(), Box<Diagnostic>> {
         match self.open.last_mut().map(|open| &mut open.kind) {
             None => self.root = Some(node),
             Some(OpenKind::List(items)) => items.push(node),
             Some(OpenKind::Map { map, key, merged }) => match key.take() {
                 None => {
                     let Some(text) = node.as_scalar() else {
-                        return Err(Diagnostic::new(span, "a key must be a single word"));
+                        return Err(Diagnostic::new(span, "a key must be a single word").into());
                     };
                     *key = Some((text.to_owned(), span));
                 }
@@ -243,7 +254,7 @@ impl Builder<'_> {
                     Entry::Occupied(first) => {
                         let message = format!("`{}` stands twice in this mapping", first.key());
                         let diagnostic = Diagnostic::new(at, message).label("again here");
-                        return Err(diagnostic.other(first.get().key, "first here"));
+                        return Err(diagnostic.other(first.get().key, "first here").into());
                     }
                 },
             },
@@ -252,22 +263,25 @@ impl Builder<'_> {
     }
 }
 
-fn refuse_tag(tagged: bool, span: Span) -> Result<(), Diagnostic> {
+fn refuse_tag(tagged: bool, span: Span) -> Result<(), Box<Diagnostic>> {
     if tagged {
         return Err(Diagnostic::new(span, "YAML tags (`!…`) have no meaning in an experiment")
-            .hint("quote a value to make it text"));
+            .hint("quote a value to make it text")
+            .into());
     }
     Ok(())
 }
 
-fn merge_sources(node: &Arc<Node>, key: Span) -> Result<Vec<Arc<Node>>, Diagnostic> {
+fn merge_sources(node: &Arc<Node>, key: Span) -> Result<Vec<Arc<Node>>, Box<Diagnostic>> {
     let sources = match &node.value {
         Value::Map(_) => vec![Arc::clone(node)],
         Value::List(items) => items.clone(),
         Value::Scalar { .. } => Vec::new(),
     };
     if sources.is_empty() || sources.iter().any(|source| source.as_map().is_none()) {
-        return Err(Diagnostic::new(key, "`<<` takes a mapping or a list of mappings").hint("as in `<<: *defaults`"));
+        return Err(Diagnostic::new(key, "`<<` takes a mapping or a list of mappings")
+            .hint("as in `<<: *defaults`")
+            .into());
     }
     Ok(sources)
 }

@@ -29,9 +29,10 @@ pub struct GraphError {
 impl Graph {
     /// The graph of some experiments.
     pub fn new(experiments: Vec<Arc<Experiment>>) -> Self {
-        let mut graph = Self { experiments: experiments.clone(), stages: Vec::new(), names: HashMap::new() };
-        for (index, experiment) in experiments.iter().enumerate() {
-            Builder { graph: &mut graph, index, experiment }.build();
+        let mut graph = Self { experiments, stages: Vec::new(), names: HashMap::new() };
+        for index in 0..graph.experiments.len() {
+            let experiment = Arc::clone(&graph.experiments[index]);
+            Builder { graph: &mut graph, index, experiment: &experiment }.build();
         }
         graph
     }

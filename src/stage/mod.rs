@@ -164,14 +164,14 @@ pub fn bytes_written(job: &Job<'_>) -> u64 {
     }
 }
 
-/// About how much memory a stage takes, in bytes, from the sizes of what it reads; 0 where nothing is known.
-pub fn memory_needed(stage: &Stage, inputs: &HashMap<String, Arc<Artifact>>) -> u64 {
+/// About how much memory a stage takes, in bytes, from the size of the model it reads, if any; 0 where nothing is known.
+pub fn memory_needed(stage: &Stage, model: Option<&Artifact>) -> u64 {
     const PROGRAM: u64 = 1 << 30;
     match stage.spec.kind() {
         // One layer of each model, and its Grams.
         Kind::Gram | Kind::Merge => PROGRAM,
         // The model, as fp32 where it was stored as bf16.
-        Kind::Eval => inputs.get("model").map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
+        Kind::Eval => model.map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
         Kind::Model | Kind::Data | Kind::Command | Kind::Table => 0,
     }
 }

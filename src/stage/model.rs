@@ -14,7 +14,7 @@ pub(super) fn run(model: &Model, job: &Job<'_>) -> Result<Product, Failure> {
     };
     for (role, file) in [("config", "config.json"), ("weights", "model.safetensors, nor another file of weights")] {
         if !roles.contains_key(role) {
-            return Err(Failure::experiment(format!("{} is not a model: it has no {file}", place))
+            return Err(Failure::experiment(format!("{place} is not a model: it has no {file}"))
                 .hint("a model directory is what `save_pretrained` of transformers writes"));
         }
     }

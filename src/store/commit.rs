@@ -144,7 +144,7 @@ impl Store {
         let digest = artifact_digest(&outputs);
         let object = self.object_dir(&digest);
         let shard = object.parent().expect("an object lies in a shard");
-        self.make_shard(shard)?;
+        make_shard(shard)?;
         if object.exists() && !self.is_whole(&object, &outputs)? {
             self.quarantine(&digest)?;
         }
@@ -185,7 +185,7 @@ impl Store {
     fn write_manifest(&self, manifest: &Manifest, scratch: &Path) -> Result<(), StoreError> {
         let path = self.manifest_path(&manifest.key);
         let shard = path.parent().expect("a manifest lies in a shard");
-        self.make_shard(shard)?;
+        make_shard(shard)?;
         let draft = scratch.join("manifest.json");
         let mut text = serde_json::to_vec(manifest).expect("a manifest becomes JSON");
         text.push(b'\n');
@@ -194,15 +194,15 @@ impl Store {
         std::fs::rename(&draft, &path).context("move into the store", &path)?;
         sync_dir(shard)
     }
+}
 
-    /// Makes a two-digit directory of `objects/` or `keys/`, and sees to it that a power cut does not unmake it.
-    fn make_shard(&self, shard: &Path) -> Result<(), StoreError> {
-        if shard.is_dir() {
-            return Ok(());
-        }
-        std::fs::create_dir_all(shard).context("create", shard)?;
-        sync_dir(shard.parent().expect("a shard lies in a directory"))
+/// Makes a two-digit directory of `objects/` or `keys/`, and sees to it that a power cut does not unmake it.
+fn make_shard(shard: &Path) -> Result<(), StoreError> {
+    if shard.is_dir() {
+        return Ok(());
     }
+    std::fs::create_dir_all(shard).context("create", shard)?;
+    sync_dir(shard.parent().expect("a shard lies in a directory"))
 }
 
 /// Makes one file of the artifact read-only, flushes and hashes it.

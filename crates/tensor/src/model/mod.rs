@@ -1,0 +1,8 @@
+//! The decoder families that run natively: one shared decoder whose differences are options of one struct.
+
+pub mod config;
+pub mod decoder;
+pub mod rope;
+
+pub use config::{ConfigError, DecoderConfig};
+pub use decoder::{Decoder, Input, Span};
