@@ -1,4 +1,12 @@
 //! Reproducible experiments in merging language models.
 
+pub mod artifact;
+pub mod cli;
+pub mod digest;
+pub mod exec;
 pub mod experiment;
+pub mod plan;
+pub mod project;
 pub mod report;
+pub mod stage;
+pub mod store;

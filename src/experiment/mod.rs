@@ -1,5 +1,40 @@
-//! The experiment language.
+//! The experiment language: one YAML file, parsed, validated and expanded into a typed [`Experiment`].
+//!
+//! The way of a file: YAML events become a tree that knows its places (`tree`); sweeps are expanded and names declared
+//! (`sweep`, `names`); every entry is read by the file named after it; and what spans entries is checked at the end.
+//! Every error is collected with its place, so all of a file's errors are shown at once.
 
+mod command;
+mod context;
+mod diagnostics;
+mod gram;
+mod keys;
+mod links;
+mod loaded;
+mod merge;
+mod methods;
+mod names;
+mod params;
+mod parse;
+mod placeholders;
+mod read;
+mod rule;
+mod scalar;
+mod schema;
+mod settings;
+mod sources;
+mod suite;
+mod sweep;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tree;
 mod types;
 
+pub use diagnostics::{Diagnostic, Diagnostics, Source, Span};
+pub use loaded::{LoadError, Loaded, check_names, load};
+pub use methods::{Kind, METHODS, Method, Need, Param, method};
+pub use parse::parse;
+pub use placeholders::{UnknownPlaceholder, substitute};
+pub use schema::schema;
 pub use types::*;

@@ -244,7 +244,8 @@ impl StageFile {
     /// When it cannot be read, is of another version ([`VersionMismatch`]) or is not a stage file.
     pub fn read(path: &Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let text = std::fs::read_to_string(path).map_err(|source| format!("{}: {source}", path.display()))?;
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|source| format!("{}: {source}", path.display()))?;
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|source| format!("{}: {source}", path.display()))?;
         let found = value.get("wire").and_then(serde_json::Value::as_u64).unwrap_or(0);
         if found != u64::from(crate::VERSION) {
             return Err(VersionMismatch { path: path.to_path_buf(), found }.into());

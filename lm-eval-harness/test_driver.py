@@ -1,0 +1,251 @@
+"""Tests of driver.py with the real lm_eval and a tiny random model, on the CPU. Run: make test"""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+
+import driver
+
+DRIVER = Path(__file__).with_name("driver.py")
+
+GENERATE = """\
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+target_delimiter: ""
+generation_kwargs:
+  until: ["\\n"]
+  max_gen_toks: 4
+  do_sample: false
+metric_list:
+  - metric: exact_match
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  version: 7
+"""
+
+CHOOSE = """\
+task: choose
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: !function choose.target
+doc_to_choice: ["1", "2", "3"]
+num_fewshot: 0
+metadata:
+  version: 1
+"""
+
+UNSAFE = GENERATE + "unsafe_code: true\n"
+
+
+def make_model(directory):
+    """A random Llama with one token a character."""
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "</s>", "<unk>", *"0123456789+= "])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(directory)
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+            bos_token_id=None,
+            eos_token_id=1,
+            pad_token_id=0,
+        )
+    ).save_pretrained(directory)
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+class DriverTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.root = Path(cls.folder.name)
+        # Before anything reads it at import: no test may reach for a hub.
+        driver.set_environment({"threads": 1})
+        make_model(cls.root / "model")
+        tasks = cls.root / "tasks"
+        tasks.mkdir()
+        data = cls.root / "data.jsonl"
+        write_rows(data, [{"question": f"{n}+1=", "answer": str(n + 1)} for n in range(6)])
+        (tasks / "sum.yaml").write_text(GENERATE.format(name="sum", data=data))
+        (tasks / "gone.yaml").write_text(GENERATE.format(name="gone", data=cls.root / "gone.jsonl"))
+        (tasks / "unsafe.yaml").write_text(UNSAFE.format(name="unsafe", data=data))
+        (tasks / "choose.yaml").write_text(CHOOSE.format(data=data))
+        (tasks / "choose.py").write_text("def target(doc):\n    return len(doc['question']) % 3\n")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def run_driver(self, tasks, start=False, **changes):
+        """Runs the driver; (exit code, events, folder with the results).
+
+        In this process, because lm_eval takes many seconds to import; with `start`, as `mergelab` does it.
+        """
+        out = Path(tempfile.mkdtemp(dir=self.root))
+        tasks = [{"item": item, **task} for item, task in enumerate(tasks)]
+        job = {
+            "wire": 1,
+            "events": str(out / "events.jsonl"),
+            "out": str(out / "out"),
+            "backend": "hf",
+            "device": "cpu",
+            "threads": 1,
+            "task_dirs": [str(self.root / "tasks")],
+            "unsafe_code": "refuse",
+            "models": [{"name": "tiny", "path": str(self.root / "model"), "model_args": {}, "tasks": tasks}],
+            **changes,
+        }
+        (out / "job.json").write_text(json.dumps(job))
+        if start:
+            words = [sys.executable, DRIVER, out / "job.json"]
+            ended = subprocess.run(words, cwd=self.root, capture_output=True, text=True, check=False)
+            code, self.log = ended.returncode, ended.stderr
+        else:
+            with redirect_stderr(StringIO()) as log:
+                code = driver.main(["driver.py", str(out / "job.json")])
+            self.log = log.getvalue()
+        events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+        return code, events, out / "out"
+
+    def kinds(self, events):
+        return [event["event"] for event in events if event["event"] != "progress"]
+
+    def test_each_task_gets_its_metrics_configuration_and_samples(self):
+        code, events, out = self.run_driver([{"task": "sum", "limit": 4.0}, {"task": "choose"}], start=True)
+        self.assertEqual((code, self.kinds(events)), (0, ["item", "item", "facts"]), self.log)
+        (metric,) = json.loads((out / "0/metrics.json").read_text())
+        self.assertEqual((metric["metric"], metric["filter"], metric["n_samples"]), ("exact_match", "none", 4))
+        self.assertEqual((metric["n_shot"], metric["higher_is_better"]), (0, True))
+        self.assertIsInstance(metric["stderr"], float)
+        task = json.loads((out / "0/task.json").read_text())
+        self.assertEqual(task["versions"], {"sum": 7})
+        self.assertEqual(task["n_samples"], {"sum": {"original": 6, "effective": 4}})
+        self.assertIn("--model_args pretrained=MODEL,add_bos_token=False,dtype=float32", task["command"])
+        with gzip.open(out / "0/samples.jsonl.gz", "rt") as file:
+            samples = [json.loads(line) for line in file]
+        self.assertEqual([sample["doc"]["question"] for sample in samples], ["0+1=", "1+1=", "2+1=", "3+1="])
+        answered = [sample["filtered"]["none"][0] == sample["target"] for sample in samples]
+        self.assertEqual(metric["value"], sum(answered) / 4)
+        choose = json.loads((out / "1/metrics.json").read_text())
+        self.assertEqual([row["metric"] for row in choose], ["acc", "acc_norm"])
+        self.assertIn("def target(doc)", json.loads((out / "1/task.json").read_text())["configs"]["choose"]["doc_to_target"])
+        versions = events[-1]["facts"]["versions"]
+        self.assertTrue(versions["lm_eval"] and versions["torch"] and versions["transformers"])
+
+    def test_the_same_job_writes_the_same_bytes_and_no_path_of_this_machine(self):
+        tasks = [{"task": "sum", "num_fewshot": 2, "seed": 3, "batch_size": 4}, {"task": "choose"}]
+        first, second = (self.run_driver(tasks, start=start)[2] for start in (False, True))
+        files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+        self.assertEqual(len(files), 6, self.log)
+        for file in files:
+            self.assertEqual((first / file).read_bytes(), (second / file).read_bytes(), file)
+        metrics = (first / "0/metrics.json").read_text()
+        self.assertEqual(json.loads(metrics)[0]["n_shot"], 2)
+        self.assertNotIn(str(self.root), (first / "1/task.json").read_text().replace(str(self.root / "data.jsonl"), ""))
+
+    def test_an_unknown_task_is_found_before_a_model_loads_and_near_names_are_shown(self):
+        code, events, _ = self.run_driver([{"task": "sum"}, {"task": "gsm8kk"}])
+        self.assertEqual((code, self.kinds(events)), (3, ["error"]))
+        self.assertIn("no task `gsm8kk`", events[0]["message"])
+        self.assertIn("`gsm8k`", events[0]["hint"])
+        self.assertEqual(events[0]["fault"], "experiment")
+
+    def test_a_task_that_runs_code_is_refused_and_the_message_says_what_to_set(self):
+        code, events, out = self.run_driver([{"task": "sum"}, {"task": "unsafe"}])
+        self.assertEqual((code, self.kinds(events)), (3, ["error"]))
+        self.assertIn("`unsafe`", events[0]["message"])
+        self.assertIn("unsafe_code: allow", events[0]["hint"])
+        self.assertFalse(out.exists())
+        code, events, _ = self.run_driver([{"task": "mbpp"}], unsafe_code="sandbox")
+        self.assertEqual(code, 3)
+        self.assertIn("no sandbox", events[0]["message"])
+        code, events, _ = self.run_driver([{"task": "unsafe", "limit": 1}], unsafe_code="allow")
+        self.assertEqual((code, self.kinds(events)), (0, ["item", "facts"]), self.log)
+
+    def test_a_task_that_fails_leaves_the_others(self):
+        code, events, out = self.run_driver([{"task": "gone"}, {"task": "sum"}, {"task": "gsm8k"}])
+        self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "item-failed", "item", "facts"]), self.log)
+        self.assertIn("gone.jsonl", events[0]["message"])
+        hub = next(event for event in events if event["event"] == "item-failed" and event["item"] == 2)
+        self.assertIn("`data:`", hub["message"])
+        self.assertEqual(hub["fault"], "stage")
+        self.assertTrue((out / "1/metrics.json").exists())
+        self.assertFalse((out / "0").exists())
+
+    def test_data_replaces_a_shipped_tasks_data_set_and_is_read_anew_when_its_content_changes(self):
+        path = self.root / "questions.jsonl"
+        seen = []
+        for answer in ("#### 12", "#### 34"):
+            write_rows(path, [{"question": f"{n} + 1", "answer": answer} for n in range(3)])
+            os.utime(path, (1, 1))
+            code, _, out = self.run_driver(
+                [{"task": "gsm8k", "data": str(path), "num_fewshot": 1, "gen_kwargs": {"max_gen_toks": 2}}]
+            )
+            self.assertEqual(code, 0, self.log)
+            with gzip.open(out / "0/samples.jsonl.gz", "rt") as file:
+                samples = [json.loads(line) for line in file]
+            seen.append([sample["target"] for sample in samples])
+            # One example of the same file, and never the question that is asked.
+            for sample in samples:
+                self.assertEqual(sample["arguments"][0][0].count(f"Question: {sample['doc']['question']}"), 1)
+            task = json.loads((out / "0/task.json").read_text())
+            self.assertEqual(len(task["data_sha256"]), 64)
+            self.assertNotIn(str(path), (out / "0/task.json").read_text())
+        self.assertEqual(seen, [["#### 12"] * 3, ["#### 34"] * 3])
+        filters = {row["filter"] for row in json.loads((out / "0/metrics.json").read_text())}
+        self.assertEqual(filters, {"strict-match", "flexible-extract"})
+
+    def test_a_model_that_does_not_load_fails_its_items_only(self):
+        models = [
+            {"name": "gone", "path": str(self.root / "no-model"), "tasks": [{"item": 0, "task": "sum"}]},
+            {"name": "tiny", "path": str(self.root / "model"), "tasks": [{"item": 1, "task": "sum"}]},
+        ]
+        code, events, _ = self.run_driver([], models=models)
+        self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "item", "facts"]), self.log)
+        self.assertIn("no-model", events[0]["message"])
+
+    def test_a_chat_template_that_the_model_lacks_is_an_error_of_the_experiment(self):
+        code, events, _ = self.run_driver([{"task": "sum", "apply_chat_template": True}])
+        self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "facts"]), self.log)
+        self.assertIn("no chat template", events[0]["message"])
+        self.assertEqual(events[0]["fault"], "experiment")
+
+
+if __name__ == "__main__":
+    unittest.main()

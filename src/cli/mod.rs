@@ -1,0 +1,91 @@
+//! The command line: one file a subcommand. Data goes to standard output, everything else to standard error.
+
+mod error;
+mod explain;
+mod graph;
+mod interrupts;
+mod key;
+mod output;
+mod progress;
+mod render;
+mod results;
+mod run;
+mod schema;
+mod session;
+mod show;
+mod status;
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+pub use error::CliError;
+use interrupts::Interrupts;
+
+/// Reproducible experiments in merging language models.
+///
+/// An experiment file says which models to merge, on which data to capture Gram matrices, which merges to make, which
+/// benchmarks to run and which table goes into the README. `mergelab run` does what is not up to date.
+#[derive(Debug, Parser)]
+#[command(name = "mergelab", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a stage failed, or what it needs is not there; 2 usage; 3 the experiment is \
+                          wrong; 4 the store or the results do not agree; 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run what is not up to date
+    Run(run::Arguments),
+    /// Say of each stage whether it is up to date, would run and why, or waits
+    Status(status::Arguments),
+    /// Say why a stage would run, or what its result rests on
+    Explain(explain::Arguments),
+    /// Print everything that decides a stage's result
+    Key(key::Arguments),
+    /// Print the graph of stages
+    Graph(graph::Arguments),
+    /// Write tables and results from what is there
+    Render(render::Arguments),
+    /// Show an artifact: path, manifest, metrics, log
+    Show(show::Arguments),
+    /// Hash everything in the store again
+    Verify(verify::Arguments),
+    /// Print the JSON Schema of experiment files, for editors
+    Schema,
+}
+
+/// Experiment files.
+#[derive(Debug, clap::Args)]
+struct Files {
+    /// Experiment files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// Runs the command line and gives the exit code.
+pub fn main(cli: Cli) -> u8 {
+    let interrupts = Interrupts::install();
+    let result = match cli.command {
+        Command::Run(arguments) => run::run(&arguments, &interrupts),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Key(arguments) => key::run(&arguments),
+        Command::Graph(arguments) => graph::run(&arguments),
+        Command::Render(arguments) => render::run(&arguments),
+        Command::Show(arguments) => show::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Schema => Ok(schema::run()),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            error.print();
+            error.exit_code()
+        }
+    }
+}

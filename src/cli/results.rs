@@ -1,0 +1,63 @@
+//! From what is there to `results/` and README blocks; used by `run` and `render`.
+
+use std::collections::HashMap;
+
+use super::CliError;
+use super::session::Session;
+use crate::digest::Key;
+use crate::plan::{Artifact, StageId};
+use crate::report::{self, Absent, Change, Inputs, Measurement};
+use crate::stage::measurements;
+
+/// What is up to date, by stage.
+pub(super) type Results<'a> = HashMap<StageId, (&'a Artifact, Key)>;
+
+/// The files that the results of some experiments are made of, held against those on disk.
+///
+/// Figures come from the store where it has any of the experiment, and otherwise from what `results/` holds, so that
+/// tables can be made from a checkout alone.
+pub(super) fn changes(
+    session: &Session,
+    experiments: &[usize],
+    results: &Results<'_>,
+) -> Result<Vec<Change>, CliError> {
+    let root = &session.project.root;
+    let mut outputs = Vec::new();
+    for &index in experiments {
+        let experiment = &session.graph.experiments[index];
+        let measured = measurements(&session.graph, index, |id| results.get(&id).copied())?;
+        let measured = if measured.is_empty() { kept(session, index)? } else { measured };
+        let published = report::files::published(root, &experiment.tables)?;
+        let inputs = Inputs {
+            experiment: &experiment.name,
+            tables: &experiment.tables,
+            measured: &measured,
+            published: &published,
+            absent: &Absent::default(),
+        };
+        outputs.push(report::render(&inputs)?);
+    }
+    Ok(report::changes(&outputs, |path| report::files::read(&root.join(path)))?)
+}
+
+/// Figures that `results/` holds of models and tasks that the experiment still has.
+fn kept(session: &Session, index: usize) -> Result<Vec<Measurement>, CliError> {
+    let experiment = &session.graph.experiments[index];
+    let mut figures = report::files::measured(&session.project.root, &experiment.name)?.unwrap_or_default();
+    figures.retain(|figure| {
+        experiment.evals.values().any(|suite| {
+            suite.models.contains(&figure.model) && suite.tasks.iter().any(|task| task.name == figure.task)
+        })
+    });
+    Ok(figures)
+}
+
+/// Refuses, before anything runs, a file that has no place for a table that goes into it.
+pub(super) fn check_places(session: &Session, experiments: &[usize]) -> Result<(), CliError> {
+    let root = &session.project.root;
+    let tables = experiments.iter().map(|&index| {
+        let experiment = &session.graph.experiments[index];
+        (experiment.name.as_str(), &experiment.tables)
+    });
+    Ok(report::check_places(tables, |path| report::files::read(&root.join(path)))?)
+}

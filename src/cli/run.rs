@@ -1,0 +1,270 @@
+//! `mergelab run`.
+
+use std::time::Instant;
+
+use mergelab_wire::{Fault, exit};
+use serde_json::json;
+
+use super::interrupts::Interrupts;
+use super::progress::{self, Progress, describe, full_name};
+use super::results::{self, Results};
+use super::session::Session;
+use super::status::{as_text, look};
+use super::{CliError, Files, output};
+use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, obstacles};
+use crate::plan::{Facts, Graph, StageId};
+use crate::report::{self, State};
+use crate::stage::Context;
+use crate::store::Store;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    files: Files,
+    /// Run nothing: say what would run, and why
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Run this stage and what it needs, and nothing else; may be given several times
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<String>,
+    /// Run this stage again although its result is there; may be given several times
+    #[arg(long, value_name = "STAGE")]
+    force: Vec<String>,
+    /// After a failure, go on with what does not depend on it
+    #[arg(short, long)]
+    keep_going: bool,
+    /// Programs side by side [default: one for each core, 4 at most]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Memory budget for all programs together, such as 8GiB [default: nine tenths of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
+    /// Print JSON Lines; the last one is a summary
+    #[arg(long)]
+    json: bool,
+}
+
+/// `8GiB`, `500MB`, `1000000`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err("a size is a number and a unit, such as 8GiB or 500MB".to_owned()),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number > 0.0 => Ok((number * factor as f64) as u64),
+        _ => Err("a size is a positive number and a unit, such as 8GiB".to_owned()),
+    }
+}
+
+/// Runs what is not up to date.
+pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, CliError> {
+    let started = Instant::now();
+    let session = Session::open(&arguments.files.files)?;
+    let machine = Machine::look(&session.project.store_path());
+    let mut wanted = wanted(&session, &arguments.only)?;
+    let blocked: Vec<Vec<String>> = (0..session.graph.experiments.len())
+        .map(|experiment| obstacles(&session.graph, experiment, &wanted, &machine))
+        .collect();
+    let force = forced(&session, &arguments.force, &wanted)?;
+    if arguments.dry_run {
+        return dry_run(&session, &blocked, &wanted);
+    }
+    for (id, stage) in session.graph.iter() {
+        wanted[id.0] &= blocked[stage.experiment].is_empty();
+    }
+    let open: Vec<usize> = (0..blocked.len()).filter(|&experiment| blocked[experiment].is_empty()).collect();
+    say_blocked(&session.graph, &blocked);
+    results::check_places(&session, &open)?;
+
+    let store = Store::open(&session.project.store_path())?;
+    let _shared = store.lock_shared()?;
+    let surveyor = Surveyor::new(&session.project, session.python.as_ref(), &store);
+    let mut facts = session.facts();
+    session.look_at_sources(&surveyor, &wanted, &mut facts)?;
+    let supervisor =
+        Supervisor::new().map_err(|error| CliError::Failed(format!("cannot supervise programs: {error}")))?;
+    let context = Context {
+        project: &session.project,
+        python: session.python.as_ref(),
+        tensor: session.project.tensor_program(),
+        launcher: &supervisor,
+        graph: &session.graph,
+        threads: machine.cores,
+        memory: arguments.memory,
+    };
+    let options = Options {
+        jobs: arguments.jobs.map_or(machine.cores.min(4), usize::from),
+        memory: arguments.memory.unwrap_or(machine.memory / 10 * 9),
+        keep_going: arguments.keep_going,
+        force,
+        wanted: wanted.clone(),
+    };
+    let ground = Ground { context, store: &store, surveyor: &surveyor, supervisor: &supervisor, machine: &machine };
+    let mut watcher = Progress::new(arguments.json);
+    let result = exec::run(ground, &options, facts, &mut watcher, &|handler| interrupts.give_to(handler));
+    interrupts.take_back();
+    // Losing it costs hashing only.
+    let _ = store.save_stats();
+    let (report, facts) = result?;
+    if report.interrupted {
+        store.sweep()?;
+    }
+    let failure = write_results(&session, &open, &report, &facts, arguments.only.is_empty());
+    summarize(&session.graph, &report, &blocked, started.elapsed().as_secs_f64(), arguments.json);
+    failure?;
+    Ok(exit_code(&report, &blocked))
+}
+
+/// Which stages are wanted at all.
+fn wanted(session: &Session, only: &[String]) -> Result<Vec<bool>, CliError> {
+    if only.is_empty() {
+        return Ok(vec![true; session.graph.stages.len()]);
+    }
+    let mut stages = Vec::new();
+    for name in only {
+        stages.extend(session.find(name)?);
+    }
+    Ok(session.graph.closure(&stages))
+}
+
+fn forced(session: &Session, names: &[String], wanted: &[bool]) -> Result<Vec<StageId>, CliError> {
+    let mut stages = Vec::new();
+    for name in names {
+        let found = session.find(name)?;
+        if let Some(id) = found.iter().find(|id| !wanted[id.0]) {
+            let name = &session.graph.stage(*id).name;
+            return Err(CliError::Usage(format!("--force {name}: not among what --only runs")));
+        }
+        stages.extend(found);
+    }
+    Ok(stages)
+}
+
+fn dry_run(session: &Session, blocked: &[Vec<String>], wanted: &[bool]) -> Result<u8, CliError> {
+    say_blocked(&session.graph, blocked);
+    let (outlooks, _) = look(session)?;
+    let text = as_text(&session.graph, &outlooks);
+    let is_heading = |line: &str| line.ends_with(':') && !line.starts_with(' ');
+    let mut stages = wanted.iter();
+    for line in text.lines() {
+        if is_heading(line) || stages.next().is_some_and(|wanted| *wanted) {
+            output::print(&format!("{line}\n"));
+        }
+    }
+    Ok(exit::DONE)
+}
+
+fn say_blocked(graph: &Graph, blocked: &[Vec<String>]) {
+    for (experiment, reasons) in graph.experiments.iter().zip(blocked) {
+        if !reasons.is_empty() {
+            eprintln!("blocked {} ({}):", experiment.name, experiment.file.display());
+            for reason in reasons {
+                eprintln!("  {reason}");
+            }
+        }
+    }
+}
+
+/// Writes the results of the experiments that are complete.
+fn write_results(
+    session: &Session,
+    open: &[usize],
+    report: &Report,
+    facts: &Facts,
+    is_whole: bool,
+) -> Result<(), CliError> {
+    let is_done = |id: &StageId| matches!(report.outcomes.get(id), Some(Outcome::Hit(_) | Outcome::Ran(_)));
+    let complete: Vec<usize> = open
+        .iter()
+        .copied()
+        .filter(|&experiment| {
+            let mut stages = session.graph.iter().filter(|(_, stage)| stage.experiment == experiment);
+            is_whole && stages.all(|(id, _)| is_done(&id))
+        })
+        .filter(|&experiment| !session.graph.experiments[experiment].evals.is_empty())
+        .collect();
+    let results: Results<'_> = report
+        .outcomes
+        .iter()
+        .filter_map(|(id, outcome)| match outcome {
+            Outcome::Hit(manifest) | Outcome::Ran(manifest) => Some((*id, (&**facts.results.get(id)?, manifest.key))),
+            _ => None,
+        })
+        .collect();
+    let changes = results::changes(session, &complete, &results)?;
+    for change in changes.iter().filter(|change| change.state != State::Same) {
+        eprintln!("wrote   {}", change.path.display());
+    }
+    Ok(report::files::write(&session.project.root, &changes)?)
+}
+
+fn summarize(graph: &Graph, report: &Report, blocked: &[Vec<String>], seconds: f64, json: bool) {
+    let count = |wanted: &str| report.outcomes.values().filter(|outcome| progress::word(outcome) == wanted).count();
+    let (ran, hit, failed, stopped) = (count("ran"), count("hit"), count("failed"), count("blocked"));
+    for (id, outcome) in &report.outcomes {
+        match outcome {
+            Outcome::Failed(failure) if failed > 1 => {
+                eprintln!("failed  {}: {}", full_name(graph, *id), describe(failure));
+            }
+            Outcome::Blocked(reason) => eprintln!("skipped {}: {reason}", full_name(graph, *id)),
+            _ => {}
+        }
+    }
+    let mut line = format!("{ran} ran, {hit} up to date, {failed} failed");
+    if stopped > 0 {
+        line += &format!(", {stopped} not tried");
+    }
+    let blocked_files = blocked.iter().filter(|reasons| !reasons.is_empty()).count();
+    if blocked_files > 0 {
+        line += &format!(", {blocked_files} of {} experiments blocked", blocked.len());
+    }
+    eprintln!("{line} in {seconds:.1} s");
+    if json {
+        let mut stages: Vec<_> = report
+            .outcomes
+            .iter()
+            .map(|(id, outcome)| {
+                json!({
+                    "experiment": graph.experiment_name(*id),
+                    "stage": graph.stage(*id).name,
+                    "state": progress::word(outcome),
+                    "seconds": report.seconds.get(id).copied().unwrap_or(0.0),
+                })
+            })
+            .collect();
+        for (id, stage) in graph.iter().filter(|(_, stage)| !blocked[stage.experiment].is_empty()) {
+            let (experiment, stage) = (graph.experiment_name(id), &stage.name);
+            stages.push(json!({ "experiment": experiment, "stage": stage, "state": "blocked", "seconds": 0.0 }));
+        }
+        output::print_json_line(&json!({
+            "event": "summary", "ran": ran, "hit": hit, "failed": failed, "seconds": seconds, "stages": stages,
+        }));
+    }
+}
+
+fn exit_code(report: &Report, blocked: &[Vec<String>]) -> u8 {
+    let failures = || {
+        report.outcomes.values().filter_map(|outcome| match outcome {
+            Outcome::Failed(failure) if !failure.interrupted => Some(failure.fault),
+            _ => None,
+        })
+    };
+    if report.interrupted {
+        exit::INTERRUPTED
+    } else if failures().any(|fault| fault == Fault::Experiment) {
+        exit::EXPERIMENT
+    } else if failures().next().is_some() || blocked.iter().any(|reasons| !reasons.is_empty()) {
+        exit::FAILED
+    } else {
+        exit::DONE
+    }
+}

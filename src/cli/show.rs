@@ -1,0 +1,81 @@
+//! `mergelab show`.
+
+use std::path::PathBuf;
+
+use mergelab_wire::exit;
+use serde_json::{Value, json};
+
+use super::session::Session;
+use super::status::look;
+use super::{CliError, output};
+use crate::plan::Kind;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Stage, such as merges.regmean
+    stage: String,
+    /// Experiment file
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long, conflicts_with = "log")]
+    json: bool,
+    /// Print what its program printed, also where it failed
+    #[arg(long)]
+    log: bool,
+}
+
+/// Shows an artifact.
+pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
+    let session = Session::open(std::slice::from_ref(&arguments.file))?;
+    let id = session.find_one(&arguments.stage)?;
+    let (outlooks, facts) = look(&session)?;
+    let outlook = &outlooks[id.0];
+    let store = session.existing_store()?;
+    if arguments.log {
+        let logged = outlook.manifest.as_ref().and_then(|manifest| manifest.log.clone());
+        let path = match (&store, logged, &outlook.key) {
+            (Some(store), Some(log), _) => Some(store.root().join(log)),
+            (Some(store), None, Some(key)) => Some(store.log_path(key)),
+            _ => None,
+        };
+        let text = path.and_then(|path| std::fs::read(path).ok());
+        let text = text.ok_or_else(|| CliError::Failed(format!("{} has no log", arguments.stage)))?;
+        output::print(&String::from_utf8_lossy(&text));
+        return Ok(exit::DONE);
+    }
+    let (Some(manifest), Some(artifact)) = (&outlook.manifest, facts.results.get(&id)) else {
+        return Err(CliError::Failed(format!("{} is not up to date: {}", arguments.stage, outlook.reason)));
+    };
+    let metrics = match session.graph.stage(id).spec.kind() {
+        Kind::Eval => std::fs::read(artifact.location.join("metrics.json"))
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or(Value::Null),
+        _ => Value::Null,
+    };
+    if arguments.json {
+        output::print_json(&json!({
+            "experiment": session.graph.experiment_name(id),
+            "stage": arguments.stage,
+            "key": outlook.key,
+            "path": artifact.location,
+            "manifest": manifest,
+            "metrics": metrics,
+        }));
+        return Ok(exit::DONE);
+    }
+    let mut text = format!("{}\n  path    {}\n", arguments.stage, artifact.location.display());
+    text += &format!("  key     {}\n  digest  {}\n", manifest.key, manifest.digest);
+    text += &format!("  made    {} to {} on {}\n", manifest.started, manifest.ended, manifest.host);
+    for file in &manifest.outputs {
+        text += &format!("  file    {} ({} bytes)\n", file.path, file.size);
+    }
+    for metric in metrics.as_array().into_iter().flatten() {
+        let name = |field: &str| metric[field].as_str().unwrap_or_default().to_owned();
+        let stderr = metric["stderr"].as_f64().map(|stderr| format!(" ± {stderr:.4}")).unwrap_or_default();
+        let filter = if name("filter").is_empty() { String::new() } else { format!(" ({})", name("filter")) };
+        text += &format!("  metric  {}{filter} {}{stderr}\n", name("metric"), metric["value"]);
+    }
+    output::print(&text);
+    Ok(exit::DONE)
+}

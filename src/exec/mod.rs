@@ -1,0 +1,17 @@
+//! Running what is not up to date: which stage may start when, with what, and what becomes of its result.
+
+pub mod child;
+mod links;
+mod machine;
+mod os;
+pub mod outlook;
+mod schedule;
+mod supervise;
+mod survey;
+mod work;
+
+pub use machine::{Machine, obstacles};
+pub use outlook::{History, Outlook, State, missing, outlook};
+pub use schedule::{Ground, Options, Outcome, Report, Watcher, run};
+pub use supervise::Supervisor;
+pub use survey::Surveyor;

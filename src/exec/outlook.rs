@@ -1,0 +1,178 @@
+//! What a run would do, without doing anything: the state of each stage and why.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::survey::Surveyor;
+use crate::digest::Key;
+use crate::plan::{self, Artifact, Facts, Graph, KeyStruct, Open, Sighting, Source, Spec, Stage, StageId};
+use crate::project::Project;
+use crate::store::{Inspection, Manifest, Store, StoreError};
+
+/// State of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its result is there.
+    UpToDate,
+    /// It would run.
+    Run,
+    /// It would run, or not, depending on what others make.
+    Waits,
+}
+
+/// What is known of a stage.
+#[derive(Debug)]
+pub struct Outlook {
+    /// Its state.
+    pub state: State,
+    /// Why it would run, or what it waits for; empty if it is up to date.
+    pub reason: String,
+    /// Its key struct, once it has one.
+    pub key_struct: Option<KeyStruct>,
+    /// The digest of the struct.
+    pub key: Option<Key>,
+    /// Its manifest, if it is up to date.
+    pub manifest: Option<Manifest>,
+}
+
+/// Looks at every stage of a graph. Without a store nothing is up to date.
+///
+/// # Errors
+/// When something that is there cannot be read.
+pub fn outlook(
+    graph: &Graph,
+    project: &Project,
+    store: Option<&Store>,
+    surveyor: &Surveyor<'_>,
+    facts: &mut Facts,
+) -> Result<Vec<Outlook>, StoreError> {
+    let mut history = History::new(store);
+    let mut outlooks = Vec::with_capacity(graph.stages.len());
+    for (id, stage) in graph.iter() {
+        surveyor.glance_all(stage, facts)?;
+        let outlook = match plan::key_struct(stage, facts) {
+            Err(open) => Outlook {
+                state: if matches!(open, Open::Waits(_)) { State::Waits } else { State::Run },
+                reason: in_words(graph, stage, &open),
+                key_struct: None,
+                key: None,
+                manifest: None,
+            },
+            Ok(key_struct) => {
+                let key = key_struct.key();
+                let inspection = store.map_or(Ok(Inspection::Absent), |store| store.inspect(&key))?;
+                let (state, reason, manifest) = match inspection {
+                    Inspection::Hit(manifest) => (State::UpToDate, String::new(), Some(*manifest)),
+                    Inspection::Damaged { path, reason, .. } => {
+                        (State::Run, format!("{} {reason}", path.display()), None)
+                    }
+                    Inspection::Absent => {
+                        let experiment = graph.experiment_name(id);
+                        (State::Run, history.why(experiment, stage, &key_struct), None)
+                    }
+                };
+                if let (Some(manifest), Some(store)) = (&manifest, store) {
+                    facts.results.insert(id, Arc::new(artifact(project, store, facts, stage, manifest)));
+                }
+                Outlook { state, reason, key_struct: Some(key_struct), key: Some(key), manifest }
+            }
+        };
+        outlooks.push(outlook);
+    }
+    Ok(outlooks)
+}
+
+/// The result of a stage, as others read it.
+pub(super) fn artifact(
+    project: &Project,
+    store: &Store,
+    facts: &Facts,
+    stage: &Stage,
+    manifest: &Manifest,
+) -> Artifact {
+    use crate::experiment::Model;
+    let location = match &stage.spec {
+        Spec::Model(Model::Path(path)) => project.resolve(path),
+        Spec::Model(Model::From(output)) => {
+            let command = stage.need("command").and_then(|id| facts.results.get(&id));
+            let location = command.map(|command| command.location.clone()).unwrap_or_default();
+            output.path.as_ref().map_or(location.clone(), |path| location.join(path))
+        }
+        _ => store.object_dir(&manifest.digest),
+    };
+    Artifact { digest: manifest.digest, roles: manifest.roles.clone(), outputs: manifest.outputs.clone(), location }
+}
+
+/// Why a stage has no key yet, for a person.
+pub(super) fn in_words(graph: &Graph, stage: &Stage, open: &Open) -> String {
+    match open {
+        Open::Waits(id) => format!("waits for {}", graph.stage(*id).name),
+        Open::Unhashed(Source::File(path) | Source::Any(path) | Source::Tree(path)) => {
+            format!("{} is not hashed yet", path.display())
+        }
+        Open::Unhashed(Source::Task { task, .. }) => format!("task {task} is not looked up yet"),
+        Open::Missing(_, reason) => reason.clone(),
+        Open::NoTool(name) => format!("{} is not installed in the Python that evaluations use", name.replace('_', "-")),
+        Open::NoOutput { stage: id, path } => {
+            format!("{} left no {path:?}, which {} names", graph.stage(*id).name, stage.name)
+        }
+        Open::NoRole { stage: id, role } => {
+            let part = match *role {
+                "weights" => "no weights (model.safetensors or shards of it)",
+                "config" => "no config.json",
+                "tokenizer" => "no tokenizer (tokenizer.json)",
+                other => other,
+            };
+            format!("{} has {part}", graph.stage(*id).name)
+        }
+    }
+}
+
+/// Earlier results, read when a reason is first asked for.
+pub struct History<'a> {
+    store: Option<&'a Store>,
+    by_stage: Option<HashMap<(String, String), Vec<Manifest>>>,
+}
+
+impl<'a> History<'a> {
+    /// Of a store, or of none.
+    pub fn new(store: Option<&'a Store>) -> Self {
+        Self { store, by_stage: None }
+    }
+
+    /// The earlier result of a stage that differs least from what it would be now; the latest of equals.
+    pub fn nearest(&mut self, experiment: &str, stage: &Stage, now: &KeyStruct) -> Option<&Manifest> {
+        let by_stage = self.by_stage.get_or_insert_with(|| {
+            let mut by_stage: HashMap<_, Vec<Manifest>> = HashMap::new();
+            for manifest in self.store.and_then(|store| store.manifests().ok()).unwrap_or_default() {
+                by_stage.entry((manifest.experiment.clone(), manifest.stage.clone())).or_default().push(manifest);
+            }
+            by_stage
+        });
+        let earlier = by_stage.get(&(experiment.to_owned(), stage.name.clone()))?;
+        let now = now.to_value();
+        let rank = |manifest: &&Manifest| {
+            (std::cmp::Reverse(plan::distance(&manifest.key_struct, &now)), manifest.started.clone())
+        };
+        earlier.iter().max_by_key(rank)
+    }
+
+    fn why(&mut self, experiment: &str, stage: &Stage, now: &KeyStruct) -> String {
+        let Some(earlier) = self.nearest(experiment, stage, now) else { return "never ran".to_owned() };
+        let changes = plan::differences(&earlier.key_struct, &now.to_value());
+        if changes.is_empty() { "its result is gone".to_owned() } else { changes.join("; ") }
+    }
+}
+
+/// Sightings of all sources that are missing, with the stage that names each.
+pub fn missing<'a>(graph: &'a Graph, facts: &'a Facts) -> Vec<(StageId, Vec<String>, &'a str)> {
+    let mut found = Vec::new();
+    for (id, stage) in graph.iter() {
+        for (source, place) in plan::sources(stage) {
+            if let Some(Sighting::Missing(reason)) = facts.sources.get(&source) {
+                found.push((id, place, reason.as_str()));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,502 @@
+//! The scheduler: stages whose inputs are ready run side by side, within slots, memory and GPUs.
+//!
+//! One thread decides and keeps all state; each dispatched piece of work has a thread and sends messages. A stage whose
+//! key is made by somebody else waits without a slot and is looked up again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, OnceLock};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use mergelab_wire::Event;
+
+use super::links;
+use super::machine::Machine;
+use super::outlook::{artifact, in_words};
+use super::supervise::Supervisor;
+use super::survey::Surveyor;
+use super::work::{Shop, Task};
+use crate::artifact::subtree;
+use crate::experiment::Model;
+use crate::plan::{self, Artifact, Facts, Graph, KeyStruct, Kind, Open, Sighting, Source, Spec, StageId};
+use crate::stage::{self, Context, Failure};
+use crate::store::{Inspection, KeyLock, Lookup, Manifest, Store, StoreError};
+
+/// How often a key that somebody else makes is looked up again.
+const POLL: Duration = Duration::from_millis(200);
+
+/// What a run may do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Programs side by side.
+    pub jobs: usize,
+    /// Memory budget in bytes for all programs together.
+    pub memory: u64,
+    /// Go on with what does not depend on a failed stage.
+    pub keep_going: bool,
+    /// Stages to run again although their results are there.
+    pub force: Vec<StageId>,
+    /// Which stages are wanted at all.
+    pub wanted: Vec<bool>,
+}
+
+/// What became of a stage.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Its result was there.
+    Hit(Box<Manifest>),
+    /// It ran.
+    Ran(Box<Manifest>),
+    /// It failed.
+    Failed(Failure),
+    /// It was not tried: why.
+    Blocked(String),
+}
+
+/// What became of a run.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// By stage, for those that were wanted.
+    pub outcomes: BTreeMap<StageId, Outcome>,
+    /// Seconds that stages took which ran or failed.
+    pub seconds: BTreeMap<StageId, f64>,
+    /// A signal ended it.
+    pub interrupted: bool,
+}
+
+/// Follows a run.
+pub trait Watcher {
+    /// A stage started.
+    fn started(&mut self, graph: &Graph, id: StageId);
+    /// A stage's program said something.
+    fn event(&mut self, graph: &Graph, id: StageId, event: &Event);
+    /// A stage has its outcome.
+    fn finished(&mut self, graph: &Graph, id: StageId, outcome: &Outcome, seconds: f64);
+    /// Something that is no stage's: damage found in the store, a wait for another process.
+    fn note(&mut self, message: &str);
+}
+
+/// What threads tell the scheduler.
+pub(super) enum Message {
+    Event(StageId, Event),
+    Done {
+        id: StageId,
+        result: Result<Box<Manifest>, Failure>,
+        seconds: f64,
+    },
+    /// A dispatched piece of work is over.
+    Free {
+        memory: u64,
+        gpus: usize,
+    },
+    Hashed(Source, Result<Sighting, StoreError>),
+    Interrupt,
+}
+
+/// What a run stands on.
+pub struct Ground<'a> {
+    /// What stages need of the world.
+    pub context: Context<'a>,
+    /// Where results are kept.
+    pub store: &'a Store,
+    /// Looks at what lies outside of it.
+    pub surveyor: &'a Surveyor<'a>,
+    /// Starts programs, and ends them when told to.
+    pub supervisor: &'a Supervisor,
+    /// What there is to run on.
+    pub machine: &'a Machine,
+}
+
+/// Runs everything that is wanted and not up to date. `facts` must hold the tools, and may hold more; they come back with
+/// all that was learnt. `on_interrupt` is given what to call when a signal arrives.
+///
+/// # Errors
+/// When the store itself fails; failures of stages are in the report.
+pub fn run(
+    ground: Ground<'_>,
+    options: &Options,
+    facts: Facts,
+    watcher: &mut dyn Watcher,
+    on_interrupt: &dyn Fn(Box<dyn Fn() + Send>),
+) -> Result<(Report, Facts), StoreError> {
+    let Ground { context, store, surveyor, supervisor, machine } = ground;
+    let graph = context.graph;
+    let shop = Shop { context, store, surveyor, git: OnceLock::new() };
+    let (send, receive) = mpsc::channel();
+    let interrupt = send.clone();
+    on_interrupt(Box::new(move || {
+        let _ = interrupt.send(Message::Interrupt);
+    }));
+    let mut dependents = vec![Vec::new(); graph.stages.len()];
+    let mut missing = vec![0; graph.stages.len()];
+    for (id, stage) in graph.iter().filter(|(id, _)| options.wanted[id.0]) {
+        let mut needs: Vec<_> = stage.needs.iter().map(|need| need.stage).collect();
+        needs.sort_unstable();
+        needs.dedup();
+        missing[id.0] = needs.len();
+        for need in needs {
+            dependents[need.0].push(id);
+        }
+    }
+    let free = graph.iter().map(|(id, _)| id).filter(|id| options.wanted[id.0] && missing[id.0] == 0);
+    let ready: BTreeSet<StageId> = free.collect();
+    std::thread::scope(|scope| {
+        let mut run = Run {
+            shop: &shop,
+            supervisor,
+            options,
+            scope,
+            send,
+            watcher,
+            facts,
+            report: Report::default(),
+            missing,
+            dependents,
+            ready,
+            runnable: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
+            hashing: HashMap::new(),
+            slots: options.jobs.max(1),
+            memory: options.memory,
+            gpus: machine.gpus.len(),
+            has_gpus: !machine.gpus.is_empty(),
+            working: 0,
+            halted: false,
+        };
+        // The programs that still run would keep the scope open for as long as they take.
+        run.work(&receive).inspect_err(|_| supervisor.stop())?;
+        run.close();
+        Ok((run.report, run.facts))
+    })
+}
+
+/// State of a run.
+struct Run<'r, 'scope, 'env> {
+    shop: &'env Shop<'env>,
+    supervisor: &'env Supervisor,
+    options: &'env Options,
+    scope: &'scope Scope<'scope, 'env>,
+    send: Sender<Message>,
+    watcher: &'r mut dyn Watcher,
+    facts: Facts,
+    report: Report,
+    /// How many needs have no result yet, by stage.
+    missing: Vec<usize>,
+    dependents: Vec<Vec<StageId>>,
+    /// All needs have results; to be looked at.
+    ready: BTreeSet<StageId>,
+    /// Not up to date, and free to run.
+    runnable: BTreeMap<StageId, KeyStruct>,
+    /// Made by somebody else at this moment.
+    elsewhere: BTreeMap<StageId, KeyStruct>,
+    /// Stages that wait for a source to be hashed.
+    hashing: HashMap<Source, Vec<StageId>>,
+    slots: usize,
+    memory: u64,
+    gpus: usize,
+    has_gpus: bool,
+    working: usize,
+    /// Nothing more is started.
+    halted: bool,
+}
+
+impl<'env> Run<'_, '_, 'env> {
+    fn graph(&self) -> &'env Graph {
+        self.shop.context.graph
+    }
+
+    fn work(&mut self, receive: &Receiver<Message>) -> Result<(), StoreError> {
+        let mut looked_elsewhere = Instant::now();
+        loop {
+            while let Some(id) = self.ready.pop_first() {
+                self.look_at(id)?;
+            }
+            self.dispatch()?;
+            if !self.ready.is_empty() {
+                continue;
+            }
+            let is_idle = self.working == 0 && self.hashing.is_empty();
+            if is_idle && (self.elsewhere.is_empty() || self.halted) {
+                return Ok(());
+            }
+            let message = if self.elsewhere.is_empty() || self.halted {
+                receive.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                receive.recv_timeout(POLL)
+            };
+            match message {
+                Ok(message) => self.take(message)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            while let Ok(message) = receive.try_recv() {
+                self.take(message)?;
+            }
+            if looked_elsewhere.elapsed() >= POLL {
+                looked_elsewhere = Instant::now();
+                // Whoever made it has committed or given up: both are seen by looking again.
+                self.runnable.append(&mut self.elsewhere);
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), StoreError> {
+        match message {
+            Message::Event(id, event) => self.watcher.event(self.graph(), id, &event),
+            Message::Done { id, result, seconds } => {
+                let outcome = match result {
+                    Ok(manifest) => Outcome::Ran(manifest),
+                    Err(failure) => Outcome::Failed(failure),
+                };
+                self.finish(id, outcome, seconds);
+            }
+            Message::Free { memory, gpus } => {
+                self.slots += 1;
+                self.memory += memory;
+                self.gpus += gpus;
+                self.working -= 1;
+                // The lock is free as well: those who waited for one of its keys are looked at at once.
+                self.runnable.append(&mut self.elsewhere);
+            }
+            Message::Hashed(source, sighting) => {
+                let waiting = self.hashing.remove(&source).unwrap_or_default();
+                self.facts.sources.insert(source, sighting?);
+                let still: Vec<StageId> = self.hashing.values().flatten().copied().collect();
+                self.ready.extend(waiting.into_iter().filter(|id| !still.contains(id)));
+            }
+            Message::Interrupt => {
+                self.supervisor.stop();
+                if !self.report.interrupted {
+                    self.watcher.note("interrupted: ending what runs (once more to end it at once)");
+                }
+                self.report.interrupted = true;
+                self.halted = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// A stage whose needs all have results: is it up to date?
+    fn look_at(&mut self, id: StageId) -> Result<(), StoreError> {
+        if self.halted {
+            return Ok(());
+        }
+        let stage = self.graph().stage(id);
+        let mut is_known = true;
+        for (source, _) in plan::sources(stage) {
+            if matches!(self.facts.sources.get(&source), Some(Sighting::Hashed(_) | Sighting::Missing(_))) {
+                continue;
+            }
+            match self.shop.surveyor.glance(&source)? {
+                Sighting::Unhashed => {
+                    is_known = false;
+                    self.hash(source, id);
+                }
+                sighting => {
+                    self.facts.sources.insert(source, sighting);
+                }
+            }
+        }
+        if !is_known {
+            return Ok(());
+        }
+        let key_struct = match plan::key_struct(stage, &self.facts) {
+            Ok(key_struct) => key_struct,
+            Err(open) => {
+                let failure = refusal(in_words(self.graph(), stage, &open), &open);
+                self.finish(id, Outcome::Failed(failure), 0.0);
+                return Ok(());
+            }
+        };
+        if !self.options.force.contains(&id)
+            && let Inspection::Hit(manifest) = self.shop.store.inspect(&key_struct.key())?
+        {
+            self.finish(id, Outcome::Hit(manifest), 0.0);
+            return Ok(());
+        }
+        self.runnable.insert(id, key_struct);
+        Ok(())
+    }
+
+    /// Hashes a source on a thread of its own.
+    fn hash(&mut self, source: Source, id: StageId) {
+        let waiting = self.hashing.entry(source.clone()).or_default();
+        waiting.push(id);
+        if waiting.len() > 1 {
+            return;
+        }
+        let (surveyor, send) = (self.shop.surveyor, self.send.clone());
+        self.scope.spawn(move || {
+            let sighting = surveyor.look(&source);
+            let _ = send.send(Message::Hashed(source, sighting));
+        });
+    }
+
+    /// Starts what is free to run, as far as there is room.
+    fn dispatch(&mut self) -> Result<(), StoreError> {
+        while !self.halted && self.slots > 0 {
+            let Some(first) = self.runnable.keys().copied().find(|id| self.fits(*id)) else { break };
+            let tasks = self.lock(first)?;
+            let Some(task) = tasks.first() else { continue };
+            let gpus = self.gpus_of(task.id);
+            let memory = tasks.iter().map(|task| self.memory_of(task.id)).max().unwrap_or(0).min(self.memory);
+            self.slots -= 1;
+            self.memory -= memory;
+            self.gpus -= gpus;
+            self.working += 1;
+            for task in &tasks {
+                self.watcher.started(self.graph(), task.id);
+            }
+            let (shop, send) = (self.shop, self.send.clone());
+            self.scope.spawn(move || {
+                shop.run(tasks, &send);
+                let _ = send.send(Message::Free { memory, gpus });
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes the locks of a stage and of those that may share its program; what is up to date after all, or made
+    /// elsewhere, is left out. Locks are taken in the order of keys, so that two batches never wait for each other.
+    fn lock(&mut self, first: StageId) -> Result<Vec<Task>, StoreError> {
+        let graph = self.graph();
+        let group = stage::group_of(graph.stage(first));
+        let is_together = |id: &StageId| *id == first || group.is_some() && stage::group_of(graph.stage(*id)) == group;
+        let mut together: Vec<_> = self.runnable.extract_if(.., |id, _| is_together(id)).collect();
+        together.sort_by_cached_key(|(_, key_struct)| key_struct.key());
+        let mut tasks = Vec::new();
+        for (id, key_struct) in together {
+            let key = key_struct.key();
+            let store = self.shop.store;
+            let lookup = if self.options.force.contains(&id) {
+                store.try_lock(&key)?.map_or(Lookup::Busy, |lock| Lookup::Miss { lock, damage: None })
+            } else {
+                store.lookup(&key)?
+            };
+            match lookup {
+                Lookup::Hit(manifest) => self.finish(id, Outcome::Hit(manifest), 0.0),
+                Lookup::Busy => {
+                    self.elsewhere.insert(id, key_struct);
+                }
+                Lookup::Miss { lock, damage } => {
+                    if let Some(damage) = damage {
+                        self.watcher
+                            .note(&format!("{damage}: what is left of it goes to quarantine, and it is made again"));
+                    }
+                    tasks.push(self.task(id, key_struct, lock));
+                }
+            }
+        }
+        tasks.sort_by_key(|task| task.id);
+        Ok(tasks)
+    }
+
+    fn task(&self, id: StageId, key_struct: KeyStruct, lock: KeyLock) -> Task {
+        let graph = self.graph();
+        let stage = graph.stage(id);
+        let mut sources: Vec<Source> = plan::sources(stage).into_iter().map(|(source, _)| source).collect();
+        for need in &stage.needs {
+            // A model by path is not copied, so whoever reads it rests on files that are not ours.
+            if let Spec::Model(Model::Path(path)) = &graph.stage(need.stage).spec {
+                sources.push(Source::Tree(path.clone()));
+            }
+        }
+        let files = match &stage.spec {
+            Spec::Model(Model::From(output)) => {
+                let command = stage.need("command").and_then(|id| self.facts.results.get(&id));
+                let outputs = command.map(|command| command.outputs.clone()).unwrap_or_default();
+                match &output.path {
+                    Some(path) => subtree(&outputs, path.to_string_lossy().trim_end_matches('/')),
+                    None => outputs,
+                }
+            }
+            _ => sources
+                .iter()
+                .filter_map(|source| match self.facts.sources.get(source) {
+                    Some(Sighting::Hashed(files)) => Some(files.clone()),
+                    _ => None,
+                })
+                .flatten()
+                .collect(),
+        };
+        Task { id, key_struct, lock, inputs: self.inputs(id), sources, files }
+    }
+
+    fn inputs(&self, id: StageId) -> HashMap<String, Arc<Artifact>> {
+        let needs = &self.graph().stage(id).needs;
+        needs.iter().map(|need| (need.role.clone(), self.facts.results[&need.stage].clone())).collect()
+    }
+
+    fn fits(&self, id: StageId) -> bool {
+        // One that alone is over the budget may run alone.
+        self.working == 0 || (self.memory_of(id) <= self.memory && self.gpus_of(id) <= self.gpus)
+    }
+
+    fn memory_of(&self, id: StageId) -> u64 {
+        let stage = self.graph().stage(id);
+        let model = stage.need("model").and_then(|model| self.facts.results.get(&model));
+        stage::memory_needed(stage, model.map(|model| &**model))
+    }
+
+    /// GPUs that a stage takes: one of those there are, for whatever may compute on it.
+    fn gpus_of(&self, id: StageId) -> usize {
+        let kind = self.graph().stage(id).spec.kind();
+        let computes = matches!(kind, Kind::Gram | Kind::Merge | Kind::Eval | Kind::Command);
+        usize::from(self.has_gpus && computes)
+    }
+
+    fn finish(&mut self, id: StageId, outcome: Outcome, seconds: f64) {
+        let graph = self.graph();
+        match &outcome {
+            Outcome::Hit(manifest) | Outcome::Ran(manifest) => {
+                let shop = self.shop;
+                let stage = graph.stage(id);
+                let result = artifact(shop.context.project, shop.store, &self.facts, stage, manifest);
+                links::refresh(&shop.context.project.root, graph.experiment_name(id), &stage.name, &result.location);
+                self.facts.results.insert(id, Arc::new(result));
+                for index in 0..self.dependents[id.0].len() {
+                    let dependent = self.dependents[id.0][index];
+                    self.missing[dependent.0] -= 1;
+                    if self.missing[dependent.0] == 0 {
+                        self.ready.insert(dependent);
+                    }
+                }
+            }
+            Outcome::Failed(_) => self.halted |= !self.options.keep_going,
+            Outcome::Blocked(_) => {}
+        }
+        if !matches!(outcome, Outcome::Hit(_)) {
+            self.report.seconds.insert(id, seconds);
+        }
+        self.watcher.finished(graph, id, &outcome, seconds);
+        self.report.outcomes.insert(id, outcome);
+    }
+
+    /// Says of every stage that was wanted and not reached why.
+    fn close(&mut self) {
+        for (id, stage) in self.graph().iter() {
+            if !self.options.wanted[id.0] || self.report.outcomes.contains_key(&id) {
+                continue;
+            }
+            let failed = |need: &&plan::Need| {
+                matches!(self.report.outcomes.get(&need.stage), Some(Outcome::Failed(_) | Outcome::Blocked(_)))
+            };
+            let reason = match stage.needs.iter().find(failed) {
+                Some(need) => format!("needs {}", self.graph().stage(need.stage).name),
+                None if self.report.interrupted => "interrupted".to_owned(),
+                None => "not started after a failure (see --keep-going)".to_owned(),
+            };
+            self.finish(id, Outcome::Blocked(reason), 0.0);
+        }
+    }
+}
+
+/// A stage that cannot even have a key.
+fn refusal(message: String, open: &Open) -> Failure {
+    match open {
+        Open::NoTool(_) => Failure::stage(message)
+            .hint("`make setup` installs it; or name a Python that has it under `[python] path` in mergelab.toml"),
+        _ => Failure::experiment(message),
+    }
+}

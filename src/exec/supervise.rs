@@ -1,0 +1,144 @@
+//! Starting programs: our side of [`super::child`].
+
+use std::fs::OpenOptions;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use command_fds::{CommandFdExt, FdMapping};
+use mergelab_wire::{Event, EventReader};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::child::{GRACE, own_group};
+use super::os::end_of;
+use crate::stage::{Ending, Launcher, Program};
+
+/// How often events are read while a program runs.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Starts real programs, each under a supervisor of its own, and ends them when told to.
+#[derive(Debug)]
+pub struct Supervisor {
+    mergelab: PathBuf,
+    level: AtomicU8,
+    wake: std::sync::Mutex<Option<PipeWriter>>,
+    woken: PipeReader,
+}
+
+impl Supervisor {
+    /// A supervisor that starts children through this program's own executable.
+    ///
+    /// # Errors
+    /// When the executable cannot be found or there are no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (woken, wake) = io::pipe()?;
+        let mergelab = match std::env::var_os("MERGELAB_CHILD") {
+            Some(path) => path.into(),
+            None => std::env::current_exe()?,
+        };
+        Ok(Self { mergelab, level: AtomicU8::new(0), wake: std::sync::Mutex::new(Some(wake)), woken })
+    }
+
+    /// Ends every program: TERM, and KILL after ten seconds. Called again, KILL at once. No further one is started.
+    pub fn stop(&self) {
+        self.level.fetch_add(1, Ordering::SeqCst);
+        // Whoever waits sees the other end of the pipe close.
+        self.wake.lock().expect("no holder of this lock panics").take();
+    }
+
+    /// Whether [`Supervisor::stop`] was called.
+    pub fn is_stopped(&self) -> bool {
+        self.level.load(Ordering::SeqCst) > 0
+    }
+
+    fn spawn(&self, program: &Program<'_>) -> io::Result<(Child, PipeWriter)> {
+        let log = OpenOptions::new().create(true).append(true).open(&program.log)?;
+        let (lifeline, held) = io::pipe()?;
+        let mut command = Command::new(&self.mergelab);
+        command
+            .arg("child")
+            .arg("--")
+            .arg(&program.program)
+            .args(&program.arguments)
+            .current_dir(&program.directory)
+            .envs(program.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::from(lifeline))
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log));
+        for name in &program.unset {
+            command.env_remove(name);
+        }
+        let mappings = program
+            .locks
+            .iter()
+            .zip(3..)
+            .map(|(lock, child_fd)| Ok(FdMapping { parent_fd: lock.as_fd().try_clone_to_owned()?, child_fd }))
+            .collect::<io::Result<Vec<_>>>()?;
+        command.fd_mappings(mappings).map_err(io::Error::other)?;
+        own_group(&mut command);
+        Ok((command.spawn()?, held))
+    }
+}
+
+impl Launcher for Supervisor {
+    fn run(&self, program: &Program<'_>, on_event: &mut dyn FnMut(Event)) -> io::Result<Ending> {
+        if self.is_stopped() {
+            return Ok(Ending::Interrupted);
+        }
+        let started = Instant::now();
+        let (mut child, _lifeline) = self.spawn(program)?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::Other)?;
+        let end = end_of(&child);
+        let mut events = program.events.as_ref().map(EventReader::new);
+        let mut deliver = |events: &mut Option<EventReader>| -> io::Result<()> {
+            if let Some(events) = events {
+                events.poll()?.into_iter().for_each(&mut *on_event);
+            }
+            Ok(())
+        };
+        let mut stopping: Option<Instant> = None;
+        let mut timed_out = false;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            deliver(&mut events)?;
+            let level = self.level.load(Ordering::SeqCst);
+            let late = program.timeout.is_some_and(|limit| started.elapsed() > limit);
+            match stopping {
+                None if level > 0 || late => {
+                    timed_out = late;
+                    let _ = kill_process_group(pid, Signal::TERM);
+                    stopping = Some(Instant::now());
+                }
+                // The supervisor itself kills after the grace; this is for a supervisor that does not answer.
+                Some(since) if level > 1 || since.elapsed() > GRACE + Duration::from_secs(2) => {
+                    let _ = kill_process_group(pid, Signal::KILL);
+                }
+                _ => {}
+            }
+            let mut fds: Vec<_> = end.iter().map(|end| PollFd::new(end, PollFlags::IN)).collect();
+            if stopping.is_none() {
+                fds.push(PollFd::new(&self.woken, PollFlags::IN));
+            }
+            let tick = Timespec::try_from(TICK).ok();
+            let asks = events.is_some() || stopping.is_some() || program.timeout.is_some() || end.is_none();
+            let wait = if asks { tick } else { None };
+            match poll(&mut fds, wait.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        deliver(&mut events)?;
+        Ok(match (timed_out, self.is_stopped(), status.code()) {
+            (true, ..) => Ending::TimedOut,
+            (_, _, Some(0)) => Ending::Code(0),
+            (_, true, _) => Ending::Interrupted,
+            (_, _, code) => Ending::Code(code.unwrap_or(128 + 9)),
+        })
+    }
+}

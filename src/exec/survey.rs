@@ -1,0 +1,145 @@
+//! Looking at what lies outside the store: from what stat says where it can be known so, by hashing where it must.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::artifact::Output;
+use crate::plan::{self, Facts, Sighting, Source, Stage};
+use crate::project::{Project, Python};
+use crate::stage::TaskFiles;
+use crate::store::{Stamp, Store, StoreError, Watch, hash_tree, list_files};
+
+/// Up to how many bytes are hashed in passing, where nobody asked for work to be done.
+const IN_PASSING: u64 = 32 << 20;
+
+/// Looks at sources, and remembers what it saw so that it can be looked at again before a result is kept.
+#[derive(Debug)]
+pub struct Surveyor<'a> {
+    project: &'a Project,
+    python: Option<&'a Python>,
+    store: &'a Store,
+    tasks: TaskFiles,
+    watches: Mutex<HashMap<Source, Arc<Vec<Watch>>>>,
+}
+
+impl<'a> Surveyor<'a> {
+    /// Of a project with its store.
+    pub fn new(project: &'a Project, python: Option<&'a Python>, store: &'a Store) -> Self {
+        Self { project, python, store, tasks: TaskFiles::default(), watches: Mutex::default() }
+    }
+
+    /// Looks at a source; a big one that was not hashed before stays [`Sighting::Unhashed`].
+    ///
+    /// # Errors
+    /// When something that is there cannot be read.
+    pub fn glance(&self, source: &Source) -> Result<Sighting, StoreError> {
+        if self.unknown_bytes(source)? > IN_PASSING { Ok(Sighting::Unhashed) } else { self.look(source) }
+    }
+
+    /// Glances at those sources of a stage that were not looked at before.
+    ///
+    /// # Errors
+    /// When something that is there cannot be read.
+    pub fn glance_all(&self, stage: &Stage, facts: &mut Facts) -> Result<(), StoreError> {
+        for (source, _) in plan::sources(stage) {
+            if let Entry::Vacant(entry) = facts.sources.entry(source) {
+                let sighting = self.glance(entry.key())?;
+                entry.insert(sighting);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at a source and hashes what is not known of it.
+    ///
+    /// # Errors
+    /// When something that is there cannot be read.
+    pub fn look(&self, source: &Source) -> Result<Sighting, StoreError> {
+        let (outputs, watches) = match source {
+            Source::File(path) | Source::Any(path) | Source::Tree(path) => {
+                let full = self.project.resolve(path);
+                let shown = path.display();
+                match (std::fs::metadata(&full), source) {
+                    (Err(error), _) if error.kind() == std::io::ErrorKind::NotFound => {
+                        return Ok(Sighting::Missing(format!("{shown}: no such file or directory")));
+                    }
+                    (Err(error), _) => return Ok(Sighting::Missing(format!("{shown}: {error}"))),
+                    (Ok(metadata), Source::Tree(_)) if !metadata.is_dir() => {
+                        return Ok(Sighting::Missing(format!("{shown} is a file, where a directory is needed")));
+                    }
+                    (Ok(metadata), Source::File(_)) if metadata.is_dir() => {
+                        return Ok(Sighting::Missing(format!("{shown} is a directory, where a file is needed")));
+                    }
+                    (Ok(metadata), _) if metadata.is_dir() => hash_tree(&full, self.store.stats())?,
+                    (Ok(_), _) => {
+                        let name = full.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                        let watch = self.store.stats().digest(&full)?;
+                        (vec![output(name, &watch)], vec![watch])
+                    }
+                }
+            }
+            Source::Task { dirs, task } => {
+                let missing = dirs.iter().find(|dir| !self.project.resolve(dir).is_dir());
+                if let Some(dir) = missing {
+                    return Ok(Sighting::Missing(format!("{}: no such directory of tasks", dir.display())));
+                }
+                match self.tasks.find(&self.project.root, dirs, self.python, task) {
+                    Err(error) => return Ok(Sighting::Missing(error.to_string())),
+                    Ok(files) => {
+                        let mut pairs = Vec::new();
+                        for (name, path) in files {
+                            let watch = self.store.stats().digest(&path)?;
+                            pairs.push((output(name, &watch), watch));
+                        }
+                        pairs.into_iter().unzip()
+                    }
+                }
+            }
+        };
+        self.watches.lock().expect("no holder of this lock panics").insert(source.clone(), Arc::new(watches));
+        Ok(Sighting::Hashed(outputs))
+    }
+
+    /// The first file of some sources that no longer holds what was hashed, if there is one.
+    ///
+    /// # Errors
+    /// When a file cannot be read again.
+    pub fn changed(&self, sources: &[Source]) -> Result<Option<std::path::PathBuf>, StoreError> {
+        for source in sources {
+            let watches = self.watches.lock().expect("no holder of this lock panics").get(source).cloned();
+            for watch in watches.iter().flat_map(|watches| watches.iter()) {
+                if !watch.holds()? {
+                    return Ok(Some(watch.path().to_path_buf()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn unknown_bytes(&self, source: &Source) -> Result<u64, StoreError> {
+        let bytes = |path: &Path| match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => {
+                let stamp = Stamp::of(&metadata);
+                if self.store.stats().known(&stamp).is_some() { 0 } else { stamp.size() }
+            }
+            _ => 0,
+        };
+        Ok(match source {
+            Source::Task { .. } => 0,
+            Source::File(path) | Source::Any(path) | Source::Tree(path) => {
+                let full = self.project.resolve(path);
+                if full.is_dir() {
+                    list_files(&full, true)?.iter().map(|name| bytes(&full.join(name))).sum()
+                } else {
+                    bytes(&full)
+                }
+            }
+        })
+    }
+}
+
+fn output(path: String, watch: &Watch) -> Output {
+    Output { path, size: watch.size(), sha256: *watch.digest(), aside: false, dropped: false }
+}

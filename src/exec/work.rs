@@ -1,0 +1,189 @@
+//! One dispatched piece of work, on a thread of its own: run, look at the inputs again, keep the result.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use mergelab_wire::Event;
+
+use super::machine::free_bytes;
+use super::schedule::Message;
+use super::survey::Surveyor;
+use crate::artifact::Output;
+use crate::plan::{Artifact, KeyStruct, Kind, Source, StageId};
+use crate::project;
+use crate::stage::{self, Context, Failure, Job, Product};
+use crate::store::{Draft, Git, KeyLock, Manifest, Store, Work, rfc3339_now};
+
+/// What all work of a run shares.
+pub(super) struct Shop<'a> {
+    pub(super) context: Context<'a>,
+    pub(super) store: &'a Store,
+    pub(super) surveyor: &'a Surveyor<'a>,
+    pub(super) git: OnceLock<Option<Git>>,
+}
+
+/// A stage on its way.
+pub(super) struct Task {
+    pub(super) id: StageId,
+    pub(super) key_struct: KeyStruct,
+    pub(super) lock: KeyLock,
+    pub(super) inputs: HashMap<String, Arc<Artifact>>,
+    /// Files outside the store on which the result rests.
+    pub(super) sources: Vec<Source>,
+    pub(super) files: Vec<Output>,
+}
+
+impl Shop<'_> {
+    /// Runs tasks that share a program, or one by itself; every task gets exactly one [`Message::Done`].
+    pub(super) fn run(&self, tasks: Vec<Task>, send: &Sender<Message>) {
+        let is_batch = tasks.first().is_some_and(|task| self.kind(task.id) == Kind::Eval);
+        if is_batch {
+            self.run_batch(tasks, send);
+            return;
+        }
+        for task in tasks {
+            let started = Instant::now();
+            let id = task.id;
+            let result = self.run_one(&task, send);
+            done(send, id, result, started);
+        }
+    }
+
+    fn run_one(&self, task: &Task, send: &Sender<Message>) -> Result<Manifest, Failure> {
+        let began = rfc3339_now();
+        let work = self.begin(task)?;
+        let job = self.job(task, &work);
+        self.check_disk(&job)?;
+        let id = task.id;
+        let product = stage::run(&self.context, &job, &mut |event| forward(send, id, event))?;
+        self.keep(task, &work, product, &began, &job.log)
+    }
+
+    fn run_batch(&self, tasks: Vec<Task>, send: &Sender<Message>) {
+        let began = rfc3339_now();
+        let started = Instant::now();
+        let mut works = Vec::new();
+        let mut kept = Vec::new();
+        for task in tasks {
+            match self.begin(&task) {
+                Ok(work) => {
+                    works.push(work);
+                    kept.push(task);
+                }
+                Err(failure) => done(send, task.id, Err(failure), started),
+            }
+        }
+        let Some(first) = kept.first() else { return };
+        let (log, first_id) = (self.store.log_path(first.lock.key()), first.id);
+        let jobs: Vec<Job<'_>> = kept.iter().zip(&works).map(|(task, work)| self.job(task, work)).collect();
+        let mut since = started;
+        stage::run_batch(&self.context, &jobs, &mut |event| forward(send, first_id, event), &mut |index, result| {
+            let (task, work) = (&kept[index], &works[index]);
+            let result = result.and_then(|product| self.keep(task, work, product, &began, &log));
+            done(send, task.id, result, since);
+            since = Instant::now();
+        });
+    }
+
+    fn kind(&self, id: StageId) -> Kind {
+        self.context.graph.stage(id).spec.kind()
+    }
+
+    fn begin(&self, task: &Task) -> Result<Work, Failure> {
+        let log = self.store.log_path(task.lock.key());
+        match std::fs::remove_file(&log) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::stage(format!("cannot replace {}: {error}", log.display())));
+            }
+            _ => {}
+        }
+        Ok(self.store.begin(&task.lock)?)
+    }
+
+    fn job<'a>(&'a self, task: &'a Task, work: &Work) -> Job<'a> {
+        let key = *task.lock.key();
+        Job {
+            id: task.id,
+            stage: self.context.graph.stage(task.id),
+            key,
+            inputs: task.inputs.clone(),
+            files: task.files.clone(),
+            out: work.out(),
+            scratch: work.dir().to_path_buf(),
+            partial: self.store.partial_dir(&key),
+            log: self.store.log_path(&key),
+            lock: task.lock.file(),
+        }
+    }
+
+    /// Refuses a stage that is known to write more than there is room for.
+    fn check_disk(&self, job: &Job<'_>) -> Result<(), Failure> {
+        let needed = stage::bytes_written(job);
+        let free = free_bytes(self.store.root());
+        if needed > free {
+            let message = format!(
+                "it writes about {} MB, and the disk that holds {} has {} MB free",
+                needed / 1_000_000,
+                self.store.root().display(),
+                free / 1_000_000
+            );
+            return Err(Failure::stage(message).hint("free some space, or set `[store] path` in mergelab.toml"));
+        }
+        Ok(())
+    }
+
+    /// Keeps a result; the lock stays held.
+    fn keep(
+        &self,
+        task: &Task,
+        work: &Work,
+        mut product: Product,
+        began: &str,
+        log: &std::path::Path,
+    ) -> Result<Manifest, Failure> {
+        if let Some(path) = self.surveyor.changed(&task.sources)? {
+            return Err(Failure::stage(format!("{} changed while the stage ran", path.display()))
+                .hint("run again: nothing was kept of what was made from a mixture"));
+        }
+        let stage = self.context.graph.stage(task.id);
+        let kind = stage.spec.kind();
+        let mut versions = BTreeMap::from([("mergelab".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+        versions.extend(task.key_struct.tools.clone());
+        let text = |value: serde_json::Value| value.as_str().map(str::to_owned);
+        let draft = Draft {
+            experiment: self.context.graph.experiment_name(task.id).to_owned(),
+            stage: stage.name.clone(),
+            key_struct: task.key_struct.to_value(),
+            started: began.to_owned(),
+            git: self.git.get_or_init(|| project::git::state(&self.context.project.root)).clone(),
+            versions,
+            device: product.facts.remove("device").and_then(text),
+            peak_memory: product.facts.remove("peak_memory").and_then(|value| value.as_u64()),
+            log: product
+                .logged
+                .then(|| log.strip_prefix(self.store.root()).unwrap_or(log).to_string_lossy().into_owned()),
+            facts: product.facts,
+            aside: stage::aside(kind),
+            roles: stage::roles(kind),
+        };
+        let manifest = self.store.commit(&task.lock, work, draft, product.external)?;
+        let partial = self.store.partial_dir(task.lock.key());
+        if partial.exists() {
+            // Only space is lost if this fails.
+            let _ = std::fs::remove_dir_all(&partial);
+        }
+        Ok(manifest)
+    }
+}
+
+fn forward(send: &Sender<Message>, id: StageId, event: Event) {
+    // Nobody listens any more only when the run is over.
+    let _ = send.send(Message::Event(id, event));
+}
+
+fn done(send: &Sender<Message>, id: StageId, result: Result<Manifest, Failure>, started: Instant) {
+    let result = result.map(Box::new);
+    let _ = send.send(Message::Done { id, result, seconds: started.elapsed().as_secs_f64() });
+}

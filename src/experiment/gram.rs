@@ -1,0 +1,62 @@
+//! `grams:`.
+
+use mergelab_wire::{Rows, TokenMask};
+
+use super::context::{Context, Item};
+use super::diagnostics::Diagnostic;
+use super::keys::{DTYPES, ENGINES, GRAM, PICKLE, TOKENS};
+use super::read::{Fields, Reading};
+use super::types::{Capture, Data, Gram, Section};
+
+/// Reads one Gram entry. `known` are the data sets that could be read.
+pub(super) fn gram(context: &Context<'_>, item: Item<'_>, known: &Section<Data>) -> Option<Gram> {
+    let fields = Fields::open(context.report, &item.member.view, item.place, "a Gram entry", &[GRAM])?;
+    if fields.has("pickle") {
+        let of_capture: Vec<_> =
+            GRAM.iter().map(|key| key.name).filter(|key| !["pickle", "sweep"].contains(key)).collect();
+        fields.refuse(&of_capture, "beside `pickle`: these matrices are made already");
+        return fields.get("pickle", |pickle| self::pickle(context, pickle));
+    }
+    let missing = ["model", "data"].into_iter().filter(|key| !fields.has(key)).count();
+    if missing == 2 {
+        let diagnostic = Diagnostic::new(item.place, "a Gram entry needs `model` and `data`, or `pickle`");
+        context.report.add(diagnostic);
+    } else {
+        fields.require(&["model", "data"]);
+    }
+    let model = fields.get("model", |model| context.model(item, model));
+    let data = fields.get("data", |data| context.data(item, data));
+    let usize_max = usize::MAX as u64;
+    let capture = Capture {
+        max_length: fields.get("max_length", |reading| reading.whole(1, usize_max)).map(|length| length as usize),
+        add_special_tokens: fields.get("add_special_tokens", Reading::flag).unwrap_or(true),
+        tokens: fields.get("tokens", |reading| reading.choice(TOKENS)).unwrap_or_default(),
+        skip_first: fields.get("skip_first", |reading| reading.whole(0, usize_max)).unwrap_or(0) as usize,
+        chat_template: fields.get("chat_template", Reading::path),
+        exclude: fields.get("exclude", |reading| reading.list(Reading::glob)).unwrap_or_default(),
+        dtype: fields.get("dtype", |reading| reading.choice(DTYPES)).map(str::to_owned),
+        shards: fields.get("shards", |reading| reading.whole(1, 100_000)).unwrap_or(1) as usize,
+        engine: fields.get("engine", |reading| reading.choice(ENGINES)).unwrap_or_default(),
+        model: model?,
+        data: data?,
+    };
+    let text = known.get(&capture.data).is_some_and(|data| matches!(data.format, Rows::Text(_)));
+    if let Some(node) = fields.node("tokens").filter(|_| text && capture.tokens == TokenMask::Assistant) {
+        let message = format!("`{}` is plain text, in which no token is the assistant's", capture.data);
+        context.report.add(Diagnostic::new(node.span, message).hint("give the data `messages` in place of `text`"));
+    }
+    Some(Gram::Capture(capture))
+}
+
+fn pickle(context: &Context<'_>, reading: Reading<'_>) -> Option<Gram> {
+    let fields = Fields::open(context.report, reading.node, reading.node.span, "`pickle`", &[PICKLE])?;
+    if fields.exactly_one(&["hub", "path"])? == "path" {
+        fields.refuse(&["file", "revision"], "for a file on disk");
+        return fields.get("path", Reading::path).map(Gram::PicklePath);
+    }
+    fields.require(&["file"]);
+    let revision = fields.get("revision", Reading::word);
+    let repo = fields.get("hub", Reading::repo);
+    let file = fields.get("file", Reading::word);
+    Some(Gram::PickleHub { repo: repo?, file: file?, revision })
+}

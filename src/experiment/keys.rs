@@ -1,0 +1,338 @@
+//! Every key of the experiment file: its name, what it takes and what it means.
+//!
+//! The parser knows a key by these lists, and the JSON Schema is made from them, so the two cannot drift apart.
+
+use mergelab_wire::{Engine, Normalize, Solver, TokenMask};
+
+use super::types::{Backend, Keep, UnsafeCode};
+
+/// One key of a mapping.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) shape: Shape,
+    pub(super) about: &'static str,
+    pub(super) required: bool,
+}
+
+/// What a value may be, as far as one value can tell.
+pub(super) enum Shape {
+    /// Text; a plain number counts as its spelling.
+    Text,
+    /// A name as entries have.
+    Name,
+    /// A path, relative to the project root.
+    Path,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number of at least this.
+    Whole(u64),
+    /// A number between two, both allowed.
+    Number(f64, f64),
+    /// A size such as `40GiB`.
+    Size,
+    /// One of a few words.
+    Word(fn() -> Vec<&'static str>),
+    /// Anything.
+    Any,
+    /// A list of values of one shape.
+    List(&'static Shape),
+    /// A mapping from names to values of one shape.
+    Map(&'static Shape),
+    /// A mapping from entries' names to entries of one shape; it may be empty.
+    Section(&'static Shape),
+    /// A mapping with these keys.
+    Object(&'static [&'static [Key]]),
+    /// A merge: its own keys and those of all methods.
+    Merge,
+    /// One of several shapes.
+    Either(&'static [Shape]),
+}
+
+const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
+    Key { name, shape, about, required: false }
+}
+
+const fn required(name: &'static str, shape: Shape, about: &'static str) -> Key {
+    Key { name, shape, about, required: true }
+}
+
+/// A table from words to what they mean.
+pub(super) type Words<T> = [(&'static str, T)];
+
+pub(super) const DTYPES: &Words<&str> = &[("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float16")];
+pub(super) const TOKENS: &Words<TokenMask> = &[("all", TokenMask::All), ("assistant", TokenMask::Assistant)];
+pub(super) const ENGINES: &Words<Engine> =
+    &[("auto", Engine::Auto), ("native", Engine::Native), ("transformers", Engine::Transformers)];
+pub(super) const SOLVERS: &Words<Solver> = &[
+    ("auto", Solver::Auto),
+    ("cholesky", Solver::Cholesky),
+    ("lstsq", Solver::Lstsq),
+    ("inverse", Solver::Inverse),
+    ("pinv", Solver::Pinv),
+];
+pub(super) const NORMALIZE: &Words<Normalize> = &[("none", Normalize::None), ("trace", Normalize::Trace)];
+pub(super) const KEEP: &Words<Keep> = &[("weights", Keep::Weights), ("recipe", Keep::Recipe)];
+pub(super) const BACKENDS: &Words<Backend> =
+    &[("vllm", Backend::Vllm), ("hf", Backend::Hf), ("loss", Backend::Loss), ("command", Backend::Command)];
+pub(super) const UNSAFE_CODE: &Words<UnsafeCode> =
+    &[("refuse", UnsafeCode::Refuse), ("sandbox", UnsafeCode::Sandbox), ("allow", UnsafeCode::Allow)];
+
+/// The words of a table.
+pub(super) fn words<T>(table: &Words<T>) -> Vec<&'static str> {
+    table.iter().map(|(word, _)| *word).collect()
+}
+
+pub(super) const FILE: &[Key] = &[
+    required("name", Shape::Name, "Name of the experiment and of its folder under results/."),
+    key("description", Shape::Text, "What the experiment is about."),
+    key("models", Shape::Section(&Shape::Object(&[MODEL])), "Models that are not made by a merge."),
+    key("data", Shape::Section(&Shape::Object(&[DATA])), "Data sets."),
+    key("commands", Shape::Section(&Shape::Object(&[COMMAND])), "Programs as stages."),
+    key("grams", Shape::Section(&Shape::Object(&[GRAM])), "Gram matrices of activations: captured, or imported."),
+    key("merges", Shape::Section(&Shape::Merge), "Merges of models."),
+    key("evals", Shape::Section(&Shape::Object(&[SUITE, OPTIONS])), "Evaluation suites: models times tasks."),
+    key("tables", Shape::Section(&Shape::Object(&[TABLE])), "Results tables."),
+    key("settings", Shape::Object(&[SETTINGS]), "Settings of the whole experiment."),
+];
+
+const FROM_ABOUT: &str = "Output of a command, as `commands.NAME`.";
+const REVISION_ABOUT: &str = "Branch, tag or commit; the default branch if absent.";
+const SWEEP: Shape = Shape::Map(&Shape::List(&Shape::Either(&[Shape::Text, Shape::Flag])));
+const SWEEP_ABOUT: &str = "Values to expand over: the entry becomes NAME-v1-v2 for each combination.";
+
+pub(super) const MODEL: &[Key] = &[
+    key("hub", Shape::Text, "Hub repository, as `org/name`."),
+    key("revision", Shape::Text, REVISION_ABOUT),
+    key("path", Shape::Path, "Directory, relative to the project root; with `from`, a path inside the output."),
+    key("from", Shape::Text, FROM_ABOUT),
+];
+
+pub(super) const DATA: &[Key] = &[
+    key("path", Shape::Path, "File (.jsonl, .json, .csv, .parquet); with `from`, a path inside the output."),
+    key("hub", Shape::Text, "Hub data set, as `org/name`."),
+    key("from", Shape::Text, FROM_ABOUT),
+    key("revision", Shape::Text, REVISION_ABOUT),
+    key("config", Shape::Text, "Configuration of a hub data set."),
+    key("split", Shape::Text, "Split of a hub data set; `train` if absent."),
+    key(
+        "rows",
+        Shape::Either(&[Shape::Whole(1), Shape::Object(&[SAMPLE])]),
+        "The first N rows, or a sample; all if absent.",
+    ),
+    key("messages", Shape::List(&Shape::Object(&[MESSAGE])), "Chat messages, through the model's chat template."),
+    key("text", Shape::Text, "Jinja template over a row's columns, in place of messages."),
+    key("strict", Shape::Flag, "Refuse rows that cannot be used, in place of counting them."),
+    key("sweep", SWEEP, SWEEP_ABOUT),
+];
+
+pub(super) const SAMPLE: &[Key] = &[
+    required("sample", Shape::Whole(1), "How many rows to draw."),
+    key("seed", Shape::Whole(0), "Seed of the draw; that of the settings if absent."),
+];
+
+pub(super) const MESSAGE: &[Key] = &[
+    required("role", Shape::Text, "system, user, assistant, or what the chat template knows."),
+    required("content", Shape::Text, "Jinja template over a row's columns."),
+];
+
+pub(super) const COMMAND: &[Key] = &[
+    required("run", Shape::List(&Shape::Text), "Program and arguments, with `{out}` and `{inputs.NAME}`; no shell."),
+    key(
+        "inputs",
+        Shape::Either(&[
+            Shape::List(&Shape::Path),
+            Shape::Map(&Shape::Either(&[Shape::Path, Shape::Object(&[INPUT])])),
+        ]),
+        "What the program reads: a list of paths, or a map from names to paths or outputs.",
+    ),
+    key(
+        "env",
+        Shape::Map(&Shape::Either(&[Shape::Text, Shape::Flag])),
+        "Environment variables that decide the result.",
+    ),
+    key("version", Shape::Text, "Raise it when the program changed in a way that inputs do not show."),
+    key("timeout", Shape::Number(0.0, f64::MAX), "Limit in seconds."),
+    key("sweep", SWEEP, "Values to expand over: of `version` or `timeout`, or of a `{placeholder}` of run."),
+];
+
+pub(super) const INPUT: &[Key] = &[
+    required("from", Shape::Text, "`commands.NAME`, `models.NAME`, `merges.NAME` or `data.NAME`."),
+    key("path", Shape::Path, "Path inside a command's output."),
+];
+
+pub(super) const GRAM: &[Key] = &[
+    key("model", Shape::Name, "Model or merge whose activations are captured."),
+    key("data", Shape::Name, "Data set that runs through it."),
+    key("max_length", Shape::Whole(1), "Truncation, in tokens."),
+    key("add_special_tokens", Shape::Flag, "Whether the tokenizer adds its special tokens; true if absent."),
+    key("tokens", Shape::Word(|| words(TOKENS)), "Which tokens count."),
+    key("skip_first", Shape::Whole(0), "Tokens at the start of each sequence that do not count."),
+    key("chat_template", Shape::Path, "Template file in place of the model's."),
+    key("exclude", Shape::List(&Shape::Text), "Globs on module names for which no Gram is kept."),
+    key("dtype", Shape::Word(|| words(DTYPES)), "Type of the forward pass; the checkpoint's if absent."),
+    key("shards", Shape::Whole(1), "In how many parts the rows are captured."),
+    key("engine", Shape::Word(|| words(ENGINES)), "What runs the forward pass."),
+    key("pickle", Shape::Object(&[PICKLE]), "Import published matrices in place of a capture."),
+    key("sweep", SWEEP, SWEEP_ABOUT),
+];
+
+pub(super) const PICKLE: &[Key] = &[
+    key("hub", Shape::Text, "Hub repository, as `org/name`."),
+    key("file", Shape::Text, "File in the repository."),
+    key("revision", Shape::Text, REVISION_ABOUT),
+    key("path", Shape::Path, "File on disk, in place of a repository."),
+];
+
+/// Keys of a merge whatever its method; the method's parameters stand beside them.
+pub(super) const MERGE: &[Key] = &[
+    required("method", Shape::Word(super::methods::spellings), "How to merge."),
+    key(
+        "models",
+        Shape::List(&Shape::Either(&[Shape::Name, Shape::Object(&[WEIGHTED])])),
+        "Models or merges that are merged; a swept name means all of its expansions.",
+    ),
+    key(
+        "grams",
+        Shape::List(&Shape::Name),
+        "One Gram entry per model, in the same order; a swept one multiplies the merge.",
+    ),
+    key("base", Shape::Name, "Base model, for methods on task vectors and for rules."),
+    key(
+        "alpha",
+        Shape::Either(&[Shape::Number(0.0, 1.0), Shape::Word(|| words(ALPHAS)), Shape::List(&Shape::Number(0.0, 1.0))]),
+        "Scale of the Grams' off-diagonal; a list is a gradient over depth.",
+    ),
+    key("held_out", Shape::List(&Shape::Name), "Gram entries on held-out data, one per model."),
+    key("rules", Shape::List(&Shape::Object(&[RULE])), "By tensor name; the first that matches decides."),
+    key(
+        "normalize",
+        Shape::Either(&[Shape::Word(|| words(NORMALIZE)), Shape::Flag]),
+        "With Grams: how they are brought to one scale. Elsewhere: whether weights are scaled to sum to 1.",
+    ),
+    key("solver", Shape::Word(|| words(SOLVERS)), "How the RegMean system is solved."),
+    key("dtype", Shape::Word(|| words(DTYPES)), "Type of the output; the first model's if absent."),
+    key("tokenizer", Shape::Name, "Which model gives config and tokenizer: one of the merge, `base` or `union`."),
+    key("keep", Shape::Word(|| words(KEEP)), "Whether the weights stay once nothing needs them."),
+    key("config", Shape::Path, "mergekit configuration, for `method: mergekit`."),
+    key("sweep", SWEEP, SWEEP_ABOUT),
+];
+
+pub(super) const ALPHAS: &Words<mergelab_wire::Alpha> =
+    &[("auto", mergelab_wire::Alpha::Auto), ("auto-layer", mergelab_wire::Alpha::AutoLayer)];
+
+pub(super) const WEIGHTED: &[Key] = &[
+    required("model", Shape::Name, "Model or merge."),
+    key(
+        "weight",
+        Shape::Either(&[Shape::Number(f64::MIN, f64::MAX), Shape::List(&Shape::Number(f64::MIN, f64::MAX))]),
+        "Its weight, 1 if absent; a list is a gradient over depth.",
+    ),
+];
+
+pub(super) const RULE: &[Key] = &[
+    required("match", Shape::Text, "Glob on tensor names."),
+    key(
+        "use",
+        Shape::Either(&[Shape::Word(|| RULE_WORDS.to_vec()), Shape::Object(&[RULE_MODEL]), Shape::Text]),
+        "What to do with them; `{ model: NAME }` takes that model's tensor.",
+    ),
+    key("alpha", Shape::Number(0.0, 1.0), "Own α of RegMean."),
+];
+
+pub(super) const RULE_WORDS: &[&str] = &["regmean", "average", "base"];
+
+pub(super) const RULE_MODEL: &[Key] = &[required("model", Shape::Name, "A model of the merge.")];
+
+/// Parameters that may differ by tensor name, as in a mergekit file.
+pub(super) const FILTERED: &[Key] = &[
+    key("filter", Shape::Text, "Part of a tensor's name; without one, the value for all others."),
+    required(
+        "value",
+        Shape::Either(&[Shape::Number(f64::MIN, f64::MAX), Shape::List(&Shape::Number(f64::MIN, f64::MAX))]),
+        "The value; a list is a gradient over depth.",
+    ),
+];
+
+pub(super) const SUITE: &[Key] = &[
+    required("models", Shape::List(&Shape::Name), "Models or merges; a swept name means all of its expansions."),
+    key("backend", Shape::Word(|| words(BACKENDS)), "What evaluates; vllm if absent."),
+    key("model_args", Shape::Map(&Shape::Any), "Arguments of the backend's model, under its own names."),
+    key(
+        "tasks",
+        Shape::List(&Shape::Either(&[Shape::Text, Shape::Object(&[TASK, OPTIONS])])),
+        "lm_eval tasks, by name or with options.",
+    ),
+    key("data", Shape::List(&Shape::Name), "Data sets, for `backend: loss`."),
+    key("run", Shape::List(&Shape::Text), "Program and arguments with `{model}` and `{out}`, for `backend: command`."),
+    key("task_dirs", Shape::List(&Shape::Path), "Directories with more task files."),
+    key(
+        "unsafe_code",
+        Shape::Word(|| words(UNSAFE_CODE)),
+        "Whether code that a model wrote may run; refuse if absent.",
+    ),
+];
+
+pub(super) const TASK: &[Key] = &[
+    required("task", Shape::Text, "lm_eval's name of the task."),
+    key("name", Shape::Name, "Name in stages and results; needed where a task is evaluated twice."),
+    key("data", Shape::Path, "Local file in place of the task's data set."),
+];
+
+/// `lm_eval`'s options, of a suite or of one of its tasks.
+pub(super) const OPTIONS: &[Key] = &[
+    key("num_fewshot", Shape::Whole(0), "Examples in the prompt."),
+    key("limit", Shape::Number(0.0, f64::MAX), "First N documents, or a share below 1."),
+    key("gen_kwargs", Shape::Map(&Shape::Any), "Generation arguments."),
+    key(
+        "apply_chat_template",
+        Shape::Either(&[Shape::Flag, Shape::Text]),
+        "Whether the chat template is applied, or which.",
+    ),
+    key("system_instruction", Shape::Text, "System prompt."),
+    key("fewshot_as_multiturn", Shape::Flag, "Whether few-shot examples are turns of a conversation."),
+    key(
+        "batch_size",
+        Shape::Either(&[Shape::Whole(1), Shape::Text]),
+        "A number, `auto` or `auto:N`; changes no result's key.",
+    ),
+    key("seed", Shape::Whole(0), "Seed of the harness; that of the settings if absent."),
+];
+
+pub(super) const TABLE: &[Key] = &[
+    required(
+        "rows",
+        Shape::List(&Shape::Either(&[Shape::Name, Shape::Object(&[ROW])])),
+        "Models, in the table's order.",
+    ),
+    required("columns", Shape::List(&Shape::Object(&[COLUMN])), "Metrics of tasks, in the table's order."),
+    key("published", Shape::Path, "CSV with published values."),
+    key("into", Shape::Path, "File that holds the table's block."),
+];
+
+pub(super) const ROW: &[Key] = &[
+    required("model", Shape::Name, "An evaluated model or merge; a swept name means all of its expansions."),
+    key("label", Shape::Text, "Label; the name if absent. On a swept name the values are added to it."),
+];
+
+pub(super) const COLUMN: &[Key] = &[
+    required("task", Shape::Text, "A task of a suite: its name, a data set of a loss suite, or a command suite."),
+    required("metric", Shape::Text, "Metric, under the task's own name for it."),
+    key("filter", Shape::Text, "Filter; the task's only one if absent."),
+    key("label", Shape::Text, "Heading; the task's name if absent."),
+    key("note", Shape::Text, "Remark under the heading."),
+    key("scale", Shape::Number(f64::MIN, f64::MAX), "What values are multiplied by; 100 for rates if absent."),
+    key("digits", Shape::Whole(0), "Digits after the point, at most 17; 2 if absent."),
+];
+
+pub(super) const SETTINGS: &[Key] = &[
+    key("seed", Shape::Whole(0), "Seed of everything that draws."),
+    key("device", Shape::Text, "auto, cpu, cuda or cuda:N."),
+    key("keep", Shape::Word(|| words(KEEP)), "What merges keep that do not say."),
+    key("requires", Shape::Object(&[REQUIRES]), "What the machine must have."),
+];
+
+pub(super) const REQUIRES: &[Key] = &[
+    key("gpu_memory", Shape::Size, "Memory of one GPU, such as 40GiB."),
+    key("memory", Shape::Size, "Main memory."),
+    key("disk", Shape::Size, "Free space where the store lies."),
+];

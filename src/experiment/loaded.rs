@@ -1,0 +1,150 @@
+//! An experiment together with its text, so that what turns out wrong later can be shown at its place.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::diagnostics::{Diagnostic, Diagnostics, Source, Span};
+use super::parse::{Origins, parse};
+use super::tree::{Node, Value};
+use super::types::Experiment;
+
+/// A valid experiment and the text it was read from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What the file means.
+    pub experiment: Experiment,
+    source: Arc<Source>,
+    tree: Arc<Node>,
+    origins: Arc<Origins>,
+}
+
+/// Why a file gave no experiment.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It could not be read: a matter of usage.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It was read, and is wrong.
+    #[error(transparent)]
+    Invalid(#[from] Diagnostics),
+}
+
+impl LoadError {
+    /// The exit code that stands for it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Read { .. } => mergelab_wire::exit::USAGE,
+            Self::Invalid(_) => mergelab_wire::exit::EXPERIMENT,
+        }
+    }
+}
+
+/// Reads an experiment from a file.
+///
+/// # Errors
+/// When the file cannot be read, or is wrong.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    let bytes = std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_path_buf(), source })?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(parse(path, text)?),
+        Err(error) => Err(not_utf8(path, &bytes, error.valid_up_to()).into()),
+    }
+}
+
+fn not_utf8(path: &Path, bytes: &[u8], at: usize) -> Diagnostics {
+    // Up to the first bad byte the text is the same, so the place is too.
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let span = Span { start: at, end: at + '\u{fffd}'.len_utf8() };
+    let diagnostic = Diagnostic::new(span, "this is not UTF-8 text").label("the first byte that is not");
+    let source = Arc::new(Source { file: path.to_path_buf(), text });
+    Diagnostics::new(source, vec![diagnostic.hint("save the file as UTF-8")])
+}
+
+impl Loaded {
+    pub(super) fn new(experiment: Experiment, source: Arc<Source>, tree: Arc<Node>, origins: Origins) -> Self {
+        Self { experiment, source, tree, origins: Arc::new(origins) }
+    }
+
+    /// The text, without a byte order mark.
+    pub fn source(&self) -> &str {
+        &self.source.text
+    }
+
+    /// Where something stands in the text, in bytes: `["models", "base", "path"]`, `["merges", "alphas-0.1", "alpha"]`,
+    /// `["evals", "suite", "models", "0"]`.
+    ///
+    /// An expansion is found at the entry it came from, a swept key at its sweep. A single value is its own place; a
+    /// list or a mapping is found at its key. What is not in the file is found at the nearest thing around it that is;
+    /// `None` when that is the file itself.
+    pub fn locate(&self, path: &[&str]) -> Option<Range<usize>> {
+        self.find(path).map(Into::into)
+    }
+
+    fn find(&self, path: &[&str]) -> Option<Span> {
+        let mut node = &self.tree;
+        let mut place = None;
+        for (depth, part) in path.iter().enumerate() {
+            let origin = (depth == 1).then(|| self.origins.get(&format!("{}.{part}", path[0]))).flatten();
+            let part = origin.map_or(*part, String::as_str);
+            let step = match &node.value {
+                Value::Map(map) => map
+                    .get(part)
+                    .or_else(|| map.get("sweep")?.value.as_map()?.get(part))
+                    .map(|field| (Some(field.key), &field.value)),
+                Value::List(items) => {
+                    part.parse::<usize>().ok().and_then(|index| items.get(index)).map(|item| (None, item))
+                }
+                Value::Scalar { .. } => None,
+            };
+            let Some((key, next)) = step else { break };
+            let single = next.as_scalar().is_some() && !next.is_null();
+            place = Some(key.filter(|_| !single).unwrap_or(next.span));
+            node = next;
+        }
+        place
+    }
+
+    /// Names of the stages that a swept entry became: `merges.alphas-0.1`, … for `merges.alphas`; none for others.
+    pub fn expansions(&self, entry: &str) -> impl Iterator<Item = &str> {
+        let (section, entry) = entry.split_once('.').unwrap_or_default();
+        let of_entry = move |(full, origin): &(&String, &String)| {
+            *origin == entry && full.split_once('.').is_some_and(|(of, _)| of == section)
+        };
+        self.origins.iter().filter(of_entry).map(|(full, _)| full.as_str())
+    }
+
+    /// An error about something in the file that only shows later, such as a directory that is not there; `path` as
+    /// for [`Self::locate`].
+    pub fn error_at(&self, path: &[&str], message: impl Into<String>, hint: Option<String>) -> Diagnostics {
+        let span = self.find(path).unwrap_or_default();
+        let diagnostic = Diagnostic::new(span, message).maybe_hint(hint);
+        Diagnostics::new(Arc::clone(&self.source), vec![diagnostic])
+    }
+}
+
+/// Checks that the experiments of one run have different names; results of both would go into one folder.
+///
+/// # Errors
+/// For each name that stands in a second file, at its place in that file.
+pub fn check_names(experiments: &[Loaded]) -> Result<(), Vec<Diagnostics>> {
+    let mut first: HashMap<&str, &Path> = HashMap::new();
+    let mut errors = Vec::new();
+    for loaded in experiments {
+        let name = loaded.experiment.name.as_str();
+        let Some(other) = first.get(name) else {
+            first.insert(name, &loaded.experiment.file);
+            continue;
+        };
+        let message = format!("{} is called `{name}` too", other.display());
+        let hint = "two experiments of one run need different names: both would write results/NAME";
+        errors.push(loaded.error_at(&["name"], message, Some(hint.to_owned())));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}

@@ -1,0 +1,386 @@
+//! `merges:`.
+
+use std::collections::{HashMap, HashSet};
+
+use indexmap::IndexMap;
+use mergelab_wire::{Alpha, Normalize, Rule, RuleUse};
+
+use super::context::{Context, Item};
+use super::diagnostics::{Diagnostic, Span};
+use super::keys::{ALPHAS, DTYPES, KEEP, MERGE, NORMALIZE, SOLVERS, WEIGHTED};
+use super::methods::{METHODS, Method, Need, method, spellings};
+use super::params;
+use super::read::{Fields, Reading, did_you_mean, listed};
+use super::rule::in_merge;
+use super::types::{Gram, Merge, Section, Weighted};
+
+/// Reads one merge. `grams` are those that could be read.
+pub(super) fn merge(context: &Context<'_>, item: Item<'_>, grams: &Section<Gram>) -> Option<Merge> {
+    let fields = Fields::unchecked(context.report, &item.member.view, item.place, "a merge")?;
+    let method = fields.get("method", known_method);
+    check_keys(context, &fields, method);
+    fields.require(&["method"]);
+    let reader = Reader { context, item, fields, method };
+    if method.is_some_and(|method| method.name == "mergekit") {
+        return reader.mergekit();
+    }
+    reader.read(grams)
+}
+
+fn known_method(reading: Reading<'_>) -> Option<&'static Method> {
+    let name = reading.word()?;
+    if let Some(method) = method(&name) {
+        return Some(method);
+    }
+    let names = spellings();
+    let hint =
+        did_you_mean(&name, names.iter().copied()).unwrap_or_else(|| format!("the methods are {}", names.join(", ")));
+    reading.fail(
+        Diagnostic::new(reading.node.span, format!("there is no method `{name}`")).label("unknown method").hint(hint),
+    )
+}
+
+/// Reports keys that no merge has, and parameters that this method has not.
+fn check_keys(context: &Context<'_>, fields: &Fields<'_>, method: Option<&Method>) {
+    let mut known: Vec<_> = MERGE.iter().map(|key| key.name).collect();
+    known.extend(method.iter().flat_map(|method| method.params).map(|param| param.name));
+    for (key, field) in fields.map.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
+        let having: Vec<_> =
+            METHODS.iter().filter(|method| method.param(key).is_some()).map(|method| method.name).collect();
+        match method {
+            _ if having.is_empty() => fields.unknown(key, field.key, &known),
+            // Without its method, nobody knows which parameters a merge has.
+            None => {}
+            Some(method) => {
+                let of: Vec<_> = method.params.iter().map(|param| param.name).collect();
+                let verb = if having.len() == 1 { "has" } else { "have" };
+                let hint =
+                    did_you_mean(key, of.iter().copied()).unwrap_or_else(|| format!("{} {verb} it", having.join(", ")));
+                let message = format!("`{}` has no parameter `{key}`", method.name);
+                context.report.add(Diagnostic::new(field.key, message).hint(hint));
+            }
+        }
+    }
+}
+
+/// Reads one merge.
+pub(super) struct Reader<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) item: Item<'a>,
+    pub(super) fields: Fields<'a>,
+    pub(super) method: Option<&'static Method>,
+}
+
+/// A name in the merge and where it stands.
+type Placed = (String, Span);
+
+impl Reader<'_> {
+    fn mergekit(&self) -> Option<Merge> {
+        let others: Vec<_> = MERGE
+            .iter()
+            .map(|key| key.name)
+            .filter(|key| !["method", "config", "keep", "dtype", "sweep"].contains(key))
+            .collect();
+        self.fields.refuse(&others, "for `method: mergekit`, whose configuration says it");
+        self.fields.require(&["config"]);
+        let config = self.fields.get("config", Reading::path);
+        Some(Merge {
+            method: "mergekit".into(),
+            models: Vec::new(),
+            grams: Vec::new(),
+            base: None,
+            alpha: None,
+            held_out: Vec::new(),
+            params: IndexMap::new(),
+            rules: Vec::new(),
+            normalize: Normalize::default(),
+            solver: mergelab_wire::Solver::default(),
+            dtype: self.dtype(),
+            tokenizer: None,
+            keep: self.keep(),
+            config: Some(config?),
+        })
+    }
+
+    fn read(&self, grams: &Section<Gram>) -> Option<Merge> {
+        let fields = &self.fields;
+        if self.method.is_some() {
+            fields.refuse(&["config"], "but for `method: mergekit`");
+        }
+        fields.require(&["models"]);
+        let models = fields.get("models", |models| self.models(models));
+        if let (Some(models), Some(method)) = (&models, self.method) {
+            self.count_models(models, method);
+        }
+        let base = fields.get("base", |base| self.context.model(self.item, base));
+        let rules =
+            fields.get("rules", |rules| rules.list(|rule| self.rule(rule, models.as_deref()))).unwrap_or_default();
+        let regmean_rule = rules.iter().any(|rule| rule.action == Some(RuleUse::Regmean));
+        self.check_base(&rules);
+        let gram_list = self.grams("grams", models.as_deref(), grams);
+        let held_out = self.grams("held_out", models.as_deref(), grams);
+        self.check_grams(regmean_rule);
+        let with_grams = self.method.is_none_or(|method| method.grams != Need::No) || regmean_rule;
+        let alpha = self.alpha(with_grams);
+        let (normalize, mut params) = self.normalize(with_grams);
+        params.extend(self.params());
+        if !with_grams {
+            fields.refuse(&["solver"], "without Gram matrices");
+        }
+        let solver = fields.get("solver", |solver| solver.choice(SOLVERS)).unwrap_or_default();
+        let tokenizer =
+            fields.get("tokenizer", |tokenizer| self.tokenizer(tokenizer, models.as_deref(), base.as_deref()));
+        Some(Merge {
+            method: self.method?.name.to_owned(),
+            models: models?.into_iter().map(|(weighted, _)| weighted).collect(),
+            grams: gram_list?,
+            base,
+            alpha,
+            held_out: held_out?,
+            params,
+            rules,
+            normalize,
+            solver,
+            dtype: self.dtype(),
+            tokenizer,
+            keep: self.keep(),
+            config: None,
+        })
+    }
+
+    fn dtype(&self) -> Option<String> {
+        self.fields.get("dtype", |dtype| dtype.choice(DTYPES)).map(str::to_owned)
+    }
+
+    fn keep(&self) -> super::types::Keep {
+        self.fields.get("keep", |keep| keep.choice(KEEP)).or(self.context.settings.keep).unwrap_or_default()
+    }
+
+    /// The models with their weights and places; `None` when the list is not what it should be.
+    fn models(&self, reading: Reading<'_>) -> Option<Vec<(Weighted, Span)>> {
+        let before = self.context.report.count();
+        let mut whole = true;
+        let items = reading.list(|item| {
+            let found = self.weighted(item);
+            whole &= found.is_some();
+            found
+        })?;
+        let models: Vec<_> = items.into_iter().flatten().collect();
+        let mut first: HashMap<&str, Span> = HashMap::new();
+        for (weighted, span) in &models {
+            if let Some(other) = first.insert(&weighted.model, *span) {
+                let diagnostic =
+                    Diagnostic::new(*span, format!("`{}` is merged twice", weighted.model)).other(other, "first here");
+                self.context.report.add(diagnostic.hint("give it a weight instead"));
+            }
+        }
+        (whole && self.context.report.count() == before).then_some(models)
+    }
+
+    fn weighted(&self, reading: Reading<'_>) -> Option<Vec<(Weighted, Span)>> {
+        let (name, weight) = if reading.node.as_map().is_some() {
+            let fields =
+                Fields::open(self.context.report, reading.node, reading.node.span, "a model of a merge", &[WEIGHTED])?;
+            let weight = fields.get_or("weight", vec![1.0], |weight| params::gradient(weight, f64::MIN, f64::MAX));
+            let name = fields.node("model").map(|node| Reading { node, key: "model", ..reading });
+            (name?, weight?)
+        } else {
+            (reading, vec![1.0])
+        };
+        let all = self.context.names.models.all(name, &name.name()?, &self.context.budget)?;
+        let span = name.node.span;
+        for (model, _) in &all {
+            self.context.link_model(self.item, model, span);
+        }
+        Some(all.into_iter().map(|(model, _)| (Weighted { model, weight: weight.clone() }, span)).collect())
+    }
+
+    fn count_models(&self, models: &[(Weighted, Span)], method: &Method) {
+        let (min, max) = method.models;
+        if (min..=max).contains(&models.len()) {
+            return;
+        }
+        let Some(field) = self.fields.field("models") else { return };
+        let wanted = match (min, max) {
+            (min, max) if min == max => min.to_string(),
+            (min, usize::MAX) => format!("at least {min}"),
+            (min, max) => format!("{min} to {max}"),
+        };
+        let plural = if wanted == "1" { "model" } else { "models" };
+        let message = format!("`{}` merges {wanted} {plural}, not {}", method.name, models.len());
+        self.context.report.add(Diagnostic::new(field.value.span, message));
+    }
+
+    fn check_base(&self, rules: &[Rule]) {
+        if self.fields.has("base") {
+            if let Some(method) = self.method.filter(|method| method.base == Need::No) {
+                self.fields.refuse(&["base"], &format!("for `{}`", method.name));
+            }
+            return;
+        }
+        let place = self.fields.field("method").map_or(self.item.place, |field| field.value.span);
+        if let Some(method) = self.method.filter(|method| method.base == Need::Must) {
+            let diagnostic = Diagnostic::new(place, format!("`{}` needs a `base` model", method.name))
+                .label("no `base` in this merge");
+            self.context.report.add(diagnostic.hint("add `base: NAME`, the model that the others were trained from"));
+        } else if rules.iter().any(|rule| rule.action == Some(RuleUse::Base)) {
+            let span = self.fields.field("rules").map_or(place, |field| field.key);
+            self.context
+                .report
+                .add(Diagnostic::new(span, "a rule uses `base`, and this merge has none").hint("add `base: NAME`"));
+        }
+    }
+
+    /// The Gram entries under a key, one per model; an absent key is an empty list.
+    fn grams(&self, key: &str, models: Option<&[(Weighted, Span)]>, known: &Section<Gram>) -> Option<Vec<String>> {
+        let Some(field) = self.fields.field(key) else { return Some(Vec::new()) };
+        let placed: Vec<Option<Placed>> = self.fields.get(key, |list| {
+            list.list(|item| Some(self.context.gram(self.item, item).map(|name| (name, item.node.span))))
+        })?;
+        let Some(models) = models else { return placed.into_iter().map(|gram| Some(gram?.0)).collect() };
+        if placed.len() != models.len() {
+            let message =
+                format!("{} models and {} entries in `{key}`: there must be one per model", models.len(), placed.len());
+            let names: Vec<_> = models.iter().map(|(weighted, _)| weighted.model.as_str()).collect();
+            let hint = listed(&names, "models").map(|hint| format!("{hint}, in this order"));
+            self.context.report.add(Diagnostic::new(field.value.span, message).maybe_hint(hint));
+            return None;
+        }
+        for ((weighted, place), (name, span)) in
+            models.iter().zip(&placed).filter_map(|(model, gram)| Some((model, gram.as_ref()?)))
+        {
+            let Some(Gram::Capture(capture)) = known.get(name) else { continue };
+            if capture.model != weighted.model {
+                let message =
+                    format!("`{name}` was captured from `{}` and stands for `{}` here", capture.model, weighted.model);
+                let diagnostic = Diagnostic::new(*span, message).other(*place, "the model in this position");
+                self.context.report.add(diagnostic.hint(format!("`{key}` goes in the order of `models`")));
+            }
+        }
+        placed.into_iter().map(|gram| Some(gram?.0)).collect()
+    }
+
+    fn check_grams(&self, regmean_rule: bool) {
+        let Some(method) = self.method else { return };
+        let place = self.fields.field("method").map_or(self.item.place, |field| field.value.span);
+        if !self.fields.has("grams") && (method.grams == Need::Must || regmean_rule) {
+            let who = if method.grams == Need::Must {
+                format!("`{}`", method.name)
+            } else {
+                "a rule that uses `regmean`".to_owned()
+            };
+            let diagnostic =
+                Diagnostic::new(place, format!("{who} needs `grams`, one per model")).label("no `grams` in this merge");
+            self.context.report.add(diagnostic.hint("add `grams: [NAME, …]`, in the order of `models`"));
+        }
+        if method.grams == Need::No && !regmean_rule {
+            self.fields.refuse(&["grams", "held_out"], &format!("for `{}`, which uses no Gram matrices", method.name));
+        }
+    }
+
+    /// α; for methods with Grams 0.1 where the file says nothing.
+    fn alpha(&self, with_grams: bool) -> Option<Alpha> {
+        let method = self.method?;
+        if method.param("alpha").is_some() {
+            return None;
+        }
+        if !with_grams {
+            self.fields.refuse(&["alpha"], &format!("for `{}`, which uses no Gram matrices", method.name));
+            return None;
+        }
+        let Some(field) = self.fields.field("alpha") else { return Some(Alpha::Number(DEFAULT_ALPHA)) };
+        let alpha = self.fields.get("alpha", |alpha| {
+            if alpha.node.as_list().is_some() {
+                return params::gradient(alpha, 0.0, 1.0).map(Alpha::Gradient);
+            }
+            let number = super::scalar::plain(alpha.node).and_then(super::scalar::number);
+            if number.is_some() { alpha.number(0.0, 1.0).map(Alpha::Number) } else { alpha.choice(ALPHAS) }
+        })?;
+        if matches!(alpha, Alpha::Auto | Alpha::AutoLayer) && !self.fields.has("held_out") {
+            let diagnostic =
+                Diagnostic::new(field.value.span, "α is picked on held-out Grams, and this merge has none");
+            self.context.report.add(diagnostic.hint("add `held_out: [NAME, …]`, one Gram entry per model"));
+        }
+        Some(alpha)
+    }
+
+    /// `normalize` has two meanings: of Grams, and mergekit's, of weights.
+    fn normalize(&self, with_grams: bool) -> (Normalize, IndexMap<String, serde_json::Value>) {
+        let mut params = IndexMap::new();
+        let Some(method) = self.method else { return (Normalize::default(), params) };
+        let word = self
+            .fields
+            .node("normalize")
+            .is_some_and(|node| NORMALIZE.iter().any(|(word, _)| node.as_scalar() == Some(*word)));
+        let of_grams = with_grams && (word || method.param("normalize").is_none());
+        if of_grams {
+            return (self.fields.get("normalize", |normalize| normalize.choice(NORMALIZE)).unwrap_or_default(), params);
+        }
+        match method.param("normalize") {
+            Some(_) => {
+                if let Some(flag) = self.fields.get("normalize", Reading::flag) {
+                    params.insert("normalize".to_owned(), flag.into());
+                }
+            }
+            None => self.fields.refuse(&["normalize"], &format!("for `{}`", method.name)),
+        }
+        (Normalize::default(), params)
+    }
+
+    fn params(&self) -> IndexMap<String, serde_json::Value> {
+        let Some(method) = self.method else { return IndexMap::new() };
+        let of_method = method.params.iter().filter(|param| param.name != "normalize");
+        let mut read = IndexMap::new();
+        for param in of_method {
+            if let Some(value) = self.fields.get(param.name, |value| params::value(value, param.kind)) {
+                read.insert(param.name.to_owned(), value);
+            } else if param.default.is_none() {
+                let place = self.fields.field("method").map_or(self.item.place, |field| field.value.span);
+                if !self.fields.has(param.name) {
+                    self.context
+                        .report
+                        .add(Diagnostic::new(place, format!("`{}` needs the parameter `{}`", method.name, param.name)));
+                }
+            }
+        }
+        if method.param("seed").is_some() && !self.fields.has("seed") {
+            read.insert("seed".to_owned(), self.context.settings.seed.into());
+        }
+        read
+    }
+
+    fn tokenizer(
+        &self,
+        reading: Reading<'_>,
+        models: Option<&[(Weighted, Span)]>,
+        base: Option<&str>,
+    ) -> Option<String> {
+        let name = reading.name()?;
+        if name == "union" {
+            return Some(name);
+        }
+        if name == "base" && !self.context.names.models.contains("base") && !self.fields.has("base") {
+            let diagnostic = Diagnostic::new(reading.node.span, "`tokenizer: base`, and this merge has no `base`");
+            return reading.fail(diagnostic.hint("add `base: NAME`"));
+        }
+        if name == "base" && self.fields.has("base") || base == Some(name.as_str()) {
+            return Some(name);
+        }
+        let name = self.context.names.models.one(reading, &name, &self.item.member.picks)?;
+        in_merge(reading, &name, models).then_some(name)
+    }
+}
+
+/// What the papers and the published experiments use for language models.
+const DEFAULT_ALPHA: f64 = 0.1;
+
+/// Names of Gram entries that a merge's mapping mentions, for those that multiply it.
+pub(super) fn mentioned_grams(map: &super::tree::Map) -> impl Iterator<Item = &str> {
+    let mut seen = HashSet::new();
+    ["grams", "held_out"]
+        .into_iter()
+        .filter_map(|key| map.get(key)?.value.as_list())
+        .flatten()
+        .filter_map(|node| node.as_scalar())
+        .filter(move |name| seen.insert(*name))
+}

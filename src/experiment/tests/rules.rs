@@ -1,0 +1,591 @@
+//! One test a rule: what is refused, with which words.
+
+use mergelab_wire::{Normalize, RuleUse};
+use serde_json::json;
+
+use super::{errors, errors_of, shown, valid};
+use crate::experiment::{Input, Model, Output};
+
+fn one(sections: &str) -> String {
+    let found = errors(sections);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    found.into_iter().next().expect("one")
+}
+
+fn merge(keys: &str) -> String {
+    format!("merges: {{ m: {{ models: [a, b], {keys} }} }}")
+}
+
+fn suite(keys: &str) -> String {
+    format!("evals: {{ e: {{ models: [a], {keys} }} }}")
+}
+
+// Keys and types
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_one() {
+    insta::assert_snapshot!(shown("tables: { main: { rows: [a], colums: [] } }"));
+}
+
+#[test]
+fn every_section_refuses_unknown_keys() {
+    for (section, what) in [
+        ("models: { z: { path: x, zzz: 1 } }", "a model"),
+        ("data: { z: { path: x.csv, text: x, zzz: 1 } }", "a data set"),
+        ("commands: { z: { run: [x], zzz: 1 } }", "a command"),
+        ("grams: { z: { pickle: { path: x }, zzz: 1 } }", "a Gram entry"),
+        ("merges: { z: { method: mergekit, config: x, zzz: 1 } }", "a merge"),
+        ("evals: { z: { models: [m], tasks: [t], zzz: 1 } }", "a suite"),
+        ("settings: { zzz: 1 }", "`settings`"),
+        ("zzz: 1", "an experiment"),
+    ] {
+        let found = errors_of(&format!(
+            "name: x\n{}{section}\n",
+            if section.starts_with("models") { "" } else { "models: { m: { path: m } }\n" }
+        ));
+        assert_eq!(found, [format!("{what} has no key `zzz`")]);
+    }
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    assert_eq!(one("commands: { c: { inputs: [x] } }"), "a command needs `run`");
+    assert_eq!(errors_of("models: {}"), ["an experiment needs `name`"]);
+    assert_eq!(one("merges: { m: { models: [a, b] } }"), "a merge needs `method`");
+}
+
+#[test]
+fn wrong_types_say_what_they_are_and_what_is_expected() {
+    assert_eq!(one(&merge("method: [average]")), "`method` must be text, not a list");
+    assert_eq!(one("commands: { c: { run: echo } }"), "`run` must be a list, not text");
+    assert_eq!(one("commands: { c: 5 }"), "a command must be a mapping, not a number");
+    assert_eq!(one("commands: [c]"), "`commands` must be a mapping from names to entries, not a list");
+    assert_eq!(one("commands: { c: { run: [x], version: true } }"), "`version` must be text, not a boolean");
+    assert_eq!(one(&suite("tasks: [t], num_fewshot: 1.5")), "`num_fewshot` must be a whole number, not a number");
+    assert_eq!(one(&suite("tasks: [t], num_fewshot: '3'")), "`num_fewshot` must be a whole number, not text");
+    assert_eq!(one("merges: { m: }"), "a merge must be a mapping, not empty");
+}
+
+#[test]
+fn yes_and_on_are_text_and_only_true_and_false_are_booleans() {
+    insta::assert_snapshot!(shown("  gc: { model: a, data: text-a, add_special_tokens: yes }"));
+    let experiment =
+        valid(&suite("tasks: [t], model_args: { a: yes, b: on, c: no, d: off, e: true, f: 'true', g: null, h: 1.0 }"));
+    let arguments = serde_json::to_value(&experiment.evals["e"].model_args).expect("JSON");
+    assert_eq!(
+        arguments,
+        json!({ "a": "yes", "b": "on", "c": "no", "d": "off", "e": true, "f": "true", "g": null, "h": 1.0 })
+    );
+}
+
+#[test]
+fn a_number_where_text_is_asked_for_is_taken_as_spelled() {
+    let experiment = valid("commands: { c: { run: [train, --lr, 1e-4, 010], version: 2 } }");
+    assert_eq!(experiment.commands["c"].run, ["train", "--lr", "1e-4", "010"]);
+    assert_eq!(experiment.commands["c"].version.as_deref(), Some("2"));
+}
+
+#[test]
+fn an_empty_section_is_a_section_without_entries() {
+    assert!(valid("merges:\nevals:\n").merges.is_empty());
+}
+
+#[test]
+fn names_have_one_form() {
+    assert_eq!(one("commands: { 'a b': { run: [x] } }"), "`a b` is not a name");
+    assert_eq!(one("commands: { .hidden: { run: [x] } }"), "`.hidden` is not a name");
+    assert_eq!(errors_of("name: results/x"), ["`results/x` is not a name"]);
+    assert!(valid("commands: { 1.a_B-c: { run: [x] } }").commands.contains_key("1.a_B-c"));
+}
+
+// Ranges
+
+#[test]
+fn alpha_lies_between_0_and_1() {
+    assert_eq!(one(&merge("method: regmean, grams: [ga, gb], alpha: 1.5")), "`alpha` must be from 0 to 1, not 1.5");
+    assert_eq!(
+        one(&merge("method: regmean, grams: [ga, gb], alpha: [0.1, -1]")),
+        "`alpha` must be from 0 to 1, not -1"
+    );
+    assert_eq!(one(&merge("method: regmean, grams: [ga, gb], alpha: .nan")), "`alpha` must be from 0 to 1, not .nan");
+    assert_eq!(one(&merge("method: regmean, grams: [ga, gb], alpha: atuo")), "`alpha` cannot be `atuo`");
+}
+
+#[test]
+fn density_lies_between_0_and_1_in_gradients_and_filters_too() {
+    let of = |density: &str| merge(&format!("method: ties, base: base, density: {density}"));
+    for density in ["1.1", "[0.5, 1.1]"] {
+        assert_eq!(one(&of(density)), "`density` must be from 0 to 1, not 1.1");
+    }
+    let filtered = of("[{ filter: mlp, value: 1.1 }, { value: 0.5 }]");
+    assert_eq!(one(&filtered), "`value` must be from 0 to 1, not 1.1");
+}
+
+#[test]
+fn weights_are_finite() {
+    let message = one("merges: { m: { method: average, models: [{ model: a, weight: .inf }, b] } }");
+    assert_eq!(message, "`weight` must be a finite number, not .inf");
+}
+
+#[test]
+fn counts_start_at_one() {
+    assert_eq!(one("  gc: { model: a, data: text-a, max_length: 0 }"), "`max_length` must be at least 1, not 0");
+    assert_eq!(one("  gc: { model: a, data: text-a, shards: 0 }"), "`shards` must be from 1 to 100000, not 0");
+    assert_eq!(
+        errors_of("name: x\ndata: { d: { path: d.csv, text: x, rows: 0 } }"),
+        ["`rows` must be at least 1, not 0"]
+    );
+    assert_eq!(one("commands: { c: { run: [x], timeout: 0 } }"), "`timeout` must be above 0");
+    assert_eq!(one(&suite("tasks: [t], batch_size: 0")), "`batch_size` must be from 1 to 4294967295, not 0");
+    let table = "tables: { t: { rows: [a], columns: [{ task: t, metric: acc, digits: 18 }] } }";
+    assert_eq!(one(&format!("{}\n{table}", suite("tasks: [t]"))), "`digits` must be from 0 to 17, not 18");
+}
+
+#[test]
+fn a_limit_is_a_count_or_a_share() {
+    assert_eq!(valid(&suite("tasks: [t], limit: 0.1")).evals["e"].tasks[0].options.limit, Some(0.1));
+    assert_eq!(one(&suite("tasks: [t], limit: 1.5")), "`limit` is a whole number of documents, or a share below 1");
+}
+
+#[test]
+fn sizes_have_units() {
+    assert_eq!(valid("settings: { requires: { disk: 1.5 GB } }").settings.requires.disk, Some(1_500_000_000));
+    assert_eq!(one("settings: { requires: { disk: 40Gib } }"), "`40Gib` is not a size");
+    assert_eq!(one("settings: { device: gpu }"), "`gpu` is not a device");
+}
+
+// References
+
+#[test]
+fn an_unknown_model_is_refused_with_the_nearest_name() {
+    insta::assert_snapshot!(shown("merges: { avg: { method: average, models: [a, bse] } }"));
+}
+
+#[test]
+fn unknown_names_are_refused_wherever_one_may_stand() {
+    assert_eq!(one("  gc: { model: nobody, data: text-a }"), "there is no model or merge called `nobody`");
+    assert_eq!(one("  gc: { model: a, data: nothing }"), "there is no data set called `nothing`");
+    assert_eq!(one(&merge("method: regmean, grams: [ga, gx]")), "there is no Gram entry called `gx`");
+    assert_eq!(one(&merge("method: average, base: nobody")), "there is no model or merge called `nobody`");
+    assert_eq!(one(&suite("backend: loss, data: [nothing]")), "there is no data set called `nothing`");
+    assert_eq!(errors_of("name: x\nmodels: { m: { from: commands.none } }"), ["there is no command called `none`"]);
+}
+
+#[test]
+fn from_names_a_section_and_an_entry() {
+    let text = "name: x
+commands: { train: { run: [x, '{out}'] } }
+models: { m: { from: commands.train, path: final } }
+data: { d: { from: commands.train, path: rows.jsonl, text: x } }
+merges: { avg: { method: average, models: [m] } }
+";
+    let loaded = crate::experiment::parse("x.yaml".as_ref(), text).unwrap_or_else(|errors| panic!("{errors}"));
+    let output = Output { command: "train".into(), path: Some("final".into()) };
+    assert_eq!(loaded.experiment.models["m"], Model::From(output));
+    let wrong = |from: &str| errors_of(&text.replace("from: commands.train, path: final", &format!("from: {from}")));
+    assert_eq!(wrong("train"), ["`train` is not a reference; expected `commands.NAME`"]);
+    assert_eq!(wrong("commands.train, path: ../x"), ["`../x` leaves the output it is a part of"]);
+    assert_eq!(wrong("commands.train, path: /x"), ["`/x` leaves the output it is a part of"]);
+}
+
+#[test]
+fn inputs_may_come_from_commands_models_merges_and_data() {
+    let experiment = valid(
+        "merges: { avg: { method: average, models: [a, b] } }
+commands:
+  prep: { run: [x, '{out}'] }
+  c:
+    run: [x, '{inputs.p}', '{inputs.m}', '{out}']
+    inputs: { p: { from: commands.prep, path: sub }, m: { from: merges.avg }, a: { from: models.a }, d: { from: data.text-a }, f: file.py }",
+    );
+    let inputs = &experiment.commands["c"].inputs;
+    assert_eq!(inputs["p"], Input::From(Output { command: "prep".into(), path: Some("sub".into()) }));
+    assert_eq!(inputs["m"], Input::Model("avg".into()));
+    assert_eq!(inputs["d"], Input::Data("text-a".into()));
+    assert_eq!(inputs["f"], Input::Path("file.py".into()));
+    let wrong = one(
+        "merges: { avg: { method: average, models: [a, b] } }\ncommands: { c: { run: [x], inputs: { m: { from: models.avg } } } }",
+    );
+    assert_eq!(wrong, "`avg` is not in `models`");
+}
+
+#[test]
+fn a_cycle_is_named_as_a_path() {
+    let found = errors(
+        "merges:
+  x: { method: average, models: [a, y] }
+  y: { method: average, models: [b, x] }",
+    );
+    assert_eq!(found, ["a cycle: merges.x -> merges.y -> merges.x"]);
+    assert_eq!(one("merges: { x: { method: average, models: [a, x] } }"), "a cycle: merges.x -> merges.x");
+}
+
+#[test]
+fn a_cycle_through_grams_and_commands_is_found() {
+    let text = "name: x
+models: { m: { from: commands.train } }
+data: { d: { path: d.csv, text: x } }
+grams: { g: { model: m, data: d } }
+merges: { r: { method: regmean, models: [m], grams: [g] } }
+commands: { train: { run: [x, '{out}'], inputs: { r: { from: merges.r } } } }
+";
+    let found = errors_of(text);
+    let around = "a cycle: models.m -> commands.train -> merges.r";
+    assert_eq!(found, [format!("{around} -> grams.g -> models.m"), format!("{around} -> models.m")]);
+}
+
+#[test]
+fn a_name_in_models_and_merges_is_refused() {
+    insta::assert_snapshot!(shown("merges:\n  a: { method: average, models: [a, b] }"));
+}
+
+#[test]
+fn a_name_may_stand_in_sections_that_are_not_mixed() {
+    assert_eq!(valid("commands: { a: { run: [x] } }").commands.len(), 1);
+}
+
+// Data and commands
+
+#[test]
+fn a_source_is_one_of_hub_path_and_from() {
+    assert_eq!(errors_of("name: x\nmodels: { m: {} }"), ["a model needs one of `hub`, `path`, `from`"]);
+    assert_eq!(
+        errors_of("name: x\nmodels: { m: { path: x, hub: a/b } }"),
+        ["a model takes only one of `hub`, `path`, `from`"]
+    );
+    assert_eq!(
+        errors_of("name: x\nmodels: { m: { path: x, revision: main } }"),
+        ["`revision` has no meaning for a directory"]
+    );
+    assert_eq!(errors_of("name: x\nmodels: { m: { hub: a/b/c } }"), ["`a/b/c` is not a hub repository"]);
+}
+
+#[test]
+fn rows_become_text_by_messages_or_by_text() {
+    assert_eq!(errors_of("name: x\ndata: { d: { path: d.csv } }"), ["a data set needs one of `messages`, `text`"]);
+    assert_eq!(
+        errors_of("name: x\ndata: { d: { path: d.txt, text: x } }"),
+        ["`d.txt` does not say how its rows are written"]
+    );
+}
+
+#[test]
+fn a_template_that_does_not_parse_is_refused() {
+    let found =
+        errors_of("name: x\ndata: { d: { path: d.csv, messages: [{ role: user, content: '{{ question }' }] } }");
+    assert_eq!(found.len(), 1);
+    assert!(found[0].starts_with("`content` is not a Jinja template: "), "{found:?}");
+}
+
+#[test]
+fn an_unknown_placeholder_is_refused_with_the_nearest_one() {
+    insta::assert_snapshot!(shown("commands: { c: { run: [x, '--out={ouput}', '{out}'], inputs: { data: x } } }"));
+    let message = one("commands: { c: { run: [x, '{inputs.dat}'], inputs: { data: x } } }");
+    assert_eq!(message, "there is no placeholder `{inputs.dat}` here");
+    assert_eq!(one(&suite("backend: command, run: [x, '{modle}']")), "there is no placeholder `{modle}` here");
+}
+
+#[test]
+fn doubled_braces_are_braces() {
+    let run = &valid(r#"commands: { c: { run: [x, '{{"a": 1}}', '{out}'] } }"#).commands["c"].run;
+    let filled = crate::experiment::substitute(&run[1], |_| None);
+    assert_eq!(filled.as_deref(), Ok(r#"{"a": 1}"#));
+    let filled = crate::experiment::substitute(&run[2], |name| (name == "out").then(|| "/tmp/o".into()));
+    assert_eq!(filled.as_deref(), Ok("/tmp/o"));
+    let message = one("commands: { c: { run: [x, 'a } b'] } }");
+    assert_eq!(message, "a `}` that belongs to no placeholder");
+}
+
+#[test]
+fn broken_inputs_invent_no_unknown_placeholder() {
+    assert_eq!(
+        one("commands: { c: { run: [x, '{inputs.d}'], inputs: { d: { from: commands.none } } } }"),
+        "there is no command called `none`"
+    );
+}
+
+// Grams
+
+#[test]
+fn a_gram_is_captured_or_imported() {
+    assert_eq!(one("  gc: { model: a }"), "a Gram entry needs `data`");
+    assert_eq!(one("  gc: {}"), "a Gram entry needs `model` and `data`, or `pickle`");
+    assert_eq!(
+        one("  gc: { pickle: { path: x }, model: a }"),
+        "`model` has no meaning beside `pickle`: these matrices are made already"
+    );
+    assert_eq!(one("  gc: { pickle: { hub: a/b } }"), "`pickle` needs `file`");
+}
+
+#[test]
+fn a_glob_that_is_none_is_refused() {
+    assert!(one("  gc: { model: a, data: text-a, exclude: ['[a'] }").starts_with("`[a` is not a glob: "));
+    assert!(one(&merge("method: average, rules: [{ match: '{a', use: average }]")).starts_with("`{a` is not a glob: "));
+}
+
+#[test]
+fn the_assistants_tokens_need_messages() {
+    let message = one("  gc: { model: a, data: text-a, tokens: assistant }");
+    assert_eq!(message, "`text-a` is plain text, in which no token is the assistant's");
+}
+
+// Merges
+
+#[test]
+fn an_unknown_method_is_refused_with_the_nearest_one() {
+    insta::assert_snapshot!(shown("merges: { m: { models: [a, b], method: regmaen } }"));
+}
+
+#[test]
+fn every_method_of_the_registry_is_taken() {
+    for method in crate::experiment::METHODS.iter().filter(|method| method.name != "mergekit") {
+        let models = match method.models {
+            (_, 1) => "[a]",
+            _ => "[a, b]",
+        };
+        let grams = if method.grams == crate::experiment::Need::Must { "grams: [ga, gb]," } else { "" };
+        let base = if method.base == crate::experiment::Need::Must { "base: base," } else { "" };
+        let needed: Vec<_> = method.params.iter().filter(|param| param.default.is_none()).collect();
+        let needed: Vec<_> = needed.iter().map(|param| format!("{}: 0.5,", param.name)).collect();
+        let needed = needed.concat();
+        let sections =
+            format!("merges: {{ m: {{ method: {}, models: {models}, {grams} {base} {needed} }} }}", method.name);
+        assert_eq!(valid(&sections).merges["m"].method, method.name);
+    }
+}
+
+#[test]
+fn an_alias_of_a_method_becomes_its_name() {
+    assert_eq!(valid(&merge("method: linear")).merges["m"].method, "average");
+}
+
+#[test]
+fn a_parameter_of_another_method_is_refused_with_those_that_have_it() {
+    insta::assert_snapshot!(shown("merges: { m: { method: slerp, models: [a, b], base: a, t: 0.5, gamma: 0.1 } }"));
+}
+
+#[test]
+fn a_method_that_needs_something_says_so() {
+    assert_eq!(one(&merge("method: ties")), "`ties` needs a `base` model");
+    assert_eq!(one(&merge("method: regmean")), "`regmean` needs `grams`, one per model");
+    assert_eq!(one(&merge("method: slerp, base: a")), "`slerp` needs the parameter `t`");
+    assert_eq!(one(&merge("method: passthrough")), "`passthrough` merges 1 model, not 2");
+    assert_eq!(one("merges: { m: { method: mergekit } }"), "a merge needs `config`");
+    assert_eq!(
+        one(&merge("method: mergekit, config: x.yml")),
+        "`models` has no meaning for `method: mergekit`, whose configuration says it"
+    );
+}
+
+#[test]
+fn what_a_method_has_no_use_for_is_refused() {
+    assert_eq!(
+        one(&merge("method: average, alpha: 0.1")),
+        "`alpha` has no meaning for `average`, which uses no Gram matrices"
+    );
+    assert_eq!(
+        one(&merge("method: average, grams: [ga, gb]")),
+        "`grams` has no meaning for `average`, which uses no Gram matrices"
+    );
+    assert_eq!(one(&merge("method: average, solver: pinv")), "`solver` has no meaning without Gram matrices");
+    assert_eq!(one(&merge("method: karcher, base: base")), "`base` has no meaning for `karcher`");
+}
+
+#[test]
+fn there_is_one_gram_per_model() {
+    assert_eq!(
+        one(&merge("method: regmean, grams: [ga]")),
+        "2 models and 1 entries in `grams`: there must be one per model"
+    );
+}
+
+#[test]
+fn a_gram_of_another_model_is_refused() {
+    insta::assert_snapshot!(shown("merges: { m: { method: regmean, models: [a, b], grams: [ga, ga] } }"));
+}
+
+#[test]
+fn a_model_merged_twice_is_refused() {
+    assert_eq!(one("merges: { m: { method: average, models: [a, a] } }"), "`a` is merged twice");
+}
+
+#[test]
+fn an_automatic_alpha_needs_held_out_grams() {
+    assert_eq!(
+        one(&merge("method: regmean, grams: [ga, gb], alpha: auto")),
+        "α is picked on held-out Grams, and this merge has none"
+    );
+    assert!(
+        valid(&merge("method: regmean, grams: [ga, gb], held_out: [ga, gb], alpha: auto-layer"))
+            .merges
+            .contains_key("m")
+    );
+}
+
+#[test]
+fn rules_use_what_is_in_the_merge() {
+    let rules = |rule: &str| merge(&format!("method: regmean, grams: [ga, gb], rules: [{rule}]"));
+    let experiment = valid(&rules(
+        "{ match: '*.lm_head.*', use: { model: a } }, { match: '*norm*', use: average }, { match: '*', alpha: 0.9 }",
+    ));
+    assert_eq!(experiment.merges["m"].rules[0].action, Some(RuleUse::Model("a".into())));
+    assert_eq!(experiment.merges["m"].rules[2].alpha, Some(0.9));
+    assert_eq!(one(&rules("{ match: '*', use: { model: base } }")), "`base` is not a model of this merge");
+    assert_eq!(one(&rules("{ match: '*', use: base }")), "a rule uses `base`, and this merge has none");
+    assert_eq!(one(&rules("{ match: '*', use: avrage }")), "a rule cannot use `avrage`");
+    assert_eq!(one(&rules("{ match: '*' }")), "a rule needs `use` or `alpha`");
+    assert_eq!(
+        one(&rules("{ match: '*', use: average, alpha: 0.1 }")),
+        "`alpha` has no meaning in a rule that does not use RegMean"
+    );
+    assert_eq!(
+        one(&merge("method: average, rules: [{ match: '*', use: regmean }]")),
+        "a rule that uses `regmean` needs `grams`, one per model"
+    );
+}
+
+#[test]
+fn a_tokenizer_comes_from_a_model_of_the_merge() {
+    assert_eq!(one(&merge("method: average, tokenizer: base")), "`base` is not a model of this merge");
+    assert_eq!(valid(&merge("method: average, tokenizer: union")).merges["m"].tokenizer.as_deref(), Some("union"));
+    assert_eq!(
+        valid(&merge("method: ties, base: base, tokenizer: base")).merges["m"].tokenizer.as_deref(),
+        Some("base")
+    );
+}
+
+#[test]
+fn normalize_is_of_grams_or_of_weights() {
+    assert_eq!(
+        valid(&merge("method: regmean, grams: [ga, gb], normalize: trace")).merges["m"].normalize,
+        Normalize::Trace
+    );
+    assert_eq!(
+        valid(&merge("method: ties, base: base, normalize: false")).merges["m"].params["normalize"],
+        json!(false)
+    );
+    assert_eq!(
+        one(&merge("method: slerp, base: a, t: 0.5, normalize: true")),
+        "`normalize` has no meaning for `slerp`"
+    );
+}
+
+#[test]
+fn parameters_are_numbers_gradients_or_filtered() {
+    let params = |density: &str| {
+        valid(&merge(&format!("method: ties, base: base, density: {density}"))).merges["m"].params["density"].clone()
+    };
+    assert_eq!(params("0.5"), json!(0.5));
+    assert_eq!(params("[0, 1]"), json!([0.0, 1.0]));
+    assert_eq!(
+        params("[{ filter: mlp, value: [0.1, 0.2] }, { value: 0.3 }]"),
+        json!([{ "filter": "mlp", "value": [0.1, 0.2] }, { "filter": null, "value": 0.3 }])
+    );
+}
+
+#[test]
+fn what_draws_takes_the_seed_of_the_settings() {
+    let dare = "merges: { m: { method: dare_linear, models: [a], base: base }, n: { method: dare_linear, models: [a], base: base, seed: 1 } }";
+    let merges = valid(&format!("{dare}\nsettings: {{ seed: 7 }}")).merges;
+    assert_eq!((&merges["m"].params["seed"], &merges["n"].params["seed"]), (&json!(7), &json!(1)));
+}
+
+// Evaluations and tables
+
+#[test]
+fn each_backend_takes_its_own_keys() {
+    assert_eq!(one(&suite("backend: vllm")), "a suite needs `tasks`");
+    assert_eq!(one(&suite("backend: loss, data: [text-a], tasks: [t]")), "`tasks` has no meaning for `backend: loss`");
+    assert_eq!(one(&suite("backend: loss")), "a suite needs `data`");
+    assert_eq!(one(&suite("tasks: [t], data: [text-a]")), "`data` has no meaning but for `backend: loss`");
+    assert_eq!(one(&suite("backend: command")), "a suite needs `run`");
+    assert_eq!(one(&suite("backend: command, run: [x], limit: 3")), "`limit` has no meaning for `backend: command`");
+    assert_eq!(one(&suite("backend: vlm, tasks: [t]")), "`backend` cannot be `vlm`");
+}
+
+#[test]
+fn unsafe_code_is_refuse_sandbox_or_allow() {
+    insta::assert_snapshot!(shown("evals: { e: { models: [a], tasks: [mbpp], unsafe_code: sanbox } }"));
+}
+
+#[test]
+fn a_task_takes_the_suites_options_where_it_has_none() {
+    let tasks = "num_fewshot: 5, gen_kwargs: { until: [x] }, tasks: [t, { task: u, num_fewshot: 0, gen_kwargs: {} }]";
+    let experiment = valid(&suite(tasks));
+    let tasks = &experiment.evals["e"].tasks;
+    assert_eq!((tasks[0].options.num_fewshot, tasks[1].options.num_fewshot), (Some(5), Some(0)));
+    assert_eq!(tasks[0].options.gen_kwargs["until"], json!(["x"]));
+    assert!(tasks[1].options.gen_kwargs.is_empty());
+}
+
+#[test]
+fn a_task_evaluated_twice_needs_a_name() {
+    let found = one(&suite("tasks: [t, { task: t, num_fewshot: 5 }]"));
+    assert_eq!(found, "`t` is evaluated twice");
+    let named = valid(&suite("tasks: [t, { task: t, name: t-5, num_fewshot: 5 }]"));
+    assert_eq!(named.evals["e"].tasks[1].name, "t-5");
+    let across = one("evals: { e: { models: [a, b], tasks: [t] }, f: { models: [b], tasks: [t] } }");
+    assert_eq!(across, "`t` is evaluated twice");
+    assert_eq!(one("evals: { e: { models: [a, a], tasks: [t] } }"), "`a` is evaluated twice");
+}
+
+#[test]
+fn a_table_shows_only_what_is_evaluated() {
+    let table = |row: &str, task: &str| {
+        format!(
+            "evals: {{ e: {{ models: [a], tasks: [gsm8k] }} }}\ntables: {{ t: {{ rows: [{row}], columns: [{{ task: {task}, metric: acc }}] }} }}"
+        )
+    };
+    assert_eq!(valid(&table("a", "gsm8k")).tables.len(), 1);
+    assert_eq!(one(&table("b", "gsm8k")), "no suite evaluates `b`, so this row would be empty");
+    assert_eq!(one(&table("a", "gsm8")), "no suite evaluates the task `gsm8`, so this column would be empty");
+    assert_eq!(one(&table("nobody", "gsm8k")), "there is no model or merge called `nobody`");
+}
+
+#[test]
+fn a_table_may_show_losses_and_command_suites() {
+    let experiment = valid(
+        "evals:
+  loss: { models: [a], backend: loss, data: [text-a] }
+  mine: { models: [a], backend: command, run: [x, '{model}', '{out}'] }
+tables: { t: { rows: [a], columns: [{ task: text-a, metric: bits_per_byte }, { task: mine, metric: score }] } }",
+    );
+    assert_eq!(experiment.tables["t"].columns.len(), 2);
+}
+
+#[test]
+fn a_broken_suite_invents_no_empty_rows() {
+    let found = one(
+        "evals: { e: { models: [nobody], tasks: [t] } }\ntables: { t: { rows: [a], columns: [{ task: t, metric: acc }] } }",
+    );
+    assert_eq!(found, "there is no model or merge called `nobody`");
+}
+
+#[test]
+fn a_broken_entry_is_still_a_name() {
+    let found =
+        errors("merges: { m: { method: nonsense, models: [a, b] } }\nevals: { e: { models: [m], tasks: [t] } }");
+    assert_eq!(found, ["there is no method `nonsense`"]);
+    let found = errors_of("name: x\nmodels: { m: { path: 5, zzz: 1 } }\nevals: { e: { models: [m], tasks: [t] } }");
+    assert_eq!(found, ["a model has no key `zzz`"]);
+    let found = errors_of("name: x\nmodels: [m]\nevals: { e: { models: [m], tasks: [t] } }");
+    assert_eq!(found, ["`models` must be a mapping from names to entries, not a list"]);
+}
+
+#[test]
+fn a_misspelled_key_is_not_also_missing() {
+    assert_eq!(one("commands: { c: { rum: [x] } }"), "a command has no key `rum`");
+    assert_eq!(errors_of("name: x\nmodels: { m: { pth: x } }"), ["a model has no key `pth`"]);
+    assert_eq!(one(&merge("method: ties, bse: base")), "a merge has no key `bse`");
+    assert_eq!(one(&suite("bakend: loss, data: [text-a]")), "a suite has no key `bakend`");
+    assert_eq!(one("commands: { c: { run: ['{inputs.d}'], input: { d: x } } }"), "a command has no key `input`");
+    assert_eq!(one(&merge("metod: ties, density: 0.5")), "a merge has no key `metod`");
+}
+
+#[test]
+fn a_misspelled_section_makes_no_name_unknown() {
+    let found = errors_of("name: x\nmodles: { m: { path: m } }\nevals: { e: { models: [m], tasks: [t] } }");
+    assert_eq!(found, ["an experiment has no key `modles`"]);
+    let found = one("eval: {}\ntables: { t: { rows: [a], columns: [{ task: t, metric: acc }] } }");
+    assert_eq!(found, "an experiment has no key `eval`");
+}

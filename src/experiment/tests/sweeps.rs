@@ -1,0 +1,230 @@
+//! What sweeps expand to, and which of them are refused.
+
+use mergelab_wire::Alpha;
+
+use super::{errors, shown, valid};
+use crate::experiment::{Gram, Pick};
+
+fn merges(sections: &str) -> Vec<String> {
+    valid(sections).merges.into_keys().collect()
+}
+
+#[test]
+fn several_keys_multiply_in_file_order_the_last_one_fastest() {
+    let sweep =
+        "merges: { m: { method: ties, models: [a, b], base: base, sweep: { density: [0.2, 0.5], lambda: [1, 2] } } }";
+    assert_eq!(merges(sweep), ["m-0.2-1", "m-0.2-2", "m-0.5-1", "m-0.5-2"]);
+    let turned =
+        "merges: { m: { method: ties, models: [a, b], base: base, sweep: { lambda: [1, 2], density: [0.2, 0.5] } } }";
+    assert_eq!(merges(turned), ["m-1-0.2", "m-1-0.5", "m-2-0.2", "m-2-0.5"]);
+}
+
+#[test]
+fn values_keep_their_spelling_in_names_and_their_meaning_in_parameters() {
+    let experiment =
+        valid("merges: { m: { method: regmean, models: [a, b], grams: [ga, gb], sweep: { alpha: [1, 1.0, 1e-1] } } }");
+    let names: Vec<_> = experiment.merges.keys().collect();
+    assert_eq!(names, ["m-1", "m-1.0", "m-1e-1"]);
+    assert_eq!(experiment.merges["m-1.0"].alpha, Some(Alpha::Number(1.0)));
+    assert_eq!(experiment.merges["m-1e-1"].alpha, Some(Alpha::Number(0.1)));
+}
+
+#[test]
+fn a_sweep_of_one_value_still_names_it() {
+    let sections = "merges: { m: { method: average, models: [a, b], sweep: { dtype: [float32] } } }\nevals: { e: { models: [m], tasks: [t] } }";
+    assert_eq!(valid(sections).evals["e"].models, ["m-float32"]);
+}
+
+#[test]
+fn a_method_can_be_swept() {
+    let sections = "merges: { m: { models: [a, b], base: base, sweep: { method: [average, ties] } } }";
+    let experiment = valid(sections);
+    assert_eq!(experiment.merges["m-ties"].method, "ties");
+}
+
+#[test]
+fn an_expansion_can_be_named_by_itself() {
+    let sections = "merges: { m: { method: average, models: [a, b], sweep: { dtype: [float32, float16] } } }\nevals: { e: { models: [m-float16], tasks: [t] } }";
+    assert_eq!(valid(sections).evals["e"].models, ["m-float16"]);
+}
+
+#[test]
+fn a_swept_name_in_a_merge_or_a_row_means_all_of_its_expansions() {
+    let experiment = valid(
+        "merges:
+  m: { method: average, models: [a, b], sweep: { dtype: [float32, float16] } }
+  all: { method: average, models: [{ model: m, weight: 2 }, base] }
+evals: { e: { models: [m], tasks: [t] } }
+tables: { main: { rows: [{ model: m, label: Mean }], columns: [{ task: t, metric: acc }] } }",
+    );
+    let models: Vec<_> =
+        experiment.merges["all"].models.iter().map(|model| (model.model.as_str(), model.weight[0])).collect();
+    assert_eq!(models, [("m-float32", 2.0), ("m-float16", 2.0), ("base", 1.0)]);
+    let rows: Vec<_> = experiment.tables["main"].rows.iter().map(|row| row.label.as_deref()).collect();
+    assert_eq!(rows, [Some("Mean float32"), Some("Mean float16")]);
+}
+
+const SWEPT_GRAMS: &str = "
+  sa: { model: a, data: text-a, sweep: { max_length: [8, 16] } }
+  sb: { model: b, data: text-b, sweep: { max_length: [8, 16] } }
+  tb: { model: b, data: text-b, sweep: { skip_first: [0, 1] } }
+";
+
+#[test]
+fn grams_swept_alike_go_together_and_multiply_the_merge() {
+    let merges = format!("{SWEPT_GRAMS}merges: {{ m: {{ method: regmean, models: [a, b], grams: [sa, sb] }} }}");
+    let merges = valid(&merges).merges;
+    assert_eq!(merges.keys().collect::<Vec<_>>(), ["m-8", "m-16"]);
+    assert_eq!(merges["m-16"].grams, ["sa-16", "sb-16"]);
+}
+
+#[test]
+fn grams_swept_differently_multiply() {
+    let merges = format!("{SWEPT_GRAMS}merges: {{ m: {{ method: regmean, models: [a, b], grams: [sa, tb] }} }}");
+    let merges = valid(&merges).merges;
+    assert_eq!(merges.keys().collect::<Vec<_>>(), ["m-8-0", "m-8-1", "m-16-0", "m-16-1"]);
+    assert_eq!(merges["m-16-0"].grams, ["sa-16", "tb-0"]);
+}
+
+#[test]
+fn a_merges_own_values_come_before_those_of_its_grams() {
+    let merges = format!(
+        "{SWEPT_GRAMS}merges: {{ m: {{ method: regmean, models: [a, b], grams: [sa, gb], held_out: [sa, sb], sweep: {{ alpha: [0.1, 0.2] }} }} }}"
+    );
+    let merges = valid(&merges).merges;
+    assert_eq!(merges.keys().collect::<Vec<_>>(), ["m-0.1-8", "m-0.1-16", "m-0.2-8", "m-0.2-16"]);
+    assert_eq!(merges["m-0.2-8"].grams, ["sa-8", "gb"]);
+    assert_eq!(merges["m-0.2-8"].held_out, ["sa-8", "sb-8"]);
+}
+
+#[test]
+fn commands_are_swept_over_placeholders() {
+    let commands =
+        valid("commands: { t: { run: [train, --steps, '{steps}', '{out}'], sweep: { steps: [10, 20] } } }").commands;
+    assert_eq!(commands.keys().collect::<Vec<_>>(), ["t-10", "t-20"]);
+    assert_eq!(commands["t-20"].run, ["train", "--steps", "20", "{out}"]);
+}
+
+#[test]
+fn a_swept_placeholder_that_nothing_uses_is_refused() {
+    let found = errors("commands: { t: { run: [train, '{out}'], sweep: { steps: [10, 20] } } }");
+    assert_eq!(found, ["the sweep over `steps` changes nothing"]);
+}
+
+#[test]
+fn an_empty_sweep_is_refused() {
+    let found = errors("merges: { m: { method: regmean, models: [a, b], grams: [ga, gb], sweep: { alpha: [] } } }");
+    assert_eq!(found, ["the sweep of `alpha` is empty"]);
+    let found = errors("merges: { m: { method: average, models: [a, b], sweep: {} } }");
+    assert_eq!(found.len(), 1);
+}
+
+#[test]
+fn a_key_that_is_swept_and_set_is_refused() {
+    let found = errors(
+        "merges: { m: { method: regmean, models: [a, b], grams: [ga, gb], alpha: 0.1, sweep: { alpha: [0.1] } } }",
+    );
+    assert_eq!(found, ["`alpha` is swept and also set directly"]);
+}
+
+#[test]
+fn a_swept_key_that_does_not_exist_is_refused_once() {
+    let found =
+        errors("merges: { m: { method: regmean, models: [a, b], grams: [ga, gb], sweep: { alhpa: [0.1, 0.2] } } }");
+    assert_eq!(found, ["a merge has no key `alhpa`"]);
+}
+
+#[test]
+fn a_swept_value_out_of_range_is_shown_at_the_value() {
+    insta::assert_snapshot!(shown(
+        "merges: { m: { method: regmean, models: [a, b], grams: [ga, gb], sweep: { alpha: [0.5, 1.5] } } }"
+    ));
+}
+
+#[test]
+fn a_swept_value_that_cannot_stand_in_a_name_is_refused() {
+    insta::assert_snapshot!(shown("commands: { t: { run: [x, '{file}'], sweep: { file: [data/a.jsonl] } } }"));
+}
+
+#[test]
+fn a_list_as_a_swept_value_is_refused() {
+    let found = errors("merges: { m: { method: average, sweep: { models: [[a, b], [a, base]] } } }");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("must be one word or number"), "{found:?}");
+}
+
+#[test]
+fn two_equal_values_in_a_sweep_collide() {
+    insta::assert_snapshot!(shown(
+        "merges: { m: { method: regmean, models: [a, b], grams: [ga, gb], sweep: { alpha: [0.5, '0.5'] } } }"
+    ));
+}
+
+#[test]
+fn an_expansion_that_has_the_name_of_an_entry_collides() {
+    let found = errors(
+        "merges:
+  m: { method: regmean, models: [a, b], grams: [ga, gb], sweep: { alpha: [0.5] } }
+  m-0.5: { method: average, models: [a, b] }",
+    );
+    assert_eq!(found, ["two entries expand to the name `m-0.5`"]);
+}
+
+#[test]
+fn two_sweeps_whose_expansions_have_one_name_collide() {
+    let found = errors(
+        "commands:
+  t: { run: [x, '{p}', '{q}'], sweep: { p: [a-b], q: [c] } }
+  t-a: { run: [x, '{p}'], sweep: { p: [b-c] } }",
+    );
+    assert_eq!(found, ["two entries expand to the name `t-a-b-c`"]);
+    let one = errors("commands: { t: { run: [x, '{p}', '{q}'], sweep: { p: [a, a-b], q: [b-c, c] } } }");
+    assert_eq!(one, ["two entries expand to the name `t-a-b-c`"]);
+}
+
+#[test]
+fn more_than_ten_thousand_expansions_are_refused_without_making_them() {
+    let values: Vec<_> = (0..101).map(|value| value.to_string()).collect();
+    let values = values.join(", ");
+    let sweep = format!(
+        "commands: {{ t: {{ run: [x, '{{p}}', '{{q}}', '{{r}}'], sweep: {{ p: [{values}], q: [{values}], r: [{values}] }} }} }}"
+    );
+    assert_eq!(errors(&sweep), ["with this sweep the file has more than 10000 expansions"]);
+    let fits = format!("commands: {{ t: {{ run: [x, '{{p}}', '{{q}}'], sweep: {{ p: [{values}], q: [1, 2] }} }} }}");
+    assert_eq!(valid(&fits).commands.len(), 202);
+}
+
+#[test]
+fn a_broken_sweep_hides_nothing_and_invents_nothing() {
+    let found = errors(
+        "merges: { m: { method: regmean, models: [a, b], grams: [ga, gb], sweep: { alpha: [] } } }
+evals: { e: { models: [m, m-0.5, nobody], tasks: [t] } }
+tables: { main: { rows: [m, m-0.5], columns: [{ task: t, metric: acc }] } }",
+    );
+    assert_eq!(found, ["the sweep of `alpha` is empty", "there is no model or merge called `nobody`"]);
+}
+
+#[test]
+fn a_swept_name_where_one_is_asked_for_is_refused_with_its_expansions() {
+    insta::assert_snapshot!(shown(
+        "commands: { t: { run: [x, '{n}'], sweep: { n: [1, 2] } }, u: { run: [x], inputs: { from-t: { from: commands.t } } } }"
+    ));
+}
+
+#[test]
+fn swept_data_multiplies_its_gram_and_through_it_the_merge() {
+    let text = "name: s
+models: { a: { path: m } }
+data: { d: { path: d.jsonl, messages: [{ role: user, content: x }], sweep: { rows: [10, 20] } } }
+grams: { g: { model: a, data: d, sweep: { tokens: [all, assistant] } } }
+merges: { m: { method: regmean, models: [a], grams: [g] } }
+";
+    let experiment =
+        crate::experiment::parse("s.yaml".as_ref(), text).unwrap_or_else(|errors| panic!("{errors}")).experiment;
+    assert_eq!(experiment.data["d-20"].rows, Pick::First(20));
+    let grams: Vec<_> = experiment.grams.keys().collect();
+    assert_eq!(grams, ["g-all-10", "g-all-20", "g-assistant-10", "g-assistant-20"]);
+    let Gram::Capture(capture) = &experiment.grams["g-assistant-20"] else { panic!("a capture") };
+    assert_eq!(capture.data, "d-20");
+    assert_eq!(experiment.merges["m-assistant-10"].grams, ["g-assistant-10"]);
+}

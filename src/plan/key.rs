@@ -1,0 +1,409 @@
+//! Keys: everything that decides a stage's result, in one struct.
+//!
+//! What is in it is the rule of what reruns. Inputs are digests of the roles that the stage reads, not keys of the stages
+//! that made them, so a stage that reran and made the same bytes reruns nothing after it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use mergelab_wire::{Alpha, Rows, RuleUse};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::facts::{Artifact, Facts, Sighting, Source, digest_of};
+use super::stage::{Kind, Spec, Stage, StageId};
+use crate::artifact::{Output, artifact_digest, subtree};
+use crate::digest::{Digest, Key};
+use crate::experiment::{self, Backend, Capture, Command, Data, DataSource, Gram, Merge, Model, Suite, Table, Task};
+
+/// Version of the struct itself.
+const FORMAT: u32 = 1;
+
+/// Everything that decides a stage's result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyStruct {
+    /// Version of this struct.
+    pub format: u32,
+    /// Kind of the stage.
+    pub kind: Kind,
+    /// Version of the kind's algorithm.
+    pub version: u32,
+    /// What the experiment file says.
+    pub params: Value,
+    /// Digests of what is read.
+    pub inputs: BTreeMap<String, Digest>,
+    /// Versions of programs that the result depends on.
+    pub tools: BTreeMap<String, String>,
+}
+
+impl KeyStruct {
+    /// As JSON.
+    pub fn to_value(&self) -> Value {
+        serde_json::to_value(self).expect("a key struct becomes JSON")
+    }
+
+    /// Its digest.
+    pub fn key(&self) -> Key {
+        Key(Digest::of_json(&self.to_value()))
+    }
+}
+
+/// Why a stage has no key yet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Open {
+    /// Another stage must be up to date first.
+    Waits(StageId),
+    /// A source must be hashed first.
+    Unhashed(Source),
+    /// A source is not there.
+    Missing(Source, String),
+    /// A Python distribution is not there.
+    NoTool(&'static str),
+    /// A command's output lacks a path that is named.
+    NoOutput {
+        /// The command's stage.
+        stage: StageId,
+        /// The path.
+        path: String,
+    },
+    /// A model directory lacks a part.
+    NoRole {
+        /// The model's stage.
+        stage: StageId,
+        /// The part.
+        role: &'static str,
+    },
+}
+
+/// The key struct of a stage, as far as facts allow.
+///
+/// # Errors
+/// What must be known first.
+pub fn key_struct(stage: &Stage, facts: &Facts) -> Result<KeyStruct, Open> {
+    let reader = Reader { stage, facts };
+    let mut tools = BTreeMap::new();
+    let (params, inputs) = match &stage.spec {
+        Spec::Model(model) => reader.model(model)?,
+        Spec::Data(data) => reader.data(data)?,
+        Spec::Command(command) => reader.command(command)?,
+        Spec::Gram { capture, rows, strict } => reader.gram(capture, rows, *strict)?,
+        Spec::ImportGram(gram) => reader.import(gram)?,
+        Spec::Merge(merge) => reader.merge(merge)?,
+        Spec::Eval { suite, task, seed, .. } => {
+            tools = reader.tools(suite.backend)?;
+            reader.eval(suite, task, *seed)?
+        }
+        Spec::Table { table, .. } => reader.table(table)?,
+    };
+    let kind = stage.spec.kind();
+    Ok(KeyStruct { format: FORMAT, kind, version: kind.version(), params, inputs, tools })
+}
+
+type Inputs = BTreeMap<String, Digest>;
+
+struct Reader<'a> {
+    stage: &'a Stage,
+    facts: &'a Facts,
+}
+
+impl Reader<'_> {
+    fn artifact(&self, role: &str) -> Result<&Artifact, Open> {
+        let id = self.stage.need(role).expect("the graph gives each stage what it names");
+        self.facts.results.get(&id).map(|artifact| &**artifact).ok_or(Open::Waits(id))
+    }
+
+    fn source(&self, source: &Source) -> Result<&[Output], Open> {
+        match self.facts.sources.get(source) {
+            Some(Sighting::Hashed(files)) => Ok(files),
+            Some(Sighting::Missing(reason)) => Err(Open::Missing(source.clone(), reason.clone())),
+            Some(Sighting::Unhashed) | None => Err(Open::Unhashed(source.clone())),
+        }
+    }
+
+    fn source_digest(&self, source: &Source) -> Result<Digest, Open> {
+        self.source(source).map(|files| digest_of(source, files))
+    }
+
+    /// Files of a command's output, or of a path in it.
+    fn output(&self, role: &str, path: Option<&Path>) -> Result<Vec<Output>, Open> {
+        let artifact = self.artifact(role)?;
+        let Some(path) = path else { return Ok(artifact.outputs.clone()) };
+        let path = path.to_string_lossy();
+        let files = subtree(&artifact.outputs, path.trim_end_matches('/'));
+        if files.is_empty() {
+            let stage = self.stage.need(role).expect("the artifact was found under this role");
+            return Err(Open::NoOutput { stage, path: path.into_owned() });
+        }
+        Ok(files)
+    }
+
+    fn output_digest(&self, role: &str, path: Option<&Path>) -> Result<Digest, Open> {
+        let files = self.output(role, path)?;
+        match (&*files, path) {
+            ([file], Some(path)) if *file.path == *path.to_string_lossy() => Ok(file.sha256),
+            _ => Ok(artifact_digest(&files)),
+        }
+    }
+
+    /// Adds the digests of a model's parts; `must` have to be there, `may` count where they are.
+    fn roles(
+        &self,
+        inputs: &mut Inputs,
+        need: &str,
+        prefix: &str,
+        must: &[&'static str],
+        may: &[&str],
+    ) -> Result<(), Open> {
+        let artifact = self.artifact(need)?;
+        for role in must {
+            let Some(digest) = artifact.roles.get(*role) else {
+                let stage = self.stage.need(need).expect("the artifact was found under this role");
+                return Err(Open::NoRole { stage, role });
+            };
+            inputs.insert(format!("{prefix}.{role}"), *digest);
+        }
+        for role in may {
+            if let Some(digest) = artifact.roles.get(*role) {
+                inputs.insert(format!("{prefix}.{role}"), *digest);
+            }
+        }
+        Ok(())
+    }
+
+    fn model(&self, model: &Model) -> Result<(Value, Inputs), Open> {
+        let files = match model {
+            Model::Path(path) => self.source(&Source::Tree(path.clone()))?.to_vec(),
+            Model::From(output) => self.output("command", output.path.as_deref())?,
+            Model::Hub { repo, .. } => return Err(no_hub(repo)),
+        };
+        let inputs = files.into_iter().map(|file| (file.path, file.sha256)).collect();
+        Ok((json!({}), inputs))
+    }
+
+    fn data(&self, data: &Data) -> Result<(Value, Inputs), Open> {
+        let (digest, path) = match &data.source {
+            DataSource::Path(path) => (self.source_digest(&Source::File(path.clone()))?, path.as_path()),
+            DataSource::From(output) => {
+                let path = output.path.as_deref();
+                (self.output_digest("command", path)?, path.unwrap_or(Path::new("")))
+            }
+            DataSource::Hub { repo, .. } => return Err(no_hub(repo)),
+        };
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let format = name.split_once('.').map_or("", |(_, extensions)| extensions).to_owned();
+        let format = known_format(&format);
+        Ok((json!({ "format": format, "rows": data.rows }), Inputs::from([("file".to_owned(), digest)])))
+    }
+
+    fn command(&self, command: &Command) -> Result<(Value, Inputs), Open> {
+        let mut inputs = Inputs::new();
+        for (position, (name, input)) in command.inputs.iter().enumerate() {
+            let (digest, is_listed) = match input {
+                experiment::Input::Path(path) => {
+                    (self.source_digest(&Source::Any(path.clone()))?, path.to_string_lossy() == *name)
+                }
+                experiment::Input::From(output) => (self.output_digest(name, output.path.as_deref())?, false),
+                experiment::Input::Model(_) | experiment::Input::Data(_) => (self.artifact(name)?.digest, false),
+            };
+            // An input of a list has no name but its path, and paths are not in a key.
+            let name = if is_listed { position.to_string() } else { name.clone() };
+            inputs.insert(name, digest);
+        }
+        let mut params = json!({ "run": command.run });
+        if !command.env.is_empty() {
+            params["env"] = json!(command.env);
+        }
+        if let Some(version) = &command.version {
+            params["version"] = json!(version);
+        }
+        Ok((params, inputs))
+    }
+
+    fn gram(&self, capture: &Capture, rows: &Rows, strict: bool) -> Result<(Value, Inputs), Open> {
+        let mut inputs = Inputs::from([("data".to_owned(), self.artifact("data")?.digest)]);
+        self.roles(&mut inputs, "model", "model", &["weights", "config", "tokenizer"], &[])?;
+        match (&capture.chat_template, rows) {
+            (Some(path), Rows::Messages(_)) => {
+                inputs.insert("chat_template".to_owned(), self.source_digest(&Source::File(path.clone()))?);
+            }
+            (None, Rows::Messages(_)) => self.roles(&mut inputs, "model", "model", &[], &["template"])?,
+            (_, Rows::Text(_)) => {}
+        }
+        let params = json!({
+            "rows": rows,
+            "strict": strict,
+            "max_length": capture.max_length,
+            "add_special_tokens": capture.add_special_tokens,
+            "tokens": capture.tokens,
+            "skip_first": capture.skip_first,
+            "exclude": capture.exclude,
+            "dtype": capture.dtype,
+            "shards": capture.shards,
+            "engine": capture.engine,
+        });
+        Ok((params, inputs))
+    }
+
+    fn import(&self, gram: &Gram) -> Result<(Value, Inputs), Open> {
+        match gram {
+            Gram::PicklePath(path) => {
+                let digest = self.source_digest(&Source::File(path.clone()))?;
+                Ok((json!({}), Inputs::from([("pickle".to_owned(), digest)])))
+            }
+            Gram::PickleHub { repo, .. } => Err(no_hub(repo)),
+            Gram::Capture(_) => unreachable!("a capture is no import"),
+        }
+    }
+
+    fn merge(&self, merge: &Merge) -> Result<(Value, Inputs), Open> {
+        let mut inputs = Inputs::new();
+        for index in 0..merge.models.len() {
+            self.roles(&mut inputs, &index.to_string(), &index.to_string(), &["weights", "config"], &[])?;
+        }
+        for (role, grams) in [("grams", &merge.grams), ("held_out", &merge.held_out)] {
+            for index in 0..grams.len() {
+                let role = format!("{role}.{index}");
+                inputs.insert(role.clone(), self.artifact(&role)?.digest);
+            }
+        }
+        if merge.base.is_some() {
+            self.roles(&mut inputs, "base", "base", &["weights", "config"], &[])?;
+        }
+        if let Some(path) = &merge.config {
+            inputs.insert("config".to_owned(), self.source_digest(&Source::File(path.clone()))?);
+        }
+        let position = |name: &str| merge.models.iter().position(|model| model.model == name);
+        // What fills the rest of the directory; "union" reads every tokenizer.
+        let fillers: Vec<String> = match merge.tokenizer.as_deref() {
+            None => vec!["0".to_owned()],
+            Some("union") => (0..merge.models.len()).map(|index| index.to_string()).collect(),
+            Some("base") => vec!["base".to_owned()],
+            Some(name) => vec![position(name).map_or("base".to_owned(), |index| index.to_string())],
+        };
+        for need in fillers {
+            let parts = ["config", "generation", "tokenizer", "template"];
+            self.roles(&mut inputs, &need, &format!("tokenizer.{need}"), &[], &parts)?;
+        }
+        let rules: Vec<Value> = merge
+            .rules
+            .iter()
+            .map(|rule| {
+                let action = match &rule.action {
+                    Some(RuleUse::Model(name)) => json!({ "model": position(name) }),
+                    other => json!(other),
+                };
+                json!({ "match": rule.pattern, "use": action, "alpha": rule.alpha })
+            })
+            .collect();
+        let weights: Vec<&[f64]> = merge.models.iter().map(|model| model.weight.as_slice()).collect();
+        let mut params = json!({
+            "method": merge.method,
+            "weights": weights,
+            "alpha": merge.alpha.as_ref().map(alpha),
+            "normalize": merge.normalize,
+            "solver": merge.solver,
+            "dtype": merge.dtype,
+            "rules": rules,
+        });
+        if !merge.params.is_empty() {
+            params["parameters"] = json!(merge.params);
+        }
+        if merge.tokenizer.as_deref() == Some("union") {
+            params["tokenizer"] = json!("union");
+        }
+        Ok((params, inputs))
+    }
+
+    fn eval(&self, suite: &Suite, task: &Task, seed: u64) -> Result<(Value, Inputs), Open> {
+        let mut inputs = Inputs::new();
+        let parts = ["generation", "tokenizer", "template"];
+        self.roles(&mut inputs, "model", "model", &["weights", "config"], &parts)?;
+        if suite.backend == Backend::Command {
+            return Ok((json!({ "backend": suite.backend, "run": suite.run }), inputs));
+        }
+        let definition = Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() };
+        inputs.insert("task".to_owned(), self.source_digest(&definition)?);
+        if let Some(path) = &task.data {
+            inputs.insert("task.data".to_owned(), self.source_digest(&Source::File(path.clone()))?);
+        }
+        let mut options = serde_json::to_value(&task.options).expect("options become JSON");
+        options.as_object_mut().expect("options are an object").remove("batch_size");
+        options["seed"] = json!(task.options.seed.unwrap_or(seed));
+        let (model_args, _) = model_arguments(suite);
+        let params =
+            json!({ "task": task.task, "backend": suite.backend, "model_args": model_args, "options": options });
+        Ok((params, inputs))
+    }
+
+    fn table(&self, table: &Table) -> Result<(Value, Inputs), Open> {
+        let mut inputs = Inputs::new();
+        for need in &self.stage.needs {
+            inputs.insert(need.role.clone(), self.artifact(&need.role)?.digest);
+        }
+        if let Some(path) = &table.published {
+            inputs.insert("published".to_owned(), self.source_digest(&Source::File(path.clone()))?);
+        }
+        Ok((json!({ "rows": table.rows, "columns": table.columns }), inputs))
+    }
+
+    fn tools(&self, backend: Backend) -> Result<BTreeMap<String, String>, Open> {
+        let wanted: &[&'static str] = match backend {
+            Backend::Hf => &["lm_eval", "torch", "transformers"],
+            Backend::Vllm => &["lm_eval", "torch", "transformers", "vllm"],
+            Backend::Loss | Backend::Command => &[],
+        };
+        let mut tools = BTreeMap::new();
+        for &name in wanted {
+            let version = self.facts.tools.get(name).ok_or(Open::NoTool(name))?;
+            tools.insert(name.to_owned(), version.clone());
+        }
+        Ok(tools)
+    }
+}
+
+/// Arguments of a backend's model: those that decide a result (with `add_bos_token` always explicit, since its default
+/// changed between releases), and those that decide how fast it comes.
+pub fn model_arguments(suite: &Suite) -> (BTreeMap<String, Value>, BTreeMap<String, Value>) {
+    const SPEED: [&str; 11] = [
+        "tensor_parallel_size",
+        "data_parallel_size",
+        "pipeline_parallel_size",
+        "gpu_memory_utilization",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enforce_eager",
+        "swap_space",
+        "device",
+        "parallelize",
+        "batch_size",
+    ];
+    let (speed, mut decides): (BTreeMap<_, _>, BTreeMap<_, _>) = suite
+        .model_args
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .partition(|(name, _)| SPEED.contains(&name.as_str()));
+    decides.entry("add_bos_token".to_owned()).or_insert(Value::Bool(false));
+    (decides, speed)
+}
+
+/// α as the experiment file spells it.
+fn alpha(alpha: &Alpha) -> Value {
+    match alpha {
+        Alpha::Number(alpha) => json!(alpha),
+        Alpha::Gradient(alphas) => json!(alphas),
+        Alpha::Auto => json!("auto"),
+        Alpha::AutoLayer => json!("auto-layer"),
+    }
+}
+
+fn no_hub(repo: &str) -> Open {
+    let reason = format!("{repo} comes from the hub, which this version cannot reach");
+    Open::Missing(Source::Any(repo.into()), reason)
+}
+
+/// The part of a file name that says how to read it; `data.v2.jsonl` is JSON Lines.
+fn known_format(extensions: &str) -> &str {
+    const FORMATS: [&str; 4] = ["jsonl", "json", "csv", "parquet"];
+    let start = extensions.split('.').position(|part| FORMATS.contains(&part)).unwrap_or(0);
+    extensions.splitn(start + 1, '.').last().unwrap_or(extensions)
+}

@@ -1,0 +1,14 @@
+//! From experiments to a graph of stages, and from what is known to keys and reasons. No I/O: graph and facts in, keys
+//! and words out, so that every rule of what reruns and what does not is tested with plain values.
+
+mod diff;
+mod facts;
+mod graph;
+mod key;
+mod stage;
+
+pub use diff::{differences, distance};
+pub use facts::{Artifact, Facts, Sighting, Source};
+pub use graph::{Graph, GraphError};
+pub use key::{KeyStruct, Open, key_struct, model_arguments};
+pub use stage::{Kind, Need, Spec, Stage, StageId, sources};

@@ -1,0 +1,184 @@
+//! One unit of work, and what it reads.
+
+use std::path::PathBuf;
+
+use mergelab_wire::Rows;
+use serde::{Deserialize, Serialize};
+
+use super::facts::Source;
+use crate::experiment::{Backend, Capture, Command, Data, DataSource, Gram, Input, Merge, Model, Suite, Table, Task};
+
+/// Index of a stage in its graph; a stage's needs have smaller ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StageId(pub usize);
+
+/// One unit of work.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Index of its experiment in the graph.
+    pub experiment: usize,
+    /// `merges.regmean-0.1`, `evals.suite/avg/gsm8k`.
+    pub name: String,
+    /// What it does.
+    pub spec: Spec,
+    /// What it reads of other stages.
+    pub needs: Vec<Need>,
+    /// Where its entry stands in the file: section and name as written.
+    pub entry: (&'static str, String),
+}
+
+impl Stage {
+    /// The need of a role, if it has one.
+    pub fn need(&self, role: &str) -> Option<StageId> {
+        self.needs.iter().find(|need| need.role == role).map(|need| need.stage)
+    }
+}
+
+/// An edge of the graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// What the stage calls it: `model`, `data`, `0` (a merge's first model), `grams.0`, …
+    pub role: String,
+    /// The stage that makes it.
+    pub stage: StageId,
+}
+
+/// What a stage does.
+#[derive(Clone, Debug)]
+pub enum Spec {
+    /// Find a model's files and hash them.
+    Model(Model),
+    /// Pick rows of a data set.
+    Data(Data),
+    /// Run a program.
+    Command(Command),
+    /// Capture Gram matrices.
+    Gram {
+        /// How.
+        capture: Capture,
+        /// How a row becomes text.
+        rows: Rows,
+        /// Refuse rows that cannot be used.
+        strict: bool,
+    },
+    /// Import Gram matrices.
+    ImportGram(Gram),
+    /// Merge models.
+    Merge(Merge),
+    /// Evaluate a model on a task.
+    Eval {
+        /// The suite's settings; its `models` and `tasks` are not read here.
+        suite: Box<Suite>,
+        /// The suite's name.
+        suite_name: String,
+        /// The model's name.
+        model: String,
+        /// The task.
+        task: Task,
+        /// Seed where the task states none.
+        seed: u64,
+    },
+    /// Render a table.
+    Table {
+        /// Its name.
+        name: String,
+        /// Its rows and columns.
+        table: Table,
+    },
+}
+
+/// Kind of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A model's files.
+    Model,
+    /// Rows.
+    Data,
+    /// A program's output.
+    Command,
+    /// Gram matrices.
+    Gram,
+    /// A merged model.
+    Merge,
+    /// Metrics and samples.
+    Eval,
+    /// A rendered table.
+    Table,
+}
+
+impl Spec {
+    /// The stage's kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Model(_) => Kind::Model,
+            Self::Data(_) => Kind::Data,
+            Self::Command(_) => Kind::Command,
+            Self::Gram { .. } | Self::ImportGram(_) => Kind::Gram,
+            Self::Merge(_) => Kind::Merge,
+            Self::Eval { .. } => Kind::Eval,
+            Self::Table { .. } => Kind::Table,
+        }
+    }
+}
+
+impl Kind {
+    /// Version of the kind's algorithm: raised when the same inputs give another result than before.
+    pub fn version(self) -> u32 {
+        match self {
+            Self::Model | Self::Data | Self::Command | Self::Gram | Self::Merge | Self::Eval | Self::Table => 1,
+        }
+    }
+
+    /// As in the section names, in the singular.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Data => "data",
+            Self::Command => "command",
+            Self::Gram => "gram",
+            Self::Merge => "merge",
+            Self::Eval => "eval",
+            Self::Table => "table",
+        }
+    }
+}
+
+/// What a stage reads that no stage makes, with the keys under its entry that name it.
+pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
+    let one = |source: Source, place: &[&str]| vec![(source, place.iter().map(|&part| part.to_owned()).collect())];
+    match &stage.spec {
+        Spec::Model(Model::Path(path)) => one(Source::Tree(path.clone()), &["path"]),
+        Spec::Data(Data { source: DataSource::Path(path), .. }) => one(Source::File(path.clone()), &["path"]),
+        Spec::Command(command) => command
+            .inputs
+            .iter()
+            .filter_map(|(name, input)| match input {
+                Input::Path(path) => Some((Source::Any(path.clone()), vec!["inputs".to_owned(), name.clone()])),
+                _ => None,
+            })
+            .collect(),
+        Spec::Gram { capture, .. } => capture
+            .chat_template
+            .iter()
+            .map(|path: &PathBuf| (Source::File(path.clone()), vec!["chat_template".to_owned()]))
+            .collect(),
+        Spec::ImportGram(Gram::PicklePath(path)) => one(Source::File(path.clone()), &["pickle", "path"]),
+        Spec::Merge(merge) => {
+            merge.config.iter().map(|path| (Source::File(path.clone()), vec!["config".to_owned()])).collect()
+        }
+        Spec::Eval { suite, task, .. } => {
+            let mut sources = Vec::new();
+            if matches!(suite.backend, Backend::Vllm | Backend::Hf) {
+                let place = vec!["tasks".to_owned()];
+                sources.push((Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() }, place.clone()));
+                sources.extend(task.data.iter().map(|path| (Source::File(path.clone()), place.clone())));
+            }
+            sources
+        }
+        Spec::Table { table, .. } => {
+            table.published.iter().map(|path| (Source::File(path.clone()), vec!["published".to_owned()])).collect()
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,180 @@
+//! A finished table, before it has a format: what stands in which cell, and what stands under it.
+//!
+//! All text in a grid is on one line and free of control characters; numbers are printed already. A format adds nothing
+//! but its own escaping and layout, so no two formats can disagree on a number.
+
+/// A table, ready to be written in any format.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    /// Name of the table in the experiment.
+    pub name: String,
+    /// Columns, left to right, without that of the models.
+    pub columns: Vec<Heading>,
+    /// Rows, top to bottom.
+    pub rows: Vec<Line>,
+    /// Where the published figures come from; a cell refers to one by its place.
+    pub origins: Vec<Origin>,
+    /// Why cells are empty; a cell refers to one by its place.
+    pub reasons: Vec<String>,
+}
+
+/// Head of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heading {
+    /// The column's label, or the task's name.
+    pub label: String,
+    /// Remark under it.
+    pub note: Option<String>,
+}
+
+/// One row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// The row's label, or the model's name.
+    pub label: String,
+    /// As many cells as the grid has columns.
+    pub cells: Vec<Cell>,
+}
+
+/// One cell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// A measured figure.
+    Measured {
+        /// The figure.
+        figure: Figure,
+        /// Whether no measured figure of the column is better, and some are worse or as good.
+        best: bool,
+        /// The published figure for the same, beside it.
+        beside: Option<Published>,
+        /// Measured minus published, in standard errors of that difference.
+        difference: Option<String>,
+    },
+    /// A published figure where nothing was measured.
+    Published(Published),
+    /// Nothing; the place of the reason in [`Grid::reasons`].
+    Missing(usize),
+}
+
+/// A printed number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// The number.
+    pub value: String,
+    /// Its standard error.
+    pub stderr: Option<String>,
+}
+
+/// A published figure and where it comes from: the place in [`Grid::origins`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// The figure.
+    pub figure: Figure,
+    /// The place of its origin.
+    pub origin: usize,
+}
+
+/// Where a published figure comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// Who published it and where.
+    pub citation: String,
+    /// Remark on it.
+    pub note: Option<String>,
+    /// Its shots, where they differ from those of the figure measured beside it.
+    pub shots: Option<u64>,
+}
+
+impl Grid {
+    /// The lines under the table, each with the mark that it explains.
+    pub fn notes(&self) -> Vec<(String, String)> {
+        let mut notes: Vec<_> =
+            self.origins.iter().enumerate().map(|(i, origin)| (mark(i), origin.to_string())).collect();
+        notes.extend(self.reasons.iter().enumerate().map(|(i, reason)| (letter(i), reason.clone())));
+        let cells = || self.rows.iter().flat_map(|row| &row.cells);
+        let mut explain = |mark: &str, text: &str| notes.push((mark.to_owned(), text.to_owned()));
+        if cells().any(Cell::is_best) {
+            explain("Bold:", "the best measured value of the column");
+        }
+        if cells().any(Cell::has_stderr) {
+            explain("±", "one standard error");
+        }
+        if cells().any(|cell| matches!(cell, Cell::Measured { difference: Some(_), .. })) {
+            explain("SE:", "measured minus published, in standard errors of the difference");
+        }
+        notes
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "published, not measured here: {}", self.citation)?;
+        if let Some(note) = &self.note {
+            write!(f, "; {note}")?;
+        }
+        if let Some(shots) = self.shots {
+            write!(f, "; with {shots} shots, so not compared")?;
+        }
+        Ok(())
+    }
+}
+
+impl Cell {
+    /// Whether it is a measured figure that no other of its column beats.
+    pub fn is_best(&self) -> bool {
+        matches!(self, Self::Measured { best: true, .. })
+    }
+
+    /// Its published figure, if it shows one.
+    pub fn published(&self) -> Option<&Published> {
+        match self {
+            Self::Measured { beside, .. } => beside.as_ref(),
+            Self::Published(published) => Some(published),
+            Self::Missing(_) => None,
+        }
+    }
+
+    fn has_stderr(&self) -> bool {
+        let measured = matches!(self, Self::Measured { figure: Figure { stderr: Some(_), .. }, .. });
+        measured || self.published().is_some_and(|published| published.figure.stderr.is_some())
+    }
+}
+
+impl std::fmt::Display for Figure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.value)?;
+        self.stderr.as_ref().map_or(Ok(()), |stderr| write!(f, " ± {stderr}"))
+    }
+}
+
+/// The mark of the published figures of origin `i`: †, ‡, §, ¶, †5, †6, …
+pub(super) fn mark(i: usize) -> String {
+    ["†", "‡", "§", "¶"].get(i).map_or_else(|| format!("†{}", i + 1), ToString::to_string)
+}
+
+/// The mark of the cells that are empty for reason `i`: (a) … (z), (27), …
+pub(super) fn letter(i: usize) -> String {
+    u8::try_from(i)
+        .ok()
+        .filter(|i| *i < 26)
+        .map_or_else(|| format!("({})", i + 1), |i| format!("({})", char::from(b'a' + i)))
+}
+
+/// What a published figure looks like: never without its mark.
+pub(super) fn quoted(published: &Published) -> String {
+    format!("{} {}", published.figure, mark(published.origin))
+}
+
+/// What stands beside a measured figure, with a space before it, or nothing.
+pub(super) fn aside(beside: Option<&Published>, difference: Option<&str>) -> String {
+    match (beside, difference) {
+        (Some(beside), Some(difference)) => format!(" ({}; {difference} SE)", quoted(beside)),
+        (Some(beside), None) => format!(" ({})", quoted(beside)),
+        (None, _) => String::new(),
+    }
+}
+
+/// What an empty cell looks like.
+pub(super) fn missing(reason: usize) -> String {
+    format!("— {}", letter(reason))
+}

@@ -1,0 +1,93 @@
+//! A grid as a LaTeX `tabular` in the style of `booktabs`.
+//!
+//! The text needs `\usepackage{booktabs}` and UTF-8, which LaTeX reads by default. Letters of other scripts are left as
+//! they are: they need an engine and a font that have them.
+
+use super::grid::{Cell, Grid, aside, missing, quoted};
+
+/// The table and its notes, to stand in a `table` environment of the reader's own; LF, ends with one.
+pub fn latex(grid: &Grid) -> String {
+    let mut text = format!("\\begin{{tabular}}{{l{}}}\n\\toprule\n", "r".repeat(grid.columns.len()));
+    text += &line("Model", grid.columns.iter().map(|column| escape(&column.label)));
+    if grid.columns.iter().any(|column| column.note.is_some()) {
+        let notes = grid.columns.iter().map(|column| column.note.as_deref().map(escape).unwrap_or_default());
+        text += &line("", notes.map(|note| if note.is_empty() { note } else { format!("{{\\footnotesize {note}}}") }));
+    }
+    text += "\\midrule\n";
+    for row in &grid.rows {
+        text += &line(&escape(&row.label), row.cells.iter().map(cell));
+    }
+    text += "\\bottomrule\n\\end{tabular}\n";
+    for (mark, note) in grid.notes() {
+        text.extend(["\\par{\\footnotesize ", &escape(&mark), " ", &escape(&note), "\\par}\n"]);
+    }
+    text
+}
+
+/// One line of the table. The empty group keeps a label that begins with `[` or `*` from being taken for an argument of
+/// the `\\` before it.
+fn line(label: &str, cells: impl Iterator<Item = String>) -> String {
+    std::iter::once(format!("{{}}{label}")).chain(cells).collect::<Vec<_>>().join(" & ") + " \\\\\n"
+}
+
+fn cell(cell: &Cell) -> String {
+    match cell {
+        Cell::Measured { figure, best, beside, difference } => {
+            let value = escape(&figure.value);
+            let value = if *best { format!("\\textbf{{{value}}}") } else { value };
+            let stderr = figure.stderr.as_ref().map_or_else(String::new, |stderr| format!(" ± {stderr}"));
+            format!("{value}{}", escape(&(stderr + &aside(beside.as_ref(), difference.as_deref()))))
+        }
+        Cell::Published(published) => escape(&quoted(published)),
+        Cell::Missing(reason) => escape(&missing(*reason)),
+    }
+}
+
+/// Escapes LaTeX's own characters and spells the signs that the grid uses. A hyphen before a digit and after no word is a
+/// minus sign; two of them never become a dash. The isolates around right-to-left text are dropped: no font has them.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut before = ' ';
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match special(c) {
+            Some(instead) => out.push_str(instead),
+            None if c != '-' => out.push(c),
+            None if !before.is_alphanumeric() && before != '-' && rest.peek().is_some_and(char::is_ascii_digit) => {
+                out.push_str("$-$");
+            }
+            None if before == '-' => out.push_str("{}-"),
+            None => out.push('-'),
+        }
+        before = c;
+    }
+    out
+}
+
+fn special(c: char) -> Option<&'static str> {
+    Some(match c {
+        '\\' => r"\textbackslash{}",
+        '{' => r"\{",
+        '}' => r"\}",
+        '$' => r"\$",
+        '&' => r"\&",
+        '#' => r"\#",
+        '%' => r"\%",
+        '_' => r"\_",
+        '^' => r"\textasciicircum{}",
+        '~' => r"\textasciitilde{}",
+        '<' => r"\textless{}",
+        '>' => r"\textgreater{}",
+        '|' => r"\textbar{}",
+        '`' => r"\textasciigrave{}",
+        '"' => "''",
+        '±' => r"$\pm$",
+        '†' => r"\textdagger{}",
+        '‡' => r"\textdaggerdbl{}",
+        '§' => r"\S{}",
+        '¶' => r"\P{}",
+        '—' => "---",
+        '\u{2068}' | '\u{2069}' => "",
+        _ => return None,
+    })
+}

@@ -1,0 +1,77 @@
+//! A grid as a table of GitHub-flavoured Markdown.
+
+use super::grid::{Cell, Grid, aside, missing, quoted};
+use super::text::{Piece, pieces, replace};
+
+/// The table and its notes; LF, ends with one.
+pub fn markdown(grid: &Grid) -> String {
+    let heads = grid.columns.iter().map(|column| match &column.note {
+        Some(note) => format!("{}<br>{}", escape(&column.label), escape(note)),
+        None => escape(&column.label),
+    });
+    let mut text = line(std::iter::once("Model".to_owned()).chain(heads));
+    text += &line(std::iter::once("---").chain(grid.columns.iter().map(|_| "---:")));
+    for row in &grid.rows {
+        text += &line(std::iter::once(escape(&row.label)).chain(row.cells.iter().map(cell)));
+    }
+    for (i, (mark, note)) in grid.notes().iter().enumerate() {
+        text += if i == 0 { "\n" } else { "<br>\n" };
+        text.extend([&escape(mark), " ", &remark(note)]);
+    }
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+fn line(cells: impl Iterator<Item = impl AsRef<str>>) -> String {
+    let mut line = String::new();
+    for cell in cells {
+        line.extend(["| ", cell.as_ref(), " "]);
+    }
+    line + "|\n"
+}
+
+fn cell(cell: &Cell) -> String {
+    match cell {
+        Cell::Measured { figure, best, beside, difference } => {
+            let value = if *best { format!("**{}**", figure.value) } else { figure.value.clone() };
+            let stderr = figure.stderr.as_ref().map_or_else(String::new, |stderr| format!(" ± {stderr}"));
+            format!("{value}{stderr}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
+        }
+        Cell::Published(published) => escape(&quoted(published)),
+        Cell::Missing(reason) => escape(&missing(*reason)),
+    }
+}
+
+/// Words escaped, addresses as links.
+fn remark(text: &str) -> String {
+    let piece = |piece| match piece {
+        Piece::Words(words) => escape(words),
+        // Nothing but `&` is special between the angle brackets.
+        Piece::Link(address) => format!("<{}>", address.replace('&', "&amp;")),
+    };
+    pieces(text).into_iter().map(piece).collect()
+}
+
+/// Escapes all that Markdown, its tables, its mathematics (`$`) and HTML take for their own. A line of a table or of
+/// the notes begins with none of the text, so what is special only there (`#`, `-`, `1.`) stays as it is.
+pub(super) fn escape(text: &str) -> String {
+    replace(text, |c| {
+        Some(match c {
+            '\\' => r"\\",
+            '`' => r"\`",
+            '*' => r"\*",
+            '_' => r"\_",
+            '[' => r"\[",
+            ']' => r"\]",
+            '|' => r"\|",
+            '~' => r"\~",
+            '$' => r"\$",
+            '<' => "&lt;",
+            '>' => "&gt;",
+            '&' => "&amp;",
+            _ => return None,
+        })
+    })
+}

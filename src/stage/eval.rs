@@ -1,0 +1,145 @@
+//! Evaluation: one driver process evaluates a batch of (model, task) pairs, and each pair is a stage of its own whose
+//! result is kept as soon as the driver has it.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use mergelab_wire::{Event, VERSION};
+use serde_json::{Value, json};
+
+use super::{Context, Failure, Job, Product, Program, tensor};
+use crate::experiment::{Backend, Suite, Task};
+use crate::plan::{Spec, Stage, model_arguments};
+
+/// The driver, over the harness's own Python API; part of this program so that it works outside a checkout.
+const DRIVER: &str = include_str!("../../lm-eval-harness/driver.py");
+
+/// What evaluations have in common that may share a driver process. With vLLM a process serves one model, since a
+/// second one would have to share the GPU's memory with the first.
+pub fn group_of(stage: &Stage) -> Option<(usize, String, Option<String>)> {
+    let Spec::Eval { suite, suite_name, model, .. } = &stage.spec else { return None };
+    let model = (suite.backend == Backend::Vllm).then(|| model.clone());
+    Some((stage.experiment, suite_name.clone(), model))
+}
+
+/// Runs a batch of evaluations of one group. `on_done` is told once of each, by its index: of a complete one while the
+/// driver goes on, with its result in that job's `out`; of those that a failing driver leaves, at the end.
+pub fn run_batch(
+    context: &Context<'_>,
+    jobs: &[Job<'_>],
+    on_event: &mut dyn FnMut(Event),
+    on_done: &mut dyn FnMut(usize, Result<Product, Failure>),
+) {
+    let mut open: Vec<bool> = vec![true; jobs.len()];
+    let rest = drive(context, jobs, on_event, &mut |item, result| {
+        if open.get_mut(item).is_some_and(|open| std::mem::replace(open, false)) {
+            on_done(item, result);
+        }
+    });
+    let rest = rest.err().unwrap_or_else(|| Failure::stage("lm_eval ended without a result for this task"));
+    for item in (0..jobs.len()).filter(|&item| open[item]) {
+        let log = rest.log.clone().unwrap_or_else(|| jobs[0].log.clone());
+        on_done(item, Err(rest.clone().with_log(&log)));
+    }
+}
+
+/// Starts the driver and follows it.
+fn drive(
+    context: &Context<'_>,
+    jobs: &[Job<'_>],
+    on_event: &mut dyn FnMut(Event),
+    on_done: &mut dyn FnMut(usize, Result<Product, Failure>),
+) -> Result<(), Failure> {
+    let first = &jobs[0];
+    let (suite, ..) = parts(first);
+    let Some(python) = context.python else {
+        return Err(Failure::stage("no Python for evaluations")
+            .hint("`make setup` fills .venv; or name one under `[python] path` in mergelab.toml"));
+    };
+    let results = first.scratch.join("results");
+    let (driver, job_file, events) =
+        (first.scratch.join("driver.py"), first.scratch.join("job.json"), first.scratch.join("events.jsonl"));
+    let job = job_value(context, suite, jobs, &results, &events);
+    let prepared = std::fs::create_dir_all(&results)
+        .and_then(|()| std::fs::write(&driver, DRIVER))
+        .and_then(|()| std::fs::write(&job_file, serde_json::to_vec_pretty(&job)?));
+    prepared.map_err(|error| Failure::stage(format!("cannot write {}: {error}", first.scratch.display())))?;
+    let program = Program {
+        program: (&python.executable).into(),
+        arguments: vec!["-u".into(), driver.into(), job_file.into()],
+        directory: context.project.root.clone(),
+        environment: vec![("OMP_WAIT_POLICY".into(), "PASSIVE".into()), ("PYTHONDONTWRITEBYTECODE".into(), "1".into())],
+        unset: vec!["PYTHONPATH".into(), "PYTHONHOME".into()],
+        locks: jobs.iter().map(|job| job.lock).collect(),
+        log: first.log.clone(),
+        events: Some(events),
+        timeout: None,
+    };
+    tensor::run_reporting("lm_eval", context, &program, &mut |event| match event {
+        Event::Item { item } => {
+            if let Some(job) = jobs.get(item) {
+                let moved = move_files(&results.join(item.to_string()), &job.out);
+                on_done(item, moved.map(|()| Product { logged: true, ..Product::default() }));
+            }
+        }
+        Event::ItemFailed { item, message, fault } => {
+            let failure = Failure { message, hint: None, fault, log: Some(first.log.clone()), interrupted: false };
+            on_done(item, Err(failure));
+        }
+        other => on_event(other),
+    })
+    .map(|_| ())
+}
+
+fn parts<'a>(job: &'a Job<'_>) -> (&'a Suite, &'a Task, &'a str, u64) {
+    match &job.stage.spec {
+        Spec::Eval { suite, task, model, seed, .. } => (suite, task, model, *seed),
+        _ => unreachable!("batches hold evaluations only"),
+    }
+}
+
+/// The driver's job file: models in the order in which they come up, each with its tasks.
+fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &Path, events: &Path) -> Value {
+    let (mut model_args, speed) = model_arguments(suite);
+    model_args.extend(speed);
+    let mut models: Vec<Value> = Vec::new();
+    let mut by_name: HashMap<&str, usize> = HashMap::new();
+    for (item, job) in jobs.iter().enumerate() {
+        let (_, task, model, seed) = parts(job);
+        let index = *by_name.entry(model).or_insert_with(|| {
+            let path = &job.input("model").location;
+            models.push(json!({ "name": model, "path": path, "model_args": model_args, "tasks": [] }));
+            models.len() - 1
+        });
+        let mut entry = serde_json::to_value(&task.options).expect("options become JSON");
+        entry["item"] = item.into();
+        entry["task"] = task.task.as_str().into();
+        entry["name"] = task.name.as_str().into();
+        entry["data"] = json!(task.data.as_ref().map(|path| context.project.resolve(path)));
+        entry["seed"] = task.options.seed.unwrap_or(seed).into();
+        models[index]["tasks"].as_array_mut().expect("made as a list above").push(entry);
+    }
+    let settings = &context.graph.experiments[jobs[0].stage.experiment].settings;
+    let dirs: Vec<_> = suite.task_dirs.iter().map(|dir| context.project.resolve(dir)).collect();
+    json!({
+        "wire": VERSION,
+        "events": events,
+        "out": results,
+        "backend": suite.backend,
+        "device": settings.device.as_deref().unwrap_or("auto"),
+        "threads": context.threads,
+        "task_dirs": dirs,
+        "unsafe_code": suite.unsafe_code,
+        "models": models,
+    })
+}
+
+fn move_files(from: &Path, to: &Path) -> Result<(), Failure> {
+    let refuse =
+        |error: std::io::Error| Failure::stage(format!("lm_eval left no result in {}: {error}", from.display()));
+    for entry in std::fs::read_dir(from).map_err(refuse)? {
+        let entry = entry.map_err(refuse)?;
+        std::fs::rename(entry.path(), to.join(entry.file_name())).map_err(refuse)?;
+    }
+    Ok(())
+}

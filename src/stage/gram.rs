@@ -1,0 +1,39 @@
+//! Gram capture: the model's directory and the rows go to the tensor program.
+
+use mergelab_wire::{Engine, Event, GramJob, Job as Work, Rows};
+
+use super::{Context, Failure, Job, Product, tensor};
+use crate::experiment::Capture;
+
+/// What this version cannot capture yet.
+pub(super) fn unsupported(capture: &Capture) -> Option<String> {
+    if capture.shards > 1 {
+        return Some("capture in `shards` is not in this version".to_owned());
+    }
+    (capture.engine == Engine::Transformers).then(|| "`engine: transformers` is not in this version".to_owned())
+}
+
+/// Captures the Grams of one model on one data set.
+pub(super) fn run(
+    context: &Context<'_>,
+    (capture, rows, strict): (&Capture, &Rows, bool),
+    job: &Job<'_>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
+    let work = Work::Gram(GramJob {
+        model: job.input("model").location.clone(),
+        data: job.input("data").location.join("rows.jsonl"),
+        rows: rows.clone(),
+        strict,
+        max_length: capture.max_length,
+        add_special_tokens: capture.add_special_tokens,
+        tokens: capture.tokens,
+        skip_first: capture.skip_first,
+        chat_template: capture.chat_template.as_ref().map(|path| context.project.resolve(path)),
+        exclude: capture.exclude.clone(),
+        dtype: capture.dtype.clone(),
+        engine: capture.engine,
+    });
+    let settings = &context.graph.experiments[job.stage.experiment].settings;
+    tensor::run(context, job, work, settings.device.as_deref().unwrap_or("auto"), on_event)
+}

@@ -1,0 +1,51 @@
+//! Programs that stages start, and the trait behind which they are started: real ones, or scripted ones in tests.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mergelab_wire::Event;
+
+/// A program to be started.
+pub struct Program<'a> {
+    /// What to start.
+    pub program: OsString,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Where.
+    pub directory: PathBuf,
+    /// Added to the environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Taken out of the environment.
+    pub unset: Vec<OsString>,
+    /// Locks that it holds with us.
+    pub locks: Vec<&'a File>,
+    /// File that receives what it prints.
+    pub log: PathBuf,
+    /// File to which it appends events.
+    pub events: Option<PathBuf>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with this code; above 128 by a signal.
+    Code(i32),
+    /// It took too long.
+    TimedOut,
+    /// We were told to stop.
+    Interrupted,
+}
+
+/// Starts programs.
+pub trait Launcher: Sync {
+    /// Runs a program to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started or watched.
+    fn run(&self, program: &Program<'_>, on_event: &mut dyn FnMut(Event)) -> io::Result<Ending>;
+}

@@ -1,0 +1,98 @@
+//! Merging: models, and Grams where the method uses them, go to the tensor program; a model directory comes back.
+
+use std::fmt::Write as _;
+
+use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
+
+use super::{Context, Failure, Job, Product, tensor};
+use crate::experiment::{Keep, Merge};
+
+/// Methods that the tensor program has.
+const METHODS: [&str; 2] = ["average", "regmean"];
+
+/// What this version cannot merge yet.
+pub(super) fn unsupported(merge: &Merge) -> Option<String> {
+    use mergelab_wire::Alpha;
+    if !METHODS.contains(&merge.method.as_str()) {
+        return Some(format!("`method: {}` is not in this version, which has {}", merge.method, METHODS.join(" and ")));
+    }
+    if matches!(merge.alpha, Some(Alpha::Auto | Alpha::AutoLayer)) {
+        return Some("`alpha: auto` is not in this version".to_owned());
+    }
+    if merge.keep == Keep::Recipe {
+        return Some("`keep: recipe` is not in this version".to_owned());
+    }
+    if merge.tokenizer.as_deref() == Some("union") {
+        return Some("`tokenizer: union` is not in this version".to_owned());
+    }
+    let is_gradient = merge.models.iter().any(|model| model.weight.len() > 1);
+    is_gradient.then(|| "a `weight` that is a gradient over depth is not in this version".to_owned())
+}
+
+/// Merges models into one directory.
+pub(super) fn run(
+    context: &Context<'_>,
+    merge: &Merge,
+    job: &Job<'_>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
+    let source = |role: &str, name: &str, weight: f64| MergeSource {
+        name: name.to_owned(),
+        path: job.input(role).location.clone(),
+        weight,
+        grams: job.inputs.get(&format!("grams.{role}")).map(|grams| grams.location.clone()),
+        held_out: job.inputs.get(&format!("held_out.{role}")).map(|grams| grams.location.clone()),
+    };
+    let models: Vec<_> = merge
+        .models
+        .iter()
+        .enumerate()
+        .map(|(index, model)| source(&index.to_string(), &model.model, model.weight.first().copied().unwrap_or(1.0)))
+        .collect();
+    let base = merge.base.as_deref().map(|name| source("base", name, 1.0));
+    let filler = match merge.tokenizer.as_deref() {
+        None => "0".to_owned(),
+        Some("base") => "base".to_owned(),
+        Some(name) => {
+            merge.models.iter().position(|model| model.model == name).map_or("base".to_owned(), |at| at.to_string())
+        }
+    };
+    let work = Work::Merge(MergeJob {
+        method: merge.method.clone(),
+        models,
+        base,
+        alpha: merge.alpha.clone(),
+        params: merge.params.clone(),
+        rules: merge.rules.clone(),
+        normalize: merge.normalize,
+        solver: merge.solver,
+        dtype: merge.dtype.clone(),
+        tokenizer: job.input(&filler).location.clone(),
+        card: card(context, merge, job),
+    });
+    let settings = &context.graph.experiments[job.stage.experiment].settings;
+    tensor::run(context, job, work, settings.device.as_deref().unwrap_or("auto"), on_event)
+}
+
+/// The model card: what was merged and how, with the digests that say what the sources were.
+fn card(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> String {
+    let experiment = &context.graph.experiments[job.stage.experiment];
+    let name = job.stage.name.trim_start_matches("merges.");
+    let mut card = String::from("---\nlibrary_name: transformers\ntags:\n- merge\n- mergelab\n---\n");
+    let _ = writeln!(card, "# {}: {name}\n", experiment.name);
+    if let Some(description) = &experiment.description {
+        let _ = writeln!(card, "{description}\n");
+    }
+    let _ = write!(card, "Merged with mergelab {}, method `{}`", env!("CARGO_PKG_VERSION"), merge.method);
+    if let Some(mergelab_wire::Alpha::Number(alpha)) = merge.alpha {
+        let _ = write!(card, ", α = {alpha}");
+    }
+    card.push_str(".\n\n| model | weight | SHA-256 of the weights |\n| --- | --- | --- |\n");
+    for (index, model) in merge.models.iter().enumerate() {
+        let digest = job.input(&index.to_string()).roles.get("weights").map(ToString::to_string).unwrap_or_default();
+        let weight = model.weight.first().copied().unwrap_or(1.0);
+        let _ = writeln!(card, "| {} | {weight} | `{digest}` |", model.model);
+    }
+    let _ = writeln!(card, "\nThe stage is `{}`, its key `{}`.", job.stage.name, job.key);
+    card
+}

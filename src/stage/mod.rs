@@ -1,0 +1,183 @@
+//! What each kind of stage does: one file a kind, with what it reads, runs and writes.
+//!
+//! A stage gets an empty directory and fills it; keeping the result is not its business.
+
+mod command;
+mod data;
+mod eval;
+mod failure;
+mod gram;
+mod launch;
+mod merge;
+mod model;
+mod table;
+mod tasks;
+mod tensor;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mergelab_wire::Event;
+
+pub use eval::{group_of, run_batch};
+pub use failure::{Failure, tail};
+pub use launch::{Ending, Launcher, Program};
+pub use table::measurements;
+pub use tasks::TaskFiles;
+
+use crate::artifact::{Output, model_roles};
+use crate::digest::{Digest, Key};
+use crate::plan::{Artifact, Graph, Kind, Spec, Stage, StageId};
+use crate::project::{Project, Python};
+
+/// What stages need of the world.
+pub struct Context<'a> {
+    /// The project.
+    pub project: &'a Project,
+    /// Python for evaluations and commands.
+    pub python: Option<&'a Python>,
+    /// The program for tensor stages.
+    pub tensor: Option<PathBuf>,
+    /// Starts programs.
+    pub launcher: &'a dyn Launcher,
+    /// The graph that the stages are of.
+    pub graph: &'a Graph,
+    /// Threads that a program may use; the same for every stage of a run, since results of some depend on it.
+    pub threads: usize,
+    /// Memory budget in bytes.
+    pub memory: Option<u64>,
+}
+
+/// One stage to be run.
+pub struct Job<'a> {
+    /// Which.
+    pub id: StageId,
+    /// The stage.
+    pub stage: &'a Stage,
+    /// Its key.
+    pub key: Key,
+    /// What it reads, by role.
+    pub inputs: HashMap<String, Arc<Artifact>>,
+    /// Files that it reads from outside the store, as seen for the key.
+    pub files: Vec<Output>,
+    /// Empty directory for its result.
+    pub out: PathBuf,
+    /// Directory for whatever else it needs.
+    pub scratch: PathBuf,
+    /// Directory for what a killed run may resume from; may not exist.
+    pub partial: PathBuf,
+    /// File for what its program prints.
+    pub log: PathBuf,
+    /// Lock that its program inherits.
+    pub lock: &'a File,
+}
+
+impl Job<'_> {
+    /// What it reads under a role.
+    fn input(&self, role: &str) -> &Artifact {
+        &self.inputs[role]
+    }
+}
+
+/// What a stage gives back beside the files.
+#[derive(Debug, Default)]
+pub struct Product {
+    /// Figures for the manifest.
+    pub facts: serde_json::Map<String, serde_json::Value>,
+    /// Whether a program wrote a log.
+    pub logged: bool,
+    /// Files that are somebody else's, for stages that only point at them.
+    pub external: Option<Vec<Output>>,
+}
+
+/// Runs a stage that is no evaluation.
+///
+/// # Errors
+/// What went wrong, in words, and whose fault it is.
+pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)) -> Result<Product, Failure> {
+    match &job.stage.spec {
+        Spec::Model(model) => model::run(model, job),
+        Spec::Data(data) => data::run(context, data, job),
+        Spec::Command(command) => command::run(context, command, job, on_event),
+        Spec::Gram { capture, rows, strict } => gram::run(context, (capture, rows, *strict), job, on_event),
+        Spec::Merge(merge) => merge::run(context, merge, job, on_event),
+        Spec::Table { name, table } => table::run(context, name, table, job),
+        Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
+        Spec::Eval { .. } => unreachable!("evaluations run in batches"),
+    }
+}
+
+/// What this version cannot do yet that the stage asks for, if anything.
+pub fn unsupported(stage: &Stage) -> Option<String> {
+    use crate::experiment::{Backend, DataSource, Gram, Model, UnsafeCode};
+    let reason = match &stage.spec {
+        Spec::Model(Model::Hub { repo, .. }) => {
+            format!("the model {repo} comes from the hub, which this version cannot reach")
+        }
+        Spec::Data(data) => match &data.source {
+            DataSource::Hub { repo, .. } => {
+                format!("the data set {repo} comes from the hub, which this version cannot reach")
+            }
+            DataSource::Path(path) => data::unsupported(path)?,
+            DataSource::From(output) => data::unsupported(output.path.as_deref()?)?,
+        },
+        Spec::ImportGram(Gram::PickleHub { repo, .. }) => {
+            format!("the Grams in {repo} come from the hub, which this version cannot reach")
+        }
+        Spec::ImportGram(_) => "importing Grams from a pickle is not in this version".to_owned(),
+        Spec::Gram { capture, .. } => gram::unsupported(capture)?,
+        Spec::Merge(merge) => merge::unsupported(merge)?,
+        Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
+            (Backend::Loss, _) => "`backend: loss` is not in this version".to_owned(),
+            (Backend::Command, _) => "`backend: command` is not in this version".to_owned(),
+            (_, UnsafeCode::Sandbox) => "`unsafe_code: sandbox` is not in this version".to_owned(),
+            _ => return None,
+        },
+        Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,
+    };
+    Some(reason)
+}
+
+/// Files of a kind's artifact that are outside its digest.
+pub fn aside(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Merge => &["README.md", "merge.json"],
+        _ => &[],
+    }
+}
+
+/// How a kind's files fall into roles.
+pub fn roles(kind: Kind) -> fn(&[Output]) -> BTreeMap<String, Digest> {
+    match kind {
+        Kind::Model | Kind::Merge => model_roles,
+        _ => |_| BTreeMap::new(),
+    }
+}
+
+/// About how many bytes a stage will write, as far as that is known beforehand.
+pub fn bytes_written(job: &Job<'_>) -> u64 {
+    match &job.stage.spec {
+        Spec::Merge(_) => weight_bytes(job.input("0")),
+        _ => 0,
+    }
+}
+
+/// About how much memory a stage takes, in bytes, from the size of the model it reads, if any; 0 where nothing is known.
+pub fn memory_needed(stage: &Stage, model: Option<&Artifact>) -> u64 {
+    const PROGRAM: u64 = 1 << 30;
+    match stage.spec.kind() {
+        // One layer of each model, and its Grams.
+        Kind::Gram | Kind::Merge => PROGRAM,
+        // The model, as fp32 where it was stored as bf16.
+        Kind::Eval => model.map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
+        Kind::Model | Kind::Data | Kind::Command | Kind::Table => 0,
+    }
+}
+
+fn weight_bytes(model: &Artifact) -> u64 {
+    let weights =
+        model.outputs.iter().filter(|file| file.path.ends_with(".safetensors") || file.path.ends_with(".bin"));
+    weights.map(|file| file.size).sum()
+}

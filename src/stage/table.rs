@@ -1,0 +1,65 @@
+//! A results table: the metrics of its evaluations in every format.
+
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
+
+use super::{Context, Failure, Job, Product};
+use crate::digest::Key;
+use crate::experiment::{Section, Table};
+use crate::plan::{Artifact, Graph, Spec, StageId};
+use crate::report::{self, Absent, FileError, Inputs, Measurement};
+
+/// Figures of all evaluations of an experiment whose results `result` gives, in the order of the experiment.
+///
+/// # Errors
+/// When a result cannot be read.
+pub fn measurements<'a>(
+    graph: &Graph,
+    experiment: usize,
+    result: impl Fn(StageId) -> Option<(&'a Artifact, Key)>,
+) -> Result<Vec<Measurement>, FileError> {
+    let mut figures = Vec::new();
+    for (id, stage) in graph.iter().filter(|(_, stage)| stage.experiment == experiment) {
+        let Spec::Eval { model, task, .. } = &stage.spec else { continue };
+        let Some((artifact, key)) = result(id) else { continue };
+        let metrics = report::files::metrics(&artifact.location.join("metrics.json"))?;
+        figures.extend(metrics.into_iter().map(|metric| metric.of(model, &task.name, &key.to_string())));
+    }
+    Ok(figures)
+}
+
+/// Renders one table from the evaluations that it needs.
+pub(super) fn run(context: &Context<'_>, name: &str, table: &Table, job: &Job<'_>) -> Result<Product, Failure> {
+    let refuse = |error: FileError| Failure::experiment(error.to_string());
+    let by_id: HashMap<StageId, &Artifact> =
+        job.stage.needs.iter().map(|need| (need.stage, &*job.inputs[&need.role])).collect();
+    // A table's figures are decided by the digests of evaluations, so the key of what made them has no place in it.
+    let key = job.key;
+    let figures =
+        measurements(context.graph, job.stage.experiment, |id| Some((*by_id.get(&id)?, key))).map_err(refuse)?;
+    let tables: Section<Table> = IndexMap::from([(name.to_owned(), table.clone())]);
+    let published = report::files::published(&context.project.root, &tables).map_err(refuse)?;
+    let inputs = Inputs {
+        experiment: &context.graph.experiments[job.stage.experiment].name,
+        tables: &tables,
+        measured: &figures,
+        published: &published,
+        absent: &Absent::default(),
+    };
+    let grids = report::grids(&inputs).map_err(|errors| Failure::experiment(errors.to_string()))?;
+    for grid in &grids {
+        let files = [
+            ("table.md", report::markdown(grid)),
+            ("table.csv", report::sheet(grid)),
+            ("table.tex", report::latex(grid)),
+            ("table.html", report::html(grid)),
+        ];
+        for (file, text) in files {
+            let path = job.out.join(file);
+            std::fs::write(&path, text)
+                .map_err(|error| Failure::stage(format!("cannot write {}: {error}", path.display())))?;
+        }
+    }
+    Ok(Product::default())
+}

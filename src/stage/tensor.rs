@@ -1,0 +1,69 @@
+//! What Gram and merge stages have in common: a stage file, and `mergelab-tensor` to do it.
+
+use mergelab_wire::{Event, Fault, Job as Work, StageFile, VERSION};
+
+use super::{Context, Ending, Failure, Job, Product, Program};
+
+/// Writes the stage file and runs the tensor program on it.
+pub(super) fn run(
+    context: &Context<'_>,
+    job: &Job<'_>,
+    work: Work,
+    device: &str,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
+    let Some(tensor) = &context.tensor else {
+        return Err(Failure::stage("mergelab-tensor is not beside mergelab, nor in MERGELAB_TENSOR, nor on the path")
+            .hint("build it with `make build`"));
+    };
+    let (path, events) = (job.scratch.join("stage.json"), job.scratch.join("events.jsonl"));
+    let file = StageFile {
+        wire: VERSION,
+        stage: job.stage.name.clone(),
+        out: job.out.clone(),
+        partial: job.partial.clone(),
+        events: events.clone(),
+        device: device.to_owned(),
+        threads: context.threads,
+        memory: context.memory,
+        job: work,
+    };
+    let text = serde_json::to_vec_pretty(&file).expect("a stage file becomes JSON");
+    std::fs::write(&path, text).map_err(|error| Failure::stage(format!("cannot write {}: {error}", path.display())))?;
+    let program = Program {
+        program: tensor.into(),
+        arguments: vec![path.into()],
+        directory: context.project.root.clone(),
+        environment: Vec::new(),
+        unset: Vec::new(),
+        locks: vec![job.lock],
+        log: job.log.clone(),
+        events: Some(events),
+        timeout: None,
+    };
+    run_reporting("mergelab-tensor", context, &program, on_event)
+}
+
+/// Runs a program that reports by events; its own account of a failure is preferred to its last lines.
+pub(super) fn run_reporting(
+    name: &str,
+    context: &Context<'_>,
+    program: &Program<'_>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
+    let mut product = Product { logged: true, ..Product::default() };
+    let mut failure: Option<(String, Option<String>, Fault)> = None;
+    let ending = context.launcher.run(program, &mut |event| match event {
+        Event::Facts { facts } => product.facts.extend(facts),
+        Event::Error { message, hint, fault } => failure = Some((message, hint, fault)),
+        other => on_event(other),
+    });
+    match (ending, failure) {
+        (Ok(Ending::Code(0)), _) => Ok(product),
+        (Ok(Ending::Code(code)), Some((message, hint, fault))) if code <= 128 => {
+            Err(Failure { message, hint, fault, log: Some(program.log.clone()), interrupted: false })
+        }
+        (Ok(ending), _) => Err(Failure::of_program(name, ending, &program.log)),
+        (Err(error), _) => Err(Failure::stage(format!("cannot start {name}: {error}"))),
+    }
+}
