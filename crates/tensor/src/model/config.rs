@@ -66,6 +66,7 @@ impl Diagnosis for ConfigError {
 
 /// Everything in which the native families differ.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the architecture, under its own name")]
 pub struct DecoderConfig {
     /// `model_type`.
     pub family: String,
@@ -83,7 +84,7 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// Rows of the embedding.
     pub vocab: usize,
-    /// ε of RMSNorm.
+    /// ε of the norms.
     pub norm_eps: f64,
     /// Longest sequence that the model was made for.
     pub max_positions: usize,
@@ -97,7 +98,7 @@ pub struct DecoderConfig {
     pub output_bias: bool,
     /// Bias on the three MLP projections.
     pub mlp_bias: bool,
-    /// RMSNorm on each head of q and k before the rotary embedding (Qwen3).
+    /// A norm on each head of q and k before the rotary embedding (Qwen3).
     pub qk_norm: bool,
     /// Per layer: how many tokens back attention reaches, itself included; everything if `None`.
     pub window: Vec<Option<usize>>,
@@ -173,7 +174,7 @@ impl DecoderConfig {
         }
         let default_head_dim = if family == "qwen3" { 128 } else { hidden / heads };
         let head_dim = raw.head_dim.unwrap_or(default_head_dim);
-        if head_dim == 0 || head_dim % 2 != 0 {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(invalid(format!("head_dim {head_dim} is not an even number")));
         }
         match raw.hidden_act.as_deref() {

@@ -83,7 +83,9 @@ fn a_linear_layer_without_a_gram_is_an_error_unless_a_rule_covers_it() {
     let grams = toy_grams(&home.path().join("grams"), &random(&[30, 5]));
     let index = fs::read_to_string(grams.join("index.json")).unwrap().replace("o_proj", "q_proj");
     fs::write(grams.join("index.json"), index).unwrap();
-    models.iter_mut().for_each(|model| model.grams = Some(grams.clone()));
+    for model in &mut models {
+        model.grams = Some(grams.clone());
+    }
     let job = regmean_job(models, 0.5);
     let outcome = run(Job::Merge(job.clone()), 1);
     refused(&outcome, 3, &["o_proj.weight is a linear layer, and the Gram matrices of a", "use: average"]);
@@ -97,7 +99,9 @@ fn a_gram_of_another_width_is_named() {
     let home = tempfile::tempdir().unwrap();
     let mut models = two(&home, |_| ());
     let grams = toy_grams(&home.path().join("grams"), &random(&[30, 6]));
-    models.iter_mut().for_each(|model| model.grams = Some(grams.clone()));
+    for model in &mut models {
+        model.grams = Some(grams.clone());
+    }
     refused(&run(Job::Merge(regmean_job(models, 0.5)), 1), 3, &["input width 5, but the Gram of a has width 6"]);
 }
 

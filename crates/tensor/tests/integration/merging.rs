@@ -51,7 +51,7 @@ fn average(models: &[MergeSource]) -> Tensor {
     sum / total
 }
 
-fn gram(directory: &PathBuf) -> Tensor {
+fn gram(directory: &Path) -> Tensor {
     let set = GramSet::open(directory).unwrap();
     set.matrix(set.entry(TOY_LAYER).unwrap()).unwrap().to_kind(Kind::Double)
 }
@@ -259,7 +259,7 @@ fn rules_decide_per_tensor_in_order() {
     let outcome = run(Job::Merge(job), 1).ok();
     let found = Checkpoint::open(&outcome.out).unwrap();
     let same = |name: &str, directory: &Path| {
-        assert_eq!(found.load(name).unwrap(), Checkpoint::open(directory).unwrap().load(name).unwrap())
+        assert_eq!(found.load(name).unwrap(), Checkpoint::open(directory).unwrap().load(name).unwrap());
     };
     same("model.embed_tokens.weight", &base);
     same("model.norm.weight", &models[1].path);
