@@ -16,6 +16,9 @@ use crate::failure::{Diagnosis, FileError};
 /// `model_type`s with a native forward pass.
 pub const NATIVE_FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
+/// More layers than any model has; a number above it is damage.
+const MOST_LAYERS: usize = 10_000;
+
 /// What can be wrong with a `config.json`.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -167,6 +170,9 @@ impl DecoderConfig {
         let hidden = raw.hidden_size.ok_or_else(|| missing("hidden_size"))?;
         let heads = raw.num_attention_heads.ok_or_else(|| missing("num_attention_heads"))?;
         let layers = raw.num_hidden_layers.ok_or_else(|| missing("num_hidden_layers"))?;
+        if !(1..=MOST_LAYERS).contains(&layers) {
+            return Err(invalid(format!("{layers} layers are not between 1 and {MOST_LAYERS}")));
+        }
         let default_kv = if family == "mistral" { 8 } else { heads };
         let kv_heads = raw.num_key_value_heads.unwrap_or(default_kv);
         if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {

@@ -7,4 +7,5 @@ mod capture;
 mod errors;
 mod merging;
 mod support;
+mod templates;
 mod threads;
