@@ -9,10 +9,10 @@ const ROUNDS: u64 = 40;
 
 #[test]
 fn a_store_is_sound_after_kills_at_random_moments() {
-    let stages: String = (0..STAGES)
+    let stages: Vec<_> = (0..STAGES)
         .map(|n| format!("  c{n}: {{ run: [sh, -c, 'seq {n} > \"$0/a\"; seq {n} 99 > \"$0/b\"', '{{out}}'] }}\n"))
         .collect();
-    let project = Project::with(&format!("name: x\ncommands:\n{stages}"));
+    let project = Project::with(&format!("name: x\ncommands:\n{}", stages.concat()));
     // A linear congruential generator: the same moments each time, as far as a machine repeats itself.
     let mut seed = 20_240_601_u64;
     let mut done = 0;

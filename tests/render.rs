@@ -5,7 +5,7 @@ use std::fs;
 use crate::project::Project;
 
 /// An experiment on hub models, with nothing but published figures: what a fresh clone of somebody's work has.
-const PUBLISHED: &str = r#"name: x
+const PUBLISHED: &str = r"name: x
 models:
   math: { hub: org/math }
   code: { hub: org/code }
@@ -17,7 +17,7 @@ tables:
     columns: [{ task: gsm8k, metric: exact_match, label: GSM8k, note: 5-shot }]
     published: results/x/published.csv
     into: README.md
-"#;
+";
 
 fn project() -> Project {
     Project::with(PUBLISHED).file("README.md", "# X\n\n<!-- mergelab:table main -->\n<!-- mergelab:end -->\n").file(

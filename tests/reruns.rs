@@ -234,12 +234,12 @@ commands:
 
 #[test]
 fn bytes_are_the_same_whatever_jobs() {
-    let text: String = (0..8)
+    let text: Vec<_> = (0..8)
         .map(|index| {
             format!("  c{index}: {{ run: [sh, -c, 'seq {index} 99 > \"$0/a\"; seq {index} > \"$0/b\"', '{{out}}'] }}\n")
         })
         .collect();
-    let text = format!("name: x\ncommands:\n{text}");
+    let text = format!("name: x\ncommands:\n{}", text.concat());
     let contents = |jobs: &str| {
         let project = Project::with(&text);
         assert_eq!(project.run(&["--jobs", jobs]).in_state("ran").len(), 8);

@@ -243,6 +243,18 @@ fn without_lm_eval_it_is_said_what_is_missing_and_how_to_get_it() {
 }
 
 #[test]
+fn an_experiment_that_the_tensor_program_finds_wrong_exits_with_3() {
+    let error = r#"{"event":"error","message":"q_proj.weight: [8, 8] in a, [8, 4] in b","hint":"merge models of one shape","fault":"experiment"}"#;
+    let project = project().variable("TENSOR_ERROR", error);
+    let summary = project.run(&["--only", "merges.avg"]).failed(3, &["merges.avg"], &[]);
+    summary.says(
+        "failed  merges.avg: q_proj.weight: [8, 8] in a, [8, 4] in b\n  hint: merge models of one shape\n  log: [project]",
+    );
+    let project = project.variable("TENSOR_ERROR", &error.replace("experiment", "stage"));
+    project.run(&["--only", "merges.avg"]).failed(1, &["merges.avg"], &[]);
+}
+
+#[test]
 fn without_the_tensor_program_it_is_said_how_to_get_it() {
     let project = project();
     fs::remove_file(project.path("bin/mergelab-tensor")).unwrap();

@@ -83,7 +83,7 @@ fn keep_going_stops_only_what_depends_on_the_failure() {
 fn the_log_of_a_failed_stage_is_shown_in_full() {
     let project = Project::with(FAILING);
     project.run(&["--jobs", "1"]).failed(1, &["commands.bad"], &["commands.after", "commands.other"]);
-    let lines: String = (1..=20).map(|n| format!("line {n}\n")).collect();
+    let lines = (1..=20).map(|n| format!("line {n}\n")).collect::<Vec<_>>().concat();
     project.mergelab(&["show", "commands.bad", "x.yaml", "--log"]).exits(0).prints(&format!("{lines}oops\n"));
     let said = project.mergelab(&["show", "commands.bad", "x.yaml"]).exits(1);
     said.says("error: commands.bad is not up to date: never ran\n");

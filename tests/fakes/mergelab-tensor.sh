@@ -1,11 +1,16 @@
 #!/bin/sh
 # Stands in for mergelab-tensor: what it makes depends on the job and on the files that the job names, and on nothing else.
+# With TENSOR_ERROR, an event, it gives up with that.
 set -eu
 out=$(sed -n 's/^  "out": "\(.*\)",$/\1/p' "$1")
 events=$(sed -n 's/^  "events": "\(.*\)",$/\1/p' "$1")
 # What of the job's parameters shows in the bytes.
 job=$(grep -A 2 -e '"alpha"' -e '"max_length"' "$1")
 echo "tensor stage"
+if [ -n "${TENSOR_ERROR:-}" ]; then
+    echo "$TENSOR_ERROR" >> "$events"
+    exit 1
+fi
 echo '{"event":"progress","done":1,"total":1,"unit":"layers"}' >> "$events"
 echo '{"event":"facts","facts":{"device":"cpu","peak_memory":4096}}' >> "$events"
 if grep -q '^    "merge"' "$1"; then
