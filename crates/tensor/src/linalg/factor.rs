@@ -12,8 +12,9 @@ use tch::{Kind, TchError, Tensor};
 use super::condition::Extremes;
 use super::{EPS32, SolveError};
 
-/// A refined fp32 solution is done when a step changes it by less than this.
-const CONVERGED: f64 = 1e-9;
+/// A refined fp32 solution is done when a step changed it by less than this share: each step shrinks the error by about the
+/// factor that the one before did, so that what is left is far smaller.
+const CONVERGED: f64 = 1e-5;
 /// Refinement that takes more steps than this does not converge.
 const MOST_STEPS: usize = 8;
 /// Above this, fp32 rounding in the right-hand side and the solves may leave more than 1e-5 of the correction.
