@@ -125,6 +125,11 @@ impl Store {
         self.root.join("logs").join(format!("{key}.log"))
     }
 
+    /// File whose lock the maker of a key holds.
+    pub fn lock_path(&self, key: &Key) -> PathBuf {
+        self.root.join("locks").join(key.to_string())
+    }
+
     /// Directory for what a killed stage may resume from.
     pub fn partial_dir(&self, key: &Key) -> PathBuf {
         self.root.join("partial").join(key.to_string())

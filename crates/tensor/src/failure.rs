@@ -49,7 +49,10 @@ impl fmt::Display for Failure {
 
 impl<E: Diagnosis> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { message: error.to_string(), hint: error.hint(), fault: error.fault() }
+        // libtorch appends its C++ stack to what it says; that is for its authors.
+        let text = error.to_string();
+        let message = text.split("\nException raised from").next().unwrap_or(&text).trim_end().to_owned();
+        Self { message, hint: error.hint(), fault: error.fault() }
     }
 }
 

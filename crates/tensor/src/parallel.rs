@@ -60,10 +60,9 @@ impl Pool {
         });
         let mut done = Vec::with_capacity(count);
         for result in results {
-            match result.into_inner().expect("no worker panicked") {
-                Some(result) => done.push(result?),
-                // Dropped because a later item failed first; its error follows.
-                None => continue,
+            // Nothing where the work was dropped because a later item failed first; that item's error follows.
+            if let Some(result) = result.into_inner().expect("no worker panicked") {
+                done.push(result?);
             }
         }
         Ok(done)

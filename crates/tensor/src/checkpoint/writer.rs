@@ -181,3 +181,49 @@ impl Writer {
         self.slots.values().map(|slot| slot.spec.bytes()).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Checkpoint;
+    use super::*;
+    use tch::Kind;
+
+    #[test]
+    fn shards_come_back_as_one_checkpoint() {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = |name: &str, dtype, rows| NewTensor { name: name.to_owned(), dtype, shape: vec![rows, 4] };
+        let planned = vec![
+            plan("a", Dtype::BF16, 3),
+            plan("b", Dtype::F32, 5),
+            plan("c", Dtype::F16, 1),
+            plan("d", Dtype::I64, 2),
+        ];
+        let writer = Writer::model(directory.path(), planned, 90).unwrap();
+        let values = |rows: i64| Tensor::arange(rows * 4, (Kind::Float, Device::Cpu)).view([rows, 4]);
+        for (name, rows) in [("d", 2), ("a", 3), ("c", 1), ("b", 5)] {
+            // In two parts, the second first.
+            let flat = values(rows).view([-1]);
+            writer.write(name, 3, &flat.narrow(0, 3, rows * 4 - 3)).unwrap();
+            writer.write(name, 0, &flat.narrow(0, 0, 3)).unwrap();
+        }
+        assert_eq!(writer.finish(), 3 * 8 + 5 * 16 + 8 + 2 * 32);
+        let names: Vec<_> =
+            std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 4, "three shards and an index: {names:?}");
+        let read = Checkpoint::open(directory.path()).unwrap();
+        for (name, rows) in [("a", 3), ("b", 5), ("c", 1), ("d", 2)] {
+            assert_eq!(read.load(name).unwrap().to_kind(Kind::Float), values(rows), "{name}");
+        }
+        assert_eq!(read.load("d").unwrap().kind(), Kind::Int64);
+    }
+
+    #[test]
+    #[should_panic(expected = "b is written whole")]
+    fn a_tensor_that_was_forgotten_does_not_pass() {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = |name: &str| NewTensor { name: name.to_owned(), dtype: Dtype::F32, shape: vec![2] };
+        let writer = Writer::single(&directory.path().join("x"), vec![plan("a"), plan("b")]).unwrap();
+        writer.write("a", 0, &Tensor::from_slice(&[1.0f32, 2.0])).unwrap();
+        writer.finish();
+    }
+}

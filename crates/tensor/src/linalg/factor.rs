@@ -168,12 +168,14 @@ impl Factor {
         Self { kept, steps: self.steps.clone(), ..*self }
     }
 
-    /// Solves `X A = B` for a block of rows `[rows, width]`, fp64; `matrix` is what was factored.
+    /// Solves `X A = B` for a block of rows `[rows, width]`; `matrix` is what was factored.
+    ///
+    /// Both in fp64, but for [`Path::Cholesky`], where fp32 does: residuals are formed in the type of `matrix`.
     ///
     /// # Errors
     /// When libtorch fails.
     pub fn solve(&self, matrix: &Tensor, rhs: &Tensor) -> Result<Solved, TchError> {
-        let residual_of = |x: &Tensor| rhs.f_sub(&x.f_mm(matrix)?);
+        let residual_of = |x: &Tensor| rhs.f_sub(&x.f_to_kind(matrix.f_kind()?)?.f_mm(matrix)?);
         let single = |factor: &Tensor, b: &Tensor| -> Result<Tensor, TchError> {
             let column = b.f_to_kind(Kind::Float)?.f_tr()?.f_contiguous()?;
             column.f_cholesky_solve(factor, false)?.f_tr()?.f_to_kind(Kind::Double)?.f_contiguous()

@@ -10,21 +10,10 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::objective::Objective;
 use crate::failure::FileError;
 use crate::linalg::Path as SolvePath;
 use crate::report::Reporter;
-
-/// `Σᵢ uᵢ tr (W - Wᵢ) Gᵢ (W - Wᵢ)ᵀ`: how far weights are from each model on that model's own inputs. Lower is better; RegMean
-/// at α = 1 minimises it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Objective {
-    /// With the weights of each source.
-    pub sources: Vec<Option<f64>>,
-    /// With the average.
-    pub average: Option<f64>,
-    /// With the merge.
-    pub merge: Option<f64>,
-}
 
 /// Figures of one linear layer.
 #[derive(Clone, Debug, PartialEq, Serialize)]

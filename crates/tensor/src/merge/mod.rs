@@ -10,6 +10,7 @@ pub mod error;
 pub mod figures;
 pub mod layers;
 pub mod method;
+pub mod objective;
 pub mod output;
 pub mod registry;
 pub mod regmean;

@@ -16,6 +16,9 @@ use crate::failure::{Diagnosis, FileError};
 /// `model_type`s with a native forward pass.
 pub const NATIVE_FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
+/// More layers than any model has; a number above it is damage.
+const MOST_LAYERS: usize = 10_000;
+
 /// What can be wrong with a `config.json`.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -66,6 +69,7 @@ impl Diagnosis for ConfigError {
 
 /// Everything in which the native families differ.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the architecture, under its own name")]
 pub struct DecoderConfig {
     /// `model_type`.
     pub family: String,
@@ -83,7 +87,7 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// Rows of the embedding.
     pub vocab: usize,
-    /// ε of RMSNorm.
+    /// ε of the norms.
     pub norm_eps: f64,
     /// Longest sequence that the model was made for.
     pub max_positions: usize,
@@ -97,7 +101,7 @@ pub struct DecoderConfig {
     pub output_bias: bool,
     /// Bias on the three MLP projections.
     pub mlp_bias: bool,
-    /// RMSNorm on each head of q and k before the rotary embedding (Qwen3).
+    /// A norm on each head of q and k before the rotary embedding (Qwen3).
     pub qk_norm: bool,
     /// Per layer: how many tokens back attention reaches, itself included; everything if `None`.
     pub window: Vec<Option<usize>>,
@@ -166,6 +170,9 @@ impl DecoderConfig {
         let hidden = raw.hidden_size.ok_or_else(|| missing("hidden_size"))?;
         let heads = raw.num_attention_heads.ok_or_else(|| missing("num_attention_heads"))?;
         let layers = raw.num_hidden_layers.ok_or_else(|| missing("num_hidden_layers"))?;
+        if !(1..=MOST_LAYERS).contains(&layers) {
+            return Err(invalid(format!("{layers} layers are not between 1 and {MOST_LAYERS}")));
+        }
         let default_kv = if family == "mistral" { 8 } else { heads };
         let kv_heads = raw.num_key_value_heads.unwrap_or(default_kv);
         if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
@@ -173,7 +180,7 @@ impl DecoderConfig {
         }
         let default_head_dim = if family == "qwen3" { 128 } else { hidden / heads };
         let head_dim = raw.head_dim.unwrap_or(default_head_dim);
-        if head_dim == 0 || head_dim % 2 != 0 {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(invalid(format!("head_dim {head_dim} is not an even number")));
         }
         match raw.hidden_act.as_deref() {

@@ -2,7 +2,9 @@
 
 pub mod config;
 pub mod decoder;
+pub mod logits;
 pub mod rope;
 
 pub use config::{ConfigError, DecoderConfig};
 pub use decoder::{Decoder, Input, Span};
+pub use logits::logits;

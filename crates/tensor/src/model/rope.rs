@@ -44,9 +44,8 @@ impl RopeScaling {
             return Err("a partial rotary embedding is not known".to_owned());
         }
         match kind {
-            "default" => Ok(Self::None),
-            // Equal to the plain embedding up to `max_position_embeddings`, and longer rows are refused.
-            "dynamic" => Ok(Self::None),
+            // `dynamic` is the plain embedding up to `max_position_embeddings`, and longer rows are refused.
+            "default" | "dynamic" => Ok(Self::None),
             "linear" => Ok(Self::Linear { factor: number("factor")? }),
             "llama3" => Ok(Self::Llama3 {
                 factor: number("factor")?,

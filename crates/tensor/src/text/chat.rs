@@ -54,7 +54,7 @@ pub(super) fn environment() -> Environment<'static> {
         out.write_str(&python::str(value)).map_err(Error::from)
     });
     environment.add_filter("string", |value: Value| python::str(&value));
-    environment.add_filter("tojson", |value: Value, kwargs: minijinja::value::Kwargs| python::tojson(&value, kwargs));
+    environment.add_filter("tojson", |value: Value, kwargs: minijinja::value::Kwargs| python::tojson(&value, &kwargs));
     environment
 }
 
@@ -62,7 +62,7 @@ pub(super) fn environment() -> Environment<'static> {
 pub(super) fn explain(error: &Error) -> String {
     let mut text = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     if error.kind() == ErrorKind::OutOfFuel {
-        text = "it does not come to an end".to_owned();
+        "it does not come to an end".clone_into(&mut text);
     }
     match error.line() {
         Some(line) => format!("{text} (line {line} of the template)"),

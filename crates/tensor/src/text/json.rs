@@ -76,6 +76,6 @@ mod tests {
     #[test]
     fn objects_keep_their_order() {
         let value = super::parse(r#"{"z":1,"a":[{"y":null,"b":2.5}]}"#).unwrap();
-        assert_eq!(value.to_string(), r#"{"z": 1, "a": [{"y": none, "b": 2.5}]}"#);
+        assert_eq!(value.to_string(), "{'z': 1, 'a': [{'y': None, 'b': 2.5}]}");
     }
 }

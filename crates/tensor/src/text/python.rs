@@ -69,7 +69,7 @@ fn quote(text: &str) -> String {
 ///
 /// # Errors
 /// For another argument, or a value that JSON has no word for.
-pub fn tojson(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
+pub fn tojson(value: &Value, kwargs: &Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     let separators: Option<Vec<String>> = kwargs.get("separators")?;
     let (item, key) = match separators.as_deref() {

@@ -197,11 +197,13 @@ fn begin_and_end(inner: &HfTokenizer, config: &TokenizerConfig) -> Result<Option
     let tokens: Vec<(String, u32)> = bos
         .into_iter()
         .chain(eos)
-        .map(|token| inner.token_to_id(&token).map(|id| (token.clone(), id)).ok_or(format!("no token {token:?}")))
+        .map(|token| match inner.token_to_id(&token) {
+            Some(id) => Ok((token, id)),
+            None => Err(format!("no token {token:?}")),
+        })
         .collect::<Result<_, _>>()?;
     TemplateProcessing::builder()
-        .try_single(pieces)
-        .map_err(|error| error.to_string())?
+        .try_single(pieces)?
         .special_tokens(tokens)
         .build()
         .map(Some)
