@@ -24,6 +24,8 @@ mod lock;
 mod lookup;
 mod manifest;
 mod stat;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod verify;
 
