@@ -25,12 +25,23 @@ impl Digest {
     /// # Errors
     /// When the file cannot be read.
     pub fn of_file(path: &Path) -> io::Result<(Self, u64)> {
+        Self::of_file_while(path, &|| true)
+    }
+
+    /// As [`Self::of_file`], for as long as `go_on` says so; it is asked after every piece of at most 256 KiB.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or `go_on` said no.
+    pub fn of_file_while(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<(Self, u64)> {
         let mut file = File::open(path)?;
         let mut hasher = Sha256::new();
         let length = file.metadata()?.len();
         let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX).clamp(1, 1 << 18)];
         let mut size = 0;
         loop {
+            if !go_on() {
+                return Err(io::Error::other("told to stop"));
+            }
             match file.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => {

@@ -103,3 +103,18 @@ commands:
     project.write("go", "");
     project.run(&[]).ran(&["commands.b"]);
 }
+
+#[test]
+fn an_interrupt_ends_the_hashing_of_big_files() {
+    let project = Project::with("name: x\nmodels: { big: { path: big } }\n").model("big", "one");
+    // Without contents on the disk, and a minute's work to hash all the same.
+    let weights = std::fs::File::create(project.path("big/model.safetensors")).unwrap();
+    weights.set_len(1 << 36).unwrap();
+    let run = project.start(&["run", "x.yaml"]);
+    wait_until("the store is there", || project.has(".mergelab/locks/store"));
+    std::thread::sleep(Duration::from_millis(500));
+    let since = Instant::now();
+    run.signal(Signal::INT);
+    run.wait(&project).exits(130).says("skipped models.big: interrupted\n");
+    assert!(since.elapsed() < Duration::from_secs(5), "took {:?}", since.elapsed());
+}

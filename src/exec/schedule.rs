@@ -264,12 +264,17 @@ impl<'env> Run<'_, '_, 'env> {
             }
             Message::Hashed(source, sighting) => {
                 let waiting = self.hashing.remove(&source).unwrap_or_default();
+                if self.report.interrupted {
+                    // Hashing was told to stop, and nobody asks any more.
+                    return Ok(());
+                }
                 self.facts.sources.insert(source, sighting?);
                 let still: Vec<StageId> = self.hashing.values().flatten().copied().collect();
                 self.ready.extend(waiting.into_iter().filter(|id| !still.contains(id)));
             }
             Message::Interrupt => {
                 self.supervisor.stop();
+                self.shop.surveyor.stop();
                 if !self.report.interrupted {
                     self.watcher.note("interrupted: ending what runs (once more to end it at once)");
                 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::artifact::Output;
@@ -22,12 +23,25 @@ pub struct Surveyor<'a> {
     store: &'a Store,
     tasks: TaskFiles,
     watches: Mutex<HashMap<Source, Arc<Vec<Watch>>>>,
+    stopped: AtomicBool,
 }
 
 impl<'a> Surveyor<'a> {
     /// Of a project with its store.
     pub fn new(project: &'a Project, python: Option<&'a Python>, store: &'a Store) -> Self {
-        Self { project, python, store, tasks: TaskFiles::default(), watches: Mutex::default() }
+        Self {
+            project,
+            python,
+            store,
+            tasks: TaskFiles::default(),
+            watches: Mutex::default(),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Makes an end of hashing: whatever is being looked at fails soon.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
     /// Looks at a source; a big one that was not hashed before stays [`Sighting::Unhashed`].
@@ -57,6 +71,7 @@ impl<'a> Surveyor<'a> {
     /// # Errors
     /// When something that is there cannot be read.
     pub fn look(&self, source: &Source) -> Result<Sighting, StoreError> {
+        let go_on = || !self.stopped.load(Ordering::Relaxed);
         let (outputs, watches) = match source {
             Source::File(path) | Source::Any(path) | Source::Tree(path) => {
                 let full = self.project.resolve(path);
@@ -72,10 +87,10 @@ impl<'a> Surveyor<'a> {
                     (Ok(metadata), Source::File(_)) if metadata.is_dir() => {
                         return Ok(Sighting::Missing(format!("{shown} is a directory, where a file is needed")));
                     }
-                    (Ok(metadata), _) if metadata.is_dir() => hash_tree(&full, self.store.stats())?,
+                    (Ok(metadata), _) if metadata.is_dir() => hash_tree(&full, self.store.stats(), &go_on)?,
                     (Ok(_), _) => {
                         let name = full.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                        let watch = self.store.stats().digest(&full)?;
+                        let watch = self.store.stats().digest_while(&full, &go_on)?;
                         (vec![output(name, &watch)], vec![watch])
                     }
                 }

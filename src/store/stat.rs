@@ -126,12 +126,20 @@ impl StatCache {
     /// # Errors
     /// When the file cannot be read, or changes while it is.
     pub fn digest(&self, path: &Path) -> Result<Watch, StoreError> {
+        self.digest_while(path, &|| true)
+    }
+
+    /// As [`Self::digest`], for as long as `go_on` says so.
+    ///
+    /// # Errors
+    /// As [`Self::digest`], and when `go_on` said no.
+    pub fn digest_while(&self, path: &Path, go_on: &dyn Fn() -> bool) -> Result<Watch, StoreError> {
         let stamp = Stamp::of(&std::fs::metadata(path).context("read", path)?);
         if let Some(entry) = self.entry(&stamp) {
             return Ok(Watch { path: path.to_path_buf(), stamp, digest: entry.digest, young: entry.young });
         }
         let young = stamp.is_young(now());
-        let (digest, _) = Digest::of_file(path).context("read", path)?;
+        let (digest, _) = Digest::of_file_while(path, go_on).context("read", path)?;
         let after = Stamp::of(&std::fs::metadata(path).context("read", path)?);
         if after != stamp {
             return Err(StoreError::Unstorable { path: path.to_path_buf(), reason: "changed while it was being read" });

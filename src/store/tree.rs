@@ -44,14 +44,18 @@ pub fn list_files(dir: &Path, follow: bool) -> Result<Vec<String>, StoreError> {
     Ok(found)
 }
 
-/// Hashes every file of a directory that is not ours, several at a time.
+/// Hashes every file of a directory that is not ours, several at a time, for as long as `go_on` says so.
 ///
 /// # Errors
-/// As [`list_files`], and when a file cannot be read.
-pub fn hash_tree(dir: &Path, stats: &StatCache) -> Result<(Vec<Output>, Vec<Watch>), StoreError> {
+/// As [`list_files`], when a file cannot be read, and when `go_on` said no.
+pub fn hash_tree(
+    dir: &Path,
+    stats: &StatCache,
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Result<(Vec<Output>, Vec<Watch>), StoreError> {
     let names: Vec<String> = list_files(dir, true)?.into_iter().filter(|name| !is_clutter(name)).collect();
     let paths: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
-    let watches = parallel(&paths, |path| stats.digest(path))?;
+    let watches = parallel(&paths, |path| stats.digest_while(path, go_on))?;
     let outputs = names
         .into_iter()
         .zip(&watches)
