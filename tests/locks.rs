@@ -37,6 +37,8 @@ commands:
     project.write("go", "");
     Summary::of(first.wait(&project)).ran(&["commands.c"]);
     let second = Summary::of(second.wait(&project)).ran(&[]);
+    let second =
+        second.says("note    commands.c: another process is making it; waiting for [project]/.mergelab/locks/");
     assert_eq!(second.in_state("hit"), ["commands.c"]);
     assert_eq!(project.read("ran").lines().count(), 1);
 }

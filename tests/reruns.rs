@@ -138,6 +138,7 @@ commands:
     let summary = project.run(&["--jobs", "2"]).ran(&["commands.one"]);
     assert_eq!(summary.in_state("hit"), ["commands.two"]);
     assert_eq!(project.read("count"), "ran\n");
+    summary.said.says_nothing_of("another process");
 }
 
 #[test]

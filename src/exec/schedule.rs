@@ -18,6 +18,7 @@ use super::supervise::Supervisor;
 use super::survey::Surveyor;
 use super::work::{Shop, Task};
 use crate::artifact::subtree;
+use crate::digest::Key;
 use crate::experiment::Model;
 use crate::plan::{self, Artifact, Facts, Graph, KeyStruct, Kind, Open, Sighting, Source, Spec, StageId};
 use crate::stage::{self, Context, Failure};
@@ -157,6 +158,7 @@ pub fn run(
             runnable: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             awaited: BTreeSet::new(),
+            ours: HashMap::new(),
             hashing: HashMap::new(),
             slots: options.jobs.max(1),
             memory: options.memory,
@@ -165,8 +167,11 @@ pub fn run(
             working: 0,
             halted: false,
         };
-        // The programs that still run would keep the scope open for as long as they take.
-        run.work(&receive).inspect_err(|_| supervisor.stop())?;
+        // The programs that still run, and hashing, would keep the scope open for as long as they take.
+        run.work(&receive).inspect_err(|_| {
+            supervisor.stop();
+            surveyor.stop();
+        })?;
         run.close();
         Ok((run.report, run.facts))
     })
@@ -193,6 +198,8 @@ struct Run<'r, 'scope, 'env> {
     elsewhere: BTreeMap<StageId, KeyStruct>,
     /// Those of which a person was told so.
     awaited: BTreeSet<StageId>,
+    /// Keys that this run makes at this moment: another entry may say the same.
+    ours: HashMap<StageId, Key>,
     /// Stages that wait for a source to be hashed.
     hashing: HashMap<Source, Vec<StageId>>,
     slots: usize,
@@ -248,6 +255,7 @@ impl<'env> Run<'_, '_, 'env> {
         match message {
             Message::Event(id, event) => self.watcher.event(self.graph(), id, &event),
             Message::Done { id, result, seconds } => {
+                self.ours.remove(&id);
                 let outcome = match result {
                     Ok(manifest) => Outcome::Ran(manifest),
                     Err(failure) => Outcome::Failed(failure),
@@ -385,7 +393,8 @@ impl<'env> Run<'_, '_, 'env> {
             match lookup {
                 Lookup::Hit(manifest) => self.finish(id, Outcome::Hit(manifest), 0.0),
                 Lookup::Busy => {
-                    if self.awaited.insert(id) {
+                    let is_ours = self.ours.values().any(|ours| *ours == key);
+                    if !is_ours && self.awaited.insert(id) {
                         let name = &graph.stage(id).name;
                         let lock = self.shop.store.lock_path(&key);
                         let message = format!("{name}: another process is making it; waiting for {}", lock.display());
@@ -398,6 +407,7 @@ impl<'env> Run<'_, '_, 'env> {
                         self.watcher
                             .note(&format!("{damage}: what is left of it goes to quarantine, and it is made again"));
                     }
+                    self.ours.insert(id, key);
                     tasks.push(self.task(id, key_struct, lock));
                 }
             }
