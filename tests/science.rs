@@ -226,6 +226,10 @@ fn an_evaluation_that_dies_keeps_what_it_finished_and_the_next_run_resumes() {
         .says("evals.suite/avg/add: lm_eval ended with exit code 3; its last lines:\n  Traceback: out of everything\n")
         .says("  log: [project]/.mergelab/logs/[digest].log\n");
     assert!(!dying.has("results"), "half a table is no table");
+    for stage in ["evals.suite/a/add", "evals.suite/regmean/reverse"] {
+        let said = dying.mergelab(&["show", stage, "x.yaml", "--log"]).exits(0);
+        said.prints("Traceback: out of everything\n");
+    }
     let dying = dying.variable("DIE_AFTER", "none");
     let summary = dying.run(&[]);
     assert_eq!(summary.in_state("ran").len(), 5, "{}", summary.said.stderr);

@@ -81,7 +81,11 @@ impl Shop<'_> {
         let mut since = started;
         stage::run_batch(&self.context, &jobs, &mut |event| forward(send, first_id, event), &mut |index, result| {
             let (task, work) = (&kept[index], &works[index]);
-            let result = result.and_then(|product| self.keep(task, work, product, &began, &log));
+            // One program prints into one log. Each of its stages has it under its own name, so that it is found there
+            // and stays when another of them runs again.
+            let own = self.store.log_path(task.lock.key());
+            let log = if own == log || std::fs::hard_link(&log, &own).is_ok() { &own } else { &log };
+            let result = result.and_then(|product| self.keep(task, work, product, &began, log));
             done(send, task.id, result, since);
             since = Instant::now();
         });
