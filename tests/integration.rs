@@ -12,6 +12,7 @@ mod keys;
 mod locks;
 mod processes;
 mod render;
+mod repository;
 mod reruns;
 mod science;
 mod selection;
