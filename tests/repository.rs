@@ -16,7 +16,7 @@ fn every_experiment_is_valid_and_can_be_looked_at_without_network_store_and_pyth
     let mut count = 0;
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments")).unwrap() {
         let name = format!("experiments/{}", entry.unwrap().file_name().to_str().unwrap());
-        if !Path::new(&name).extension().is_some_and(|extension| extension == "yaml") {
+        if Path::new(&name).extension().is_none_or(|extension| extension != "yaml") {
             continue;
         }
         let project = with(Project::new(), &name);

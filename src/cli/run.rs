@@ -87,6 +87,9 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
 
     let store = Store::open(&session.project.store_path())?;
     let _shared = store.lock_shared()?;
+    // What a killed run left of a stage that it had committed is nobody's work any more. What cannot be removed takes
+    // space only.
+    let _ = store.sweep();
     let surveyor = Surveyor::new(&session.project, session.python.as_ref(), &store);
     let mut facts = session.facts();
     session.look_at_sources(&surveyor, &wanted, &mut facts)?;

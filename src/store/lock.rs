@@ -69,7 +69,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes from `tmp/` what belongs to no living holder of a lock. Called after an interrupt, and safe at any time.
+    /// Removes from `tmp/` what belongs to no living holder of a lock. Called before and after a run, and safe at any time.
     ///
     /// # Errors
     /// When `tmp/` cannot be listed or something in it cannot be removed.
