@@ -53,6 +53,7 @@ quickstart: build  ## train two tiny models, merge them, evaluate all, write the
 test: setup  ## every test (without libtorch: `cargo test` runs those of the root package)
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+	$(python) -W ignore -m unittest discover -s experiments/quickstart
 	$(python) -W ignore -m unittest discover -s lm-eval-harness
 
 lint: setup  ## formatting, and clippy with warnings as errors

@@ -1,1 +1,20 @@
 //! Integration tests: one binary, one file per behaviour.
+//!
+//! They need neither Python nor libtorch. Most experiments here are made of commands; where models are merged and
+//! evaluated, two shell scripts in `fakes/` stand in for `mergelab-tensor` and for Python.
+
+mod project;
+
+mod crash;
+mod help;
+mod inputs;
+mod keys;
+mod locks;
+mod processes;
+mod render;
+mod reruns;
+mod science;
+mod selection;
+mod signals;
+mod store;
+mod views;

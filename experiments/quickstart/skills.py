@@ -55,13 +55,12 @@ def write(path, rows):
     path.write_text(text, encoding="utf-8")
 
 
-def main():
-    data = Path(__file__).parent / "data"
-    data.mkdir(exist_ok=True)
+def write_all(data):
+    """Calibration and test files of every skill, into a directory."""
     for skill in SKILLS:
         write(data / f"{skill}-calibration.jsonl", distinct(skill, 512, seed=1))
         write(data / f"{skill}-test.jsonl", distinct(skill, 400, seed=2, test=True))
 
 
 if __name__ == "__main__":
-    main()
+    write_all(Path(__file__).with_name("data"))

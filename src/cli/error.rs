@@ -49,9 +49,8 @@ impl CliError {
     pub fn print(&self) {
         let (message, hint) = match self {
             Self::Experiment(files) => {
-                for diagnostics in files {
-                    eprintln!("{}", diagnostics.render(colour_on_stderr()));
-                }
+                let texts: Vec<_> = files.iter().map(|file| file.render(colour_on_stderr())).collect();
+                eprintln!("{}", texts.join("\n\n"));
                 return;
             }
             Self::Usage(message) | Self::Failed(message) => (message.clone(), None),

@@ -102,9 +102,18 @@ impl Session {
         self.loaded[stage.experiment].error_at(&path, message, hint)
     }
 
-    /// The stages of a name, all of them or those of its one experiment.
+    /// The stages of a name: one for each experiment that has it; all of its expansions for a swept entry.
     pub(super) fn find(&self, name: &str) -> Result<Vec<StageId>, CliError> {
-        Ok(self.graph.find(name)?)
+        let expansions = self.loaded.iter().flat_map(|loaded| loaded.expansions(name));
+        let mut found: Vec<StageId> = expansions.flat_map(|stage| self.graph.find(stage).unwrap_or_default()).collect();
+        match self.graph.find(name) {
+            Ok(stages) => found.extend(stages),
+            Err(error) if found.is_empty() => return Err(error.into()),
+            Err(_) => {}
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
     }
 
     /// The one stage of a name.

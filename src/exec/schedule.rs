@@ -156,6 +156,7 @@ pub fn run(
             ready,
             runnable: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
+            awaited: BTreeSet::new(),
             hashing: HashMap::new(),
             slots: options.jobs.max(1),
             memory: options.memory,
@@ -190,6 +191,8 @@ struct Run<'r, 'scope, 'env> {
     runnable: BTreeMap<StageId, KeyStruct>,
     /// Made by somebody else at this moment.
     elsewhere: BTreeMap<StageId, KeyStruct>,
+    /// Those of which a person was told so.
+    awaited: BTreeSet<StageId>,
     /// Stages that wait for a source to be hashed.
     hashing: HashMap<Source, Vec<StageId>>,
     slots: usize,
@@ -377,6 +380,12 @@ impl<'env> Run<'_, '_, 'env> {
             match lookup {
                 Lookup::Hit(manifest) => self.finish(id, Outcome::Hit(manifest), 0.0),
                 Lookup::Busy => {
+                    if self.awaited.insert(id) {
+                        let name = &graph.stage(id).name;
+                        let lock = self.shop.store.lock_path(&key);
+                        let message = format!("{name}: another process is making it; waiting for {}", lock.display());
+                        self.watcher.note(&message);
+                    }
                     self.elsewhere.insert(id, key_struct);
                 }
                 Lookup::Miss { lock, damage } => {

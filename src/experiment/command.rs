@@ -19,10 +19,7 @@ pub(super) const SWEPT_COMMAND_KEYS: &[&str] = &["run", "inputs", "env", "versio
 /// Reads one command. `field` is the entry as it stands in the file.
 pub(super) fn command(context: &Context<'_>, item: Item<'_>, field: &Field) -> Option<Command> {
     let fields = Fields::open(context.report, &item.member.view, item.place, "a command", &[COMMAND])?;
-    let inputs = match fields.field("inputs") {
-        None => Some(IndexMap::new()),
-        Some(_) => fields.get("inputs", |inputs| self::inputs(context, item, inputs)),
-    };
+    let inputs = fields.get_or("inputs", IndexMap::new(), |inputs| self::inputs(context, item, inputs));
     let swept: Vec<_> = (item.member.coordinates.iter())
         .filter(|(key, _)| !SWEPT_COMMAND_KEYS.contains(&key.as_str()))
         .cloned()

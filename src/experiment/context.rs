@@ -132,19 +132,4 @@ impl Context<'_> {
         let message = format!("`{}` is not a Jinja template: {detail}{line}", reading.key);
         reading.fail(Diagnostic::new(reading.node.span, message).hint("columns go in braces: \"{{ question }}\""))
     }
-
-    /// A hub repository, `org/name`.
-    #[expect(clippy::unused_self, reason = "reads as the other readers do")]
-    pub(super) fn repo(&self, reading: Reading<'_>) -> Option<String> {
-        let text = reading.word()?;
-        let part =
-            |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(super::read::is_name_byte);
-        if text.split('/').count() <= 2 && text.split('/').all(part) {
-            return Some(text);
-        }
-        let message = format!("`{text}` is not a hub repository");
-        reading.fail(
-            Diagnostic::new(reading.node.span, message).hint("write it as org/name; a directory goes under `path`"),
-        )
-    }
 }

@@ -22,7 +22,7 @@ pub(super) fn gram(context: &Context<'_>, item: Item<'_>, known: &Section<Data>)
         let diagnostic = Diagnostic::new(item.place, "a Gram entry needs `model` and `data`, or `pickle`");
         context.report.add(diagnostic);
     } else {
-        fields.require(["model", "data"].into_iter());
+        fields.require(&["model", "data"]);
     }
     let model = fields.get("model", |model| context.model(item, model));
     let data = fields.get("data", |data| context.data(item, data));
@@ -54,9 +54,9 @@ fn pickle(context: &Context<'_>, reading: Reading<'_>) -> Option<Gram> {
         fields.refuse(&["file", "revision"], "for a file on disk");
         return fields.get("path", Reading::path).map(Gram::PicklePath);
     }
-    fields.require(["file"].into_iter());
+    fields.require(&["file"]);
     let revision = fields.get("revision", Reading::word);
-    let repo = fields.get("hub", |hub| context.repo(hub));
+    let repo = fields.get("hub", Reading::repo);
     let file = fields.get("file", Reading::word);
     Some(Gram::PickleHub { repo: repo?, file: file?, revision })
 }

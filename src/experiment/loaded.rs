@@ -111,6 +111,15 @@ impl Loaded {
         place
     }
 
+    /// Names of the stages that a swept entry became: `merges.alphas-0.1`, … for `merges.alphas`; none for others.
+    pub fn expansions(&self, entry: &str) -> impl Iterator<Item = &str> {
+        let (section, entry) = entry.split_once('.').unwrap_or_default();
+        let of_entry = move |(full, origin): &(&String, &String)| {
+            *origin == entry && full.split_once('.').is_some_and(|(of, _)| of == section)
+        };
+        self.origins.iter().filter(of_entry).map(|(full, _)| full.as_str())
+    }
+
     /// An error about something in the file that only shows later, such as a directory that is not there; `path` as
     /// for [`Self::locate`].
     pub fn error_at(&self, path: &[&str], message: impl Into<String>, hint: Option<String>) -> Diagnostics {

@@ -19,7 +19,7 @@ pub(super) fn merge(context: &Context<'_>, item: Item<'_>, grams: &Section<Gram>
     let fields = Fields::unchecked(context.report, &item.member.view, item.place, "a merge")?;
     let method = fields.get("method", known_method);
     check_keys(context, &fields, method);
-    fields.require(["method"].into_iter());
+    fields.require(&["method"]);
     let reader = Reader { context, item, fields, method };
     if method.is_some_and(|method| method.name == "mergekit") {
         return reader.mergekit();
@@ -82,7 +82,7 @@ impl Reader<'_> {
             .filter(|key| !["method", "config", "keep", "dtype", "sweep"].contains(key))
             .collect();
         self.fields.refuse(&others, "for `method: mergekit`, whose configuration says it");
-        self.fields.require(["config"].into_iter());
+        self.fields.require(&["config"]);
         let config = self.fields.get("config", Reading::path);
         Some(Merge {
             method: "mergekit".into(),
@@ -107,7 +107,7 @@ impl Reader<'_> {
         if self.method.is_some() {
             fields.refuse(&["config"], "but for `method: mergekit`");
         }
-        fields.require(["models"].into_iter());
+        fields.require(&["models"]);
         let models = fields.get("models", |models| self.models(models));
         if let (Some(models), Some(method)) = (&models, self.method) {
             self.count_models(models, method);
@@ -181,10 +181,7 @@ impl Reader<'_> {
         let (name, weight) = if reading.node.as_map().is_some() {
             let fields =
                 Fields::open(self.context.report, reading.node, reading.node.span, "a model of a merge", &[WEIGHTED])?;
-            let weight = match fields.field("weight") {
-                None => Some(vec![1.0]),
-                Some(_) => fields.get("weight", |weight| params::gradient(weight, f64::MIN, f64::MAX)),
-            };
+            let weight = fields.get_or("weight", vec![1.0], |weight| params::gradient(weight, f64::MIN, f64::MAX));
             let name = fields.node("model").map(|node| Reading { node, key: "model", ..reading });
             (name?, weight?)
         } else {

@@ -63,7 +63,9 @@ impl<'a> Sections<'a> {
     /// The entries of a section whose names are names, and whether the section could be read. A section may be empty.
     fn entries(&self, report: &Report, section: &str) -> (Vec<(&'a str, &'a Field)>, bool) {
         let Some(field) = self.fields.field(section).filter(|field| !field.value.is_null()) else {
-            return (Vec::new(), true);
+            // A section whose own key is misspelled may hold any name.
+            let misspelled = self.fields.has(section) && self.fields.field(section).is_none();
+            return (Vec::new(), !misspelled);
         };
         let Some(map) = field.value.as_map() else {
             report.add(wrong_type(&field.value, &format!("`{section}`"), "a mapping from names to entries"));

@@ -40,7 +40,8 @@ impl<'a> Fields<'a> {
                 fields.unknown(name, field.key, &names);
             }
         }
-        fields.require(keys.iter().copied().flatten().filter(|key| key.required).map(|key| key.name));
+        let required: Vec<_> = keys.iter().copied().flatten().filter(|key| key.required).map(|key| key.name).collect();
+        fields.require(&required);
         Some(fields)
     }
 
@@ -66,11 +67,10 @@ impl<'a> Fields<'a> {
     }
 
     /// Reports each of the keys that is not there.
-    pub(super) fn require<'k>(&self, keys: impl Iterator<Item = &'k str>) {
-        for key in keys.filter(|key| !self.has(key)) {
-            self.report.add(
-                Diagnostic::new(self.place, format!("{} needs `{key}`", self.what)).label(format!("no `{key}` here")),
-            );
+    pub(super) fn require(&self, keys: &[&str]) {
+        for key in keys.iter().filter(|key| !self.has(key)) {
+            let message = format!("{} needs `{key}`", self.what);
+            self.report.add(Diagnostic::new(self.place, message).label(format!("no `{key}` here")));
         }
     }
 
@@ -89,11 +89,16 @@ impl<'a> Fields<'a> {
 
     /// The value of a key by `read`; `None` when it is absent, or wrong and reported.
     pub(super) fn get<T>(&self, key: &str, read: impl FnOnce(Reading<'a>) -> Option<T>) -> Option<T> {
-        let (name, field) = self.map.get_full(key).map(|(_, name, field)| (name, field))?;
-        read(Reading { report: self.report, node: &field.value, key: name })
+        let (_, key, field) = self.map.get_full(key)?;
+        read(Reading { report: self.report, node: &field.value, key })
     }
 
-    /// The keys of `allowed` that are there; reports when it is not exactly one of them.
+    /// As [`Self::get`], but an absent key is the default.
+    pub(super) fn get_or<T>(&self, key: &str, default: T, read: impl FnOnce(Reading<'a>) -> Option<T>) -> Option<T> {
+        if self.has(key) { self.get(key, read) } else { Some(default) }
+    }
+
+    /// The one of `allowed` that is there; reports when there is none, or more than one.
     pub(super) fn exactly_one(&self, allowed: &[&'static str]) -> Option<&'static str> {
         let mut there = allowed.iter().copied().filter(|key| self.has(key));
         let all = format!("`{}`", allowed.join("`, `"));
@@ -278,6 +283,17 @@ impl<'a> Reading<'a> {
                 self.fail(Diagnostic::new(self.node.span, format!("`{text}` is not a glob: {}", error.kind())))
             }
         }
+    }
+
+    /// A hub repository, `org/name`.
+    pub(super) fn repo(self) -> Option<String> {
+        let text = self.word()?;
+        let part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_name_byte);
+        if text.split('/').count() <= 2 && text.split('/').all(part) {
+            return Some(text);
+        }
+        let message = format!("`{text}` is not a hub repository");
+        self.fail(Diagnostic::new(self.node.span, message).hint("write it as org/name; a directory goes under `path`"))
     }
 
     /// A name as entries have.

@@ -19,7 +19,7 @@ pub(super) fn model(context: &Context<'_>, item: Item<'_>) -> Option<Model> {
     }
     if fields.exactly_one(&["hub", "path", "from"])? == "hub" {
         let revision = fields.get("revision", Reading::word);
-        return fields.get("hub", |hub| context.repo(hub)).map(|repo| Model::Hub { repo, revision });
+        return fields.get("hub", Reading::repo).map(|repo| Model::Hub { repo, revision });
     }
     fields.refuse(&["revision"], "for a directory");
     fields.get("path", Reading::path).map(Model::Path)
@@ -29,10 +29,7 @@ pub(super) fn model(context: &Context<'_>, item: Item<'_>) -> Option<Model> {
 pub(super) fn data(context: &Context<'_>, item: Item<'_>) -> Option<Data> {
     let fields = Fields::open(context.report, &item.member.view, item.place, "a data set", &[DATA])?;
     let source = source(context, item, &fields);
-    let rows = match fields.field("rows") {
-        None => Some(Pick::All),
-        Some(_) => fields.get("rows", |rows| pick(context, rows)),
-    };
+    let rows = fields.get_or("rows", Pick::All, |rows| pick(context, rows));
     let format = match fields.exactly_one(&["messages", "text"]) {
         Some("messages") => {
             fields.get("messages", |list| list.list(|message| self::message(context, message))).map(Rows::Messages)
@@ -55,7 +52,7 @@ fn source(context: &Context<'_>, item: Item<'_>, fields: &Fields<'_>) -> Option<
         let revision = fields.get("revision", Reading::word);
         let config = fields.get("config", Reading::word);
         let split = fields.get("split", Reading::word).unwrap_or_else(|| "train".to_owned());
-        let repo = fields.get("hub", |hub| context.repo(hub));
+        let repo = fields.get("hub", Reading::repo);
         return repo.map(|repo| DataSource::Hub { repo, revision, config, split });
     }
     fields.refuse(OF_HUB, "for a file");

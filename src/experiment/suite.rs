@@ -30,10 +30,7 @@ pub(super) fn suite(context: &Context<'_>, item: Item<'_>) -> Option<Placed> {
         })?;
         (context.report.count() == before).then(|| list.into_iter().flatten().collect::<Vec<_>>())
     });
-    let backend = match fields.field("backend") {
-        None => Some(Backend::default()),
-        Some(_) => fields.get("backend", |backend| backend.choice(BACKENDS)),
-    };
+    let backend = fields.get_or("backend", Backend::default(), |backend| backend.choice(BACKENDS));
     let options = options(&fields);
     let mut suite = Suite {
         models: Vec::new(),
@@ -159,7 +156,7 @@ fn refuse_options(fields: &Fields<'_>, why: &str) {
 fn loss(context: &Context<'_>, fields: &Fields<'_>, suite: &mut Suite) -> Option<Vec<(String, Span)>> {
     refuse_options(fields, "for `backend: loss`");
     fields.refuse(&["run"], "but for `backend: command`");
-    fields.require(["data"].into_iter());
+    fields.require(&["data"]);
     let before = context.report.count();
     let list = fields.get("data", |data| {
         data.list(|item| Some((context.names.data.all(item, &item.name()?, &context.budget)?, item.node.span)))
@@ -173,7 +170,7 @@ fn loss(context: &Context<'_>, fields: &Fields<'_>, suite: &mut Suite) -> Option
 fn command(fields: &Fields<'_>, suite: &mut Suite) -> bool {
     refuse_options(fields, "for `backend: command`");
     fields.refuse(&["data"], "but for `backend: loss`");
-    fields.require(["run"].into_iter());
+    fields.require(&["run"]);
     let known = ["model".to_owned(), "out".to_owned()];
     let mut used = Vec::new();
     match fields.get("run", |run| run.list(|item| argument(item, Some(&known), &mut used))) {

@@ -198,7 +198,7 @@ pub struct Merge {
     pub grams: Vec<String>,
     /// Base model, by name.
     pub base: Option<String>,
-    /// α of RegMean.
+    /// α of `RegMean`.
     pub alpha: Option<Alpha>,
     /// Names of Gram entries on held-out data, as many as models; or empty.
     pub held_out: Vec<String>,
@@ -265,10 +265,10 @@ pub struct Suite {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
-    /// lm_eval on vLLM.
+    /// `lm_eval` on vLLM.
     #[default]
     Vllm,
-    /// lm_eval on `transformers`.
+    /// `lm_eval` on `transformers`.
     Hf,
     /// Bits per byte on held-out rows.
     Loss,
@@ -292,7 +292,7 @@ pub enum UnsafeCode {
 /// One task of a suite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
-    /// lm_eval's name of the task.
+    /// `lm_eval`'s name of the task.
     pub task: String,
     /// Name in stages and results; the task's own if not given.
     pub name: String,
@@ -302,7 +302,7 @@ pub struct Task {
     pub options: TaskOptions,
 }
 
-/// lm_eval's options under lm_eval's names.
+/// `lm_eval`'s options under `lm_eval`'s names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TaskOptions {
     /// Examples in the prompt.

@@ -52,8 +52,7 @@ impl Graph {
         &self.experiments[self.stage(id).experiment].name
     }
 
-    /// Stages of a name: one for each experiment that has it. A swept entry's name means all of its stages, as does the
-    /// name of a suite.
+    /// Stages of a name: one for each experiment that has it. The name of a suite means all of its stages.
     ///
     /// # Errors
     /// When there is none, with the nearest name.
@@ -62,11 +61,7 @@ impl Graph {
         if !exact.is_empty() {
             return Ok(exact);
         }
-        let entry: Vec<_> = self
-            .iter()
-            .filter(|(_, stage)| name == format!("{}.{}", stage.entry.0, stage.entry.1) || under(&stage.name, name))
-            .map(|(id, _)| id)
-            .collect();
+        let entry: Vec<_> = self.iter().filter(|(_, stage)| under(&stage.name, name)).map(|(id, _)| id).collect();
         if !entry.is_empty() {
             return Ok(entry);
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mergelab_wire::{Rows, RuleUse};
+use mergelab_wire::{Alpha, Rows, RuleUse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -299,7 +299,7 @@ impl Reader<'_> {
         let mut params = json!({
             "method": merge.method,
             "weights": weights,
-            "alpha": merge.alpha,
+            "alpha": merge.alpha.as_ref().map(alpha),
             "normalize": merge.normalize,
             "solver": merge.solver,
             "dtype": merge.dtype,
@@ -384,6 +384,16 @@ pub fn model_arguments(suite: &Suite) -> (BTreeMap<String, Value>, BTreeMap<Stri
         .partition(|(name, _)| SPEED.contains(&name.as_str()));
     decides.entry("add_bos_token".to_owned()).or_insert(Value::Bool(false));
     (decides, speed)
+}
+
+/// α as the experiment file spells it.
+fn alpha(alpha: &Alpha) -> Value {
+    match alpha {
+        Alpha::Number(alpha) => json!(alpha),
+        Alpha::Gradient(alphas) => json!(alphas),
+        Alpha::Auto => json!("auto"),
+        Alpha::AutoLayer => json!("auto-layer"),
+    }
 }
 
 fn no_hub(repo: &str) -> Open {

@@ -6,6 +6,8 @@ mod facts;
 mod graph;
 mod key;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 pub use diff::{differences, distance};
 pub use facts::{Artifact, Facts, Sighting, Source};

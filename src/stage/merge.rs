@@ -16,6 +16,9 @@ pub(super) fn unsupported(merge: &Merge) -> Option<String> {
     if !METHODS.contains(&merge.method.as_str()) {
         return Some(format!("`method: {}` is not in this version, which has {}", merge.method, METHODS.join(" and ")));
     }
+    if let Some(name) = merge.params.keys().next() {
+        return Some(format!("the parameter `{name}` of `{}` is not in this version", merge.method));
+    }
     if matches!(merge.alpha, Some(Alpha::Auto | Alpha::AutoLayer)) {
         return Some("`alpha: auto` is not in this version".to_owned());
     }

@@ -13,6 +13,8 @@ mod model;
 mod table;
 mod tasks;
 mod tensor;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

@@ -26,7 +26,7 @@ pub(super) fn check(root: &Path) -> Result<(), StoreError> {
 pub(super) fn check_or_write(root: &Path) -> Result<(), StoreError> {
     let path = root.join("format");
     if !path.exists() {
-        let mut file = tempfile::NamedTempFile::new_in(root).context("create a file in", root)?;
+        let mut file = super::new_file_in(root)?;
         std::io::Write::write_all(&mut file, format!("mergelab store {CURRENT}\n").as_bytes())
             .context("write", &path)?;
         file.as_file().sync_all().context("sync", &path)?;

@@ -33,7 +33,7 @@ impl Store {
     /// # Errors
     /// When the lock file cannot be opened.
     pub fn try_lock(&self, key: &Key) -> Result<Option<KeyLock>, StoreError> {
-        let path = self.root.join("locks").join(key.to_string());
+        let path = self.lock_path(key);
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("open", &path)?;
         match file.try_lock() {
             Ok(()) => {}

@@ -24,9 +24,12 @@ mod lock;
 mod lookup;
 mod manifest;
 mod stat;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod verify;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 pub use commit::{Draft, Work, rfc3339_now};
@@ -122,6 +125,11 @@ impl Store {
         self.root.join("logs").join(format!("{key}.log"))
     }
 
+    /// File whose lock the maker of a key holds.
+    pub fn lock_path(&self, key: &Key) -> PathBuf {
+        self.root.join("locks").join(key.to_string())
+    }
+
     /// Directory for what a killed stage may resume from.
     pub fn partial_dir(&self, key: &Key) -> PathBuf {
         self.root.join("partial").join(key.to_string())
@@ -161,6 +169,12 @@ impl Store {
     pub fn save_stats(&self) -> Result<(), StoreError> {
         self.stats.save()
     }
+}
+
+/// A new file, to be renamed to its place: with the usual permissions, since others may share the store.
+fn new_file_in(dir: &Path) -> Result<tempfile::NamedTempFile, StoreError> {
+    let usual = std::fs::Permissions::from_mode(0o666);
+    tempfile::Builder::new().permissions(usual).tempfile_in(dir).context("create a file in", dir)
 }
 
 /// Flushes a directory's entries to the disk.

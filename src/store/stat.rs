@@ -178,7 +178,7 @@ impl StatCache {
             }
         }
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(dir).context("create a file in", dir)?;
+        let mut file = super::new_file_in(dir)?;
         file.write_all(text.as_bytes()).context("write", &self.path)?;
         file.persist(&self.path).map_err(|error| error.error).context("write", &self.path)?;
         Ok(())

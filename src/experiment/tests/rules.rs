@@ -577,5 +577,15 @@ fn a_misspelled_key_is_not_also_missing() {
     assert_eq!(one("commands: { c: { rum: [x] } }"), "a command has no key `rum`");
     assert_eq!(errors_of("name: x\nmodels: { m: { pth: x } }"), ["a model has no key `pth`"]);
     assert_eq!(one(&merge("method: ties, bse: base")), "a merge has no key `bse`");
+    assert_eq!(one(&suite("bakend: loss, data: [text-a]")), "a suite has no key `bakend`");
+    assert_eq!(one("commands: { c: { run: ['{inputs.d}'], input: { d: x } } }"), "a command has no key `input`");
     assert_eq!(one(&merge("metod: ties, density: 0.5")), "a merge has no key `metod`");
+}
+
+#[test]
+fn a_misspelled_section_makes_no_name_unknown() {
+    let found = errors_of("name: x\nmodles: { m: { path: m } }\nevals: { e: { models: [m], tasks: [t] } }");
+    assert_eq!(found, ["an experiment has no key `modles`"]);
+    let found = one("eval: {}\ntables: { t: { rows: [a], columns: [{ task: t, metric: acc }] } }");
+    assert_eq!(found, "an experiment has no key `eval`");
 }

@@ -1,0 +1,113 @@
+//! What can go wrong with Gram matrices.
+
+use std::path::PathBuf;
+
+use mergelab_wire::Fault;
+use tch::TchError;
+
+use crate::checkpoint::CheckpointError;
+use crate::failure::{Diagnosis, FileError};
+
+/// What can go wrong with Gram matrices.
+#[derive(Debug, thiserror::Error)]
+pub enum GramError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A tensor cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// libtorch failed.
+    #[error("{stage}: {source}")]
+    Torch {
+        /// What was being computed.
+        stage: String,
+        /// What libtorch said.
+        source: TchError,
+    },
+    /// An activation is no number.
+    #[error("{place}: the activations of row {row} of the data are not finite")]
+    NotFinite {
+        /// `layer 3`, `the embedding`.
+        place: String,
+        /// Row in the data file, counted from 1.
+        row: usize,
+    },
+    /// A token id that the embedding has no row for.
+    #[error("row {row} has token id {id}, and the model has {vocab} embeddings")]
+    TokenId {
+        /// Row in the data file, counted from 1.
+        row: usize,
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
+    /// A sequence longer than the model's positions.
+    #[error("row {row} has {length} tokens, and the model was made for {positions} positions")]
+    TooLong {
+        /// Row in the data file, counted from 1.
+        row: usize,
+        /// Its tokens.
+        length: usize,
+        /// `max_position_embeddings`.
+        positions: usize,
+    },
+    /// An `exclude` pattern that is no glob.
+    #[error("exclude: {0}")]
+    Pattern(#[from] globset::Error),
+    /// Every module is excluded.
+    #[error("`exclude` leaves no module to keep a Gram matrix of")]
+    NothingLeft,
+    /// The engine that was asked for is not there.
+    #[error("engine `transformers` is not built in this version")]
+    Engine,
+    /// `index.json` is not valid.
+    #[error("{}: {reason}", path.display())]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl GramError {
+    /// For `map_err`: libtorch failed while this was computed.
+    pub(crate) fn torch(stage: impl Into<String>) -> impl FnOnce(TchError) -> Self {
+        let stage = stage.into();
+        move |source| Self::Torch { stage, source }
+    }
+}
+
+impl Diagnosis for GramError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Checkpoint(error) => error.fault(),
+            Self::Torch { .. } | Self::Engine | Self::Index { .. } => Fault::Stage,
+            _ => Fault::Experiment,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.hint(),
+            Self::Checkpoint(error) => error.hint(),
+            Self::Torch { source, .. } => source.hint(),
+            Self::NotFinite { .. } => Some(
+                "`dtype: float32` or bfloat16 has more range than float16; otherwise the weights are damaged"
+                    .to_owned(),
+            ),
+            Self::TokenId { .. } => Some("the tokenizer and the weights do not belong together".to_owned()),
+            Self::TooLong { .. } => Some("set `max_length` of the gram".to_owned()),
+            Self::Pattern(_) | Self::NothingLeft => {
+                Some("exclude: globs on module names, such as \"*.down_proj\"".to_owned())
+            }
+            Self::Engine => {
+                Some(format!("`engine: native` (or auto) runs {}", crate::model::config::NATIVE_FAMILIES.join(", ")))
+            }
+            Self::Index { .. } => Some("run the gram stage again (`--force`)".to_owned()),
+        }
+    }
+}

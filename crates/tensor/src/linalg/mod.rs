@@ -1,0 +1,59 @@
+//! RegMean's linear systems: scaled to unit diagonal, factored once, solved for blocks of weight rows.
+//!
+//! Everything is in row form: weights, corrections and right-hand sides are `[rows, width]`, one row per output of the
+//! linear layer, as checkpoints store them; matrices are symmetric, so `A X = B` is `Xᵀ A = Bᵀ`.
+
+mod condition;
+mod factor;
+mod plain;
+mod system;
+
+pub use factor::{Factor, Path, Solved};
+pub use plain::PlainSolver;
+pub use system::{ScaledSystem, Term};
+
+use mergelab_wire::Fault;
+use tch::{TchError, Tensor};
+
+use crate::failure::Diagnosis;
+
+/// Spacing of fp32 numbers at 1.
+pub(crate) const EPS32: f64 = f32::EPSILON as f64;
+
+/// A system that could not be solved.
+#[derive(Debug, thiserror::Error)]
+pub enum SolveError {
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TchError),
+    /// A plain solver, asked for by name, cannot do it.
+    #[error("solver {solver} failed on the plain system: {reason}")]
+    Plain {
+        /// Its name.
+        solver: &'static str,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A Gram matrix holds infinities or NaNs.
+    #[error("its Gram matrices are not finite")]
+    NotFinite,
+}
+
+impl Diagnosis for SolveError {
+    fn fault(&self) -> Fault {
+        Fault::Stage
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Torch(error) => error.hint(),
+            Self::Plain { .. } => Some("`solver: auto` (the default) solves such systems".to_owned()),
+            Self::NotFinite => Some("capture the Gram matrices again".to_owned()),
+        }
+    }
+}
+
+/// A copy with memory of its own, also of a view.
+fn copied(x: &Tensor) -> Result<Tensor, TchError> {
+    x.f_to_dtype(x.f_kind()?, false, true)
+}

@@ -1,0 +1,211 @@
+//! What can be wrong with a merge.
+
+use std::path::PathBuf;
+
+use mergelab_wire::Fault;
+use tch::TchError;
+
+use crate::checkpoint::CheckpointError;
+use crate::dtype::UnknownDtype;
+use crate::failure::{Diagnosis, FileError};
+use crate::gram::GramError;
+use crate::linalg::SolveError;
+
+/// What can be wrong with a merge.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A checkpoint cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Grams cannot be read.
+    #[error(transparent)]
+    Gram(#[from] GramError),
+    /// An unknown `dtype`.
+    #[error(transparent)]
+    Dtype(#[from] UnknownDtype),
+    /// No method of this name is built.
+    #[error("method {0:?} is not built in this version")]
+    Method(String),
+    /// The method cannot do what is asked.
+    #[error("method {method}: {reason}")]
+    Request {
+        /// The method.
+        method: String,
+        /// What is wrong.
+        reason: String,
+        /// The way out.
+        hint: &'static str,
+    },
+    /// Models with different tensors.
+    #[error("{name} is in model {has} and not in {lacks}")]
+    Names {
+        /// The tensor.
+        name: String,
+        /// A model that has it.
+        has: String,
+        /// A model that has it not.
+        lacks: String,
+    },
+    /// Models of different shapes.
+    #[error("{name}: {first_shape:?} in {first}, {other_shape:?} in {other}")]
+    Shapes {
+        /// The tensor.
+        name: String,
+        /// First model.
+        first: String,
+        /// Its shape.
+        first_shape: Vec<usize>,
+        /// Other model.
+        other: String,
+        /// Its shape.
+        other_shape: Vec<usize>,
+    },
+    /// Models of different vocabularies.
+    #[error("vocabularies differ: {first} has {first_size} tokens, {other} has {other_size} ({name})")]
+    Vocabulary {
+        /// The tensor that shows it.
+        name: String,
+        /// First model.
+        first: String,
+        /// Its rows.
+        first_size: usize,
+        /// Other model.
+        other: String,
+        /// Its rows.
+        other_size: usize,
+    },
+    /// A tensor of integers that differs.
+    #[error("{name} holds integers and differs between {first} and {other}; it cannot be merged")]
+    Integers {
+        /// The tensor.
+        name: String,
+        /// First model.
+        first: String,
+        /// Other model.
+        other: String,
+    },
+    /// A weight that is no number.
+    #[error("{name} of model {model} has weights that are not finite")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// The model.
+        model: String,
+    },
+    /// A linear layer without a Gram.
+    #[error("{name} is a linear layer, and the Gram matrices of {model} ({}) have none for it", directory.display())]
+    NoGram {
+        /// The tensor.
+        name: String,
+        /// The model.
+        model: String,
+        /// Its Gram artifact.
+        directory: PathBuf,
+    },
+    /// A Gram of another width than the layer's input.
+    #[error("{name}: input width {input}, but the Gram of {model} has width {width}")]
+    GramWidth {
+        /// The tensor.
+        name: String,
+        /// The model.
+        model: String,
+        /// Columns of the weight.
+        input: usize,
+        /// Width of the Gram.
+        width: usize,
+    },
+    /// A rule that cannot be followed.
+    #[error("rule {pattern:?}: {reason}")]
+    Rule {
+        /// Its pattern.
+        pattern: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A configuration that does not fit the weights.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A system could not be solved.
+    #[error("{module}: {source}")]
+    Solve {
+        /// First linear layer of the system.
+        module: String,
+        /// Why.
+        source: SolveError,
+    },
+    /// libtorch failed.
+    #[error("{name}: {source}")]
+    Torch {
+        /// The tensor.
+        name: String,
+        /// What libtorch said.
+        source: TchError,
+    },
+}
+
+impl MergeError {
+    /// For `map_err`: libtorch failed on this tensor.
+    pub(crate) fn torch(name: &str) -> impl FnOnce(TchError) -> Self {
+        let name = name.to_owned();
+        move |source| Self::Torch { name, source }
+    }
+
+    /// For `map_err`: the system of this module could not be solved.
+    pub(crate) fn solve<E: Into<SolveError>>(module: &str) -> impl FnOnce(E) -> Self {
+        let module = module.to_owned();
+        move |source| Self::Solve { module, source: source.into() }
+    }
+}
+
+impl Diagnosis for MergeError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::File(error) => error.fault(),
+            Self::Checkpoint(error) => error.fault(),
+            Self::Gram(error) => error.fault(),
+            Self::Method(_) | Self::Torch { .. } => Fault::Stage,
+            Self::Solve { source, .. } => source.fault(),
+            _ => Fault::Experiment,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::File(error) => return error.hint(),
+            Self::Checkpoint(error) => return error.hint(),
+            Self::Gram(error) => return error.hint(),
+            Self::Dtype(error) => return error.hint(),
+            Self::Solve { source, .. } => return source.hint(),
+            Self::Torch { source, .. } => return source.hint(),
+            Self::Method(_) => format!("built: {}", super::registry::names().join(", ")),
+            Self::Request { hint, .. } => (*hint).to_owned(),
+            Self::Names { .. } | Self::Shapes { .. } => {
+                "only models of one architecture and size can be merged".to_owned()
+            }
+            Self::Vocabulary { .. } => {
+                "resize one model's embeddings to the other's vocabulary before merging (`resize_token_embeddings`)"
+                    .to_owned()
+            }
+            Self::Integers { .. } => {
+                "state `rules: [{ match: NAME, use: { model: NAME } }]` to take one model's".to_owned()
+            }
+            Self::NotFinite { .. } => "the weights are damaged; fetch or train the model again".to_owned(),
+            Self::NoGram { .. } => {
+                "capture it (is it under `exclude`?), or state `rules: [{ match: NAME, use: average }]`".to_owned()
+            }
+            Self::GramWidth { .. } => "the Gram matrices belong to a model of another size".to_owned(),
+            Self::Rule { .. } => "`use:` is average, base, regmean, or { model: NAME }".to_owned(),
+            Self::Config { .. } => {
+                "`tokenizer:` of the merge must name a model whose vocabulary fits the weights".to_owned()
+            }
+        })
+    }
+}

@@ -1,0 +1,22 @@
+//! The methods there are.
+
+use super::average::Average;
+use super::error::MergeError;
+use super::method::Method;
+use super::regmean::Regmean;
+
+/// Every method; one line each.
+static METHODS: [&dyn Method; 2] = [&Average, &Regmean];
+
+/// The method of this name.
+///
+/// # Errors
+/// When there is none.
+pub fn find(name: &str) -> Result<&'static dyn Method, MergeError> {
+    METHODS.into_iter().find(|method| method.name() == name).ok_or_else(|| MergeError::Method(name.to_owned()))
+}
+
+/// Names of all methods.
+pub fn names() -> Vec<&'static str> {
+    METHODS.into_iter().map(Method::name).collect()
+}

@@ -1,0 +1,176 @@
+//! `regmean`: for linear layers, the weights that agree best with each model on that model's own activations
+//! (Jin et al., <https://arxiv.org/abs/2212.09849>); everything else is averaged.
+//!
+//! `W` minimises `Σ uᵢ ‖Xᵢ (W - Wᵢ)ᵀ‖²` with the Grams' off-diagonals scaled by α:
+//! `(Σ uᵢ G̃ᵢ) Wᵀ = Σ uᵢ G̃ᵢ Wᵢᵀ`, `G̃ᵢ = α Gᵢ + (1-α) diag Gᵢ`. How it is solved is in [`crate::linalg`].
+
+use indexmap::IndexMap;
+use mergelab_wire::{Alpha, MergeJob};
+
+use super::error::MergeError;
+use super::layers::{depth, is_linear};
+use super::method::{Context, Method, Unit};
+use super::rules::AlphaRule;
+use super::solve::{Grams, Group};
+use crate::gram::GramSet;
+
+/// RegMean.
+#[derive(Debug)]
+pub struct Regmean;
+
+impl Method for Regmean {
+    fn name(&self) -> &'static str {
+        "regmean"
+    }
+
+    fn check(&self, job: &MergeJob) -> Result<(), MergeError> {
+        refuse_params(job)?;
+        let refuse = |reason: String, hint| Err(MergeError::Request { method: job.method.clone(), reason, hint });
+        if let Some(model) = job.models.iter().find(|model| model.grams.is_none()) {
+            return refuse(
+                format!("model {} has no Gram matrices", model.name),
+                "`grams:` names one entry per model, in order",
+            );
+        }
+        match &job.alpha {
+            Some(Alpha::Auto | Alpha::AutoLayer) => {
+                refuse("`alpha: auto` is not built in this version".to_owned(), "state α as a number in [0, 1]")
+            }
+            Some(Alpha::Number(alpha)) if !(0.0..=1.0).contains(alpha) => {
+                refuse(format!("alpha is {alpha}"), "α is a number in [0, 1]")
+            }
+            Some(Alpha::Gradient(list)) if list.is_empty() || list.iter().any(|alpha| !(0.0..=1.0).contains(alpha)) => {
+                refuse(
+                    "a gradient of alpha holds numbers in [0, 1]".to_owned(),
+                    "`alpha: [0.1, 0.9]` runs from the first layer to the last",
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
+        let family = context.sources.family.as_deref();
+        let mut solved = Vec::new();
+        let mut units = Vec::new();
+        for (name, rule) in tensors {
+            let shape = context.sources.shape(&name)?;
+            if rule.is_some_and(|rule| rule.required) || is_linear(family, &name, shape) {
+                solved.push((name, rule));
+            } else {
+                units.push(Unit::Average(name));
+            }
+        }
+        units.extend(groups(context, solved)?);
+        Ok(units)
+    }
+}
+
+/// Refuses parameters: neither this method nor the average has one.
+///
+/// # Errors
+/// When there is one.
+pub fn refuse_params(job: &MergeJob) -> Result<(), MergeError> {
+    match job.params.keys().next() {
+        None => Ok(()),
+        Some(name) => Err(MergeError::Request {
+            method: job.method.clone(),
+            reason: format!("it has no parameter {name:?}"),
+            hint: "remove it, or choose the method it belongs to",
+        }),
+    }
+}
+
+/// α of a tensor: the rule's, or the merge's, over depth where that is a gradient.
+fn alpha_of(job: &MergeJob, rule: Option<AlphaRule>, name: &str, layers: usize) -> Result<f64, MergeError> {
+    if let Some(alpha) = rule.and_then(|rule| rule.alpha) {
+        return Ok(alpha);
+    }
+    match &job.alpha {
+        Some(Alpha::Number(alpha)) => Ok(*alpha),
+        Some(Alpha::Gradient(list)) => Ok(gradient(list, depth(name), layers)),
+        _ => Err(MergeError::Request {
+            method: job.method.clone(),
+            reason: format!("no α is stated for {name}"),
+            hint: "state `alpha:` in the merge, or in the rule",
+        }),
+    }
+}
+
+/// A list as a function of depth: its first value at the first layer, its last at the last, straight lines between. What lies
+/// in no layer (`lm_head`) counts as last.
+fn gradient(list: &[f64], depth: Option<usize>, layers: usize) -> f64 {
+    let share = match depth {
+        Some(depth) if layers > 1 => depth as f64 / (layers - 1) as f64,
+        Some(_) => 0.0,
+        None => 1.0,
+    };
+    let position = share * (list.len() - 1) as f64;
+    let (low, high) = (position.floor() as usize, position.ceil() as usize);
+    list[low] + (list[high] - list[low]) * (position - low as f64)
+}
+
+/// Where the Grams of a layer lie, by file and tensor, and the bits of its α.
+type GroupKey = (Vec<(String, String)>, u64);
+
+/// Groups linear layers by what they share: the Gram of every model, the held-out ones, and α.
+///
+/// # Errors
+/// When a layer has no Gram, or one of another width.
+pub fn groups(context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
+    if tensors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let open = |path: &std::path::PathBuf| GramSet::open(path).map_err(MergeError::from);
+    let sets =
+        context.job.models.iter().filter_map(|model| model.grams.as_ref()).map(open).collect::<Result<Vec<_>, _>>()?;
+    let held_out = context
+        .job
+        .models
+        .iter()
+        .filter_map(|model| model.held_out.as_ref())
+        .map(open)
+        .collect::<Result<Vec<_>, _>>()?;
+    let held_out = if held_out.len() == sets.len() { held_out } else { Vec::new() };
+    let grams = std::sync::Arc::new(Grams { used: sets, held_out });
+    let layers = tensors.iter().filter_map(|(name, _)| depth(name)).max().map_or(1, |last| last + 1);
+
+    let mut groups: IndexMap<GroupKey, Vec<String>> = IndexMap::new();
+    for (name, rule) in tensors {
+        let module = name.strip_suffix(".weight").unwrap_or(&name);
+        let shape = context.sources.shape(&name)?;
+        let mut key = Vec::new();
+        for (set, source) in grams.used.iter().chain(&grams.held_out).zip(context.sources.models.iter().cycle()) {
+            let entry = set.entry(module).ok_or_else(|| MergeError::NoGram {
+                name: name.clone(),
+                model: source.name.clone(),
+                directory: set.directory().to_path_buf(),
+            })?;
+            if shape.len() != 2 || shape[1] != entry.width {
+                let input = shape.get(1).copied().unwrap_or(0);
+                return Err(MergeError::GramWidth { name, model: source.name.clone(), input, width: entry.width });
+            }
+            key.push((entry.file.clone(), entry.tensor.clone()));
+        }
+        let alpha = alpha_of(context.job, rule, &name, layers)?;
+        groups.entry((key, alpha.to_bits())).or_default().push(name);
+    }
+    let unit = |((_, alpha), tensors)| {
+        Unit::Regmean(Group::new(tensors, f64::from_bits(alpha), std::sync::Arc::clone(&grams)))
+    };
+    Ok(groups.into_iter().map(unit).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gradient_runs_from_the_first_layer_to_the_last() {
+        let at = |depth| gradient(&[0.0, 1.0, 0.5], depth, 5);
+        let found = [at(Some(0)), at(Some(1)), at(Some(2)), at(Some(3)), at(Some(4)), at(None)];
+        for (found, expected) in found.into_iter().zip([0.0, 0.5, 1.0, 0.75, 0.5, 0.5]) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The decoder families that run natively: one shared decoder whose differences are options of one struct.
+
+pub mod config;
+pub mod decoder;
+pub mod logits;
+pub mod rope;
+
+pub use config::{ConfigError, DecoderConfig};
+pub use decoder::{Decoder, Input, Span};
+pub use logits::logits;

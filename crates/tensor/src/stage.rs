@@ -1,0 +1,38 @@
+//! One stage from its file to its result.
+
+use std::path::Path;
+
+use mergelab_wire::{Job, StageFile};
+
+use crate::failure::Failure;
+use crate::parallel::Pool;
+use crate::report::Reporter;
+use crate::{device, gram, merge};
+
+/// Runs a stage; facts are recorded and sent also when it fails.
+///
+/// # Errors
+/// What the stage's own module says.
+pub fn run(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
+    let result = work(stage, reporter);
+    if let Some(bytes) = device::peak_memory() {
+        reporter.fact("peak_memory", bytes);
+    }
+    if let Some(version) = device::libtorch_version() {
+        reporter.fact("libtorch", version);
+    }
+    reporter.send_facts();
+    result
+}
+
+fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
+    let device = device::choose(&stage.device)?;
+    reporter.fact("device", device::name(device));
+    // On a GPU one thread issues all work, in order.
+    let pool = Pool::new(if device.is_cuda() { 1 } else { stage.threads });
+    let out: &Path = &stage.out;
+    match &stage.job {
+        Job::Gram(job) => gram::capture::run(job, out, device, pool, reporter),
+        Job::Merge(job) => merge::run(job, out, device, pool, reporter),
+    }
+}

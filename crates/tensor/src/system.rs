@@ -1,0 +1,41 @@
+//! The two places where this crate needs `unsafe`: mapping a file, and loading the CUDA half of libtorch.
+#![expect(unsafe_code, reason = "mmap and dlopen are unsafe by nature; every other module is checked by the compiler")]
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
+
+/// A file's bytes, mapped read-only.
+#[derive(Debug)]
+pub(crate) struct MappedFile(memmap2::Mmap);
+
+impl MappedFile {
+    /// Maps the whole of a file.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: the bytes must not change while they are mapped. Artifacts in the store are read-only and never
+        // replaced; a user's own model directory is looked at again before a result is committed, so that a model that
+        // changed under a running stage fails it. Nothing here depends on the bytes for memory safety: headers are
+        // checked once and every read is a bounds-checked copy. A file that shrinks ends this process, not the run.
+        unsafe { memmap2::Mmap::map(&file) }.map(Self)
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Loads a shared library for the life of the process, its symbols visible to what is loaded already.
+pub(crate) fn load_for_good(path: &Path) -> Result<(), String> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY};
+    // SAFETY: loading runs the library's initialisers. It is the other half of the libtorch that this process already
+    // runs, from the same directory, and it is never unloaded.
+    let library = unsafe { Library::open(Some(path), RTLD_LAZY | RTLD_GLOBAL) }.map_err(|error| error.to_string())?;
+    std::mem::forget(library);
+    Ok(())
+}

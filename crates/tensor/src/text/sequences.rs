@@ -1,0 +1,234 @@
+//! The sequences of token ids that a capture runs on, and what became of every row.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+use mergelab_wire::{Rows, TokenMask};
+use serde_json::json;
+
+use super::chat::ChatTemplate;
+use super::error::TextError;
+use super::rows::{self, Rendered, RowError, RowTemplates};
+use super::tokenizer::{Tokenizer, TokenizerConfig, Tokens};
+use crate::report::Reporter;
+
+/// How rows become sequences.
+#[derive(Clone, Debug)]
+pub struct TextSpec<'a> {
+    /// Model directory: tokenizer and chat template.
+    pub model: &'a Path,
+    /// JSON Lines file.
+    pub data: &'a Path,
+    /// The experiment's templates.
+    pub rows: &'a Rows,
+    /// Refuse what would be counted and skipped.
+    pub strict: bool,
+    /// Truncation in tokens.
+    pub max_length: Option<usize>,
+    /// Whether the tokenizer adds its special tokens.
+    pub add_special_tokens: bool,
+    /// Which tokens count.
+    pub tokens: TokenMask,
+    /// How many tokens at the start do not count.
+    pub skip_first: usize,
+    /// Chat template file in place of the model's own.
+    pub chat_template: Option<&'a Path>,
+}
+
+/// One row's tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// Row in the data file, counted from 1.
+    pub row: usize,
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Which tokens count in a Gram.
+    pub counts: Vec<bool>,
+}
+
+/// Rows that cannot be used, by reason, each with its count and its first row.
+#[derive(Debug, Default)]
+struct Skipped {
+    lacking: IndexMap<String, (usize, usize, Vec<String>)>,
+    empty: Option<(usize, usize)>,
+    no_tokens: Option<(usize, usize)>,
+}
+
+impl Skipped {
+    fn add(slot: &mut Option<(usize, usize)>, row: usize) {
+        slot.get_or_insert((0, row)).0 += 1;
+    }
+
+    fn reasons(&self) -> Vec<String> {
+        let lacking = self
+            .lacking
+            .iter()
+            .map(|(column, (count, first, _))| format!("{count} row(s) lack column {column:?} (first: row {first})"));
+        let empty = self.empty.map(|(count, first)| format!("{count} row(s) are empty (first: row {first})"));
+        let silent = self
+            .no_tokens
+            .map(|(count, first)| format!("{count} row(s) give no token that counts (first: row {first})"));
+        lacking.chain(empty).chain(silent).collect()
+    }
+}
+
+/// Renders and tokenises every row, in file order.
+///
+/// A row that lacks a column, is empty or gives no token that counts is skipped, counted and noted; an error with
+/// `strict`. The facts `rows`, `rows_used`, `rows_skipped`, `rows_truncated` and `tokens` are recorded.
+///
+/// # Errors
+/// When a file, a template or the tokenizer is wrong, a column is in no row, or no token is left at all.
+pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequence>, TextError> {
+    let config = TokenizerConfig::read(spec.model)?;
+    let tokenizer = Tokenizer::read(spec.model, &config, spec.add_special_tokens, spec.max_length)?;
+    let templates = RowTemplates::compile(spec.rows)?;
+    let chat = match spec.rows {
+        Rows::Messages(_) => Some(ChatTemplate::find(spec.model, &config, spec.chat_template)?),
+        Rows::Text(_) if spec.tokens == TokenMask::Assistant => return Err(TextError::AssistantOfText),
+        Rows::Text(_) => None,
+    };
+    if let Some(chat) = chat.as_ref().filter(|chat| chat.dated() && std::env::var_os("SOURCE_DATE_EPOCH").is_none()) {
+        reporter.note(format!("{} may print today's date; SOURCE_DATE_EPOCH fixes it", chat.place()));
+    }
+
+    let mut sequences: Vec<Sequence> = Vec::new();
+    let mut skipped = Skipped::default();
+    let mut seen = std::collections::HashSet::new();
+    let (mut total, mut truncated) = (0, 0);
+    for item in rows::read(spec.data)? {
+        let (row, value) = item?;
+        total += 1;
+        let columns = rows::columns(&value);
+        seen.extend(columns.iter().cloned());
+        let rendered = match templates.render(&value) {
+            Ok(rendered) => rendered,
+            Err(RowError::Lacks(column)) => {
+                if spec.strict {
+                    return Err(lacking(spec.data, row, column, columns, false));
+                }
+                skipped.lacking.entry(column).or_insert((0, row, columns)).0 += 1;
+                continue;
+            }
+            Err(RowError::Failed { place, reason }) => {
+                return Err(TextError::Render { file: spec.data.to_path_buf(), row, place, reason });
+            }
+        };
+        if rendered.is_blank() {
+            unusable(spec, row, "the row is empty")?;
+            Skipped::add(&mut skipped.empty, row);
+            continue;
+        }
+        let (tokens, counts) = tokenise(spec, row, &rendered, chat.as_ref(), &tokenizer)?;
+        if !counts.contains(&true) {
+            unusable(spec, row, "the row gives no token that counts")?;
+            Skipped::add(&mut skipped.no_tokens, row);
+            continue;
+        }
+        truncated += usize::from(spec.max_length == Some(tokens.ids.len()));
+        sequences.push(Sequence { row, ids: tokens.ids, counts });
+    }
+
+    // A column that some rows have is a gap in the data; one that no row has is a mistake in the template.
+    if let Some((column, (_, row, columns))) = skipped.lacking.iter().find(|(column, _)| !seen.contains(*column)) {
+        return Err(lacking(spec.data, *row, column.clone(), columns.clone(), true));
+    }
+    if sequences.is_empty() {
+        let why = if total == 0 { "the file is empty".to_owned() } else { skipped.reasons().join("; ") };
+        return Err(TextError::NoTokens { file: spec.data.to_path_buf(), rows: total, why });
+    }
+    for reason in skipped.reasons() {
+        reporter.note(format!("{}: {reason}, skipped", spec.data.display()));
+    }
+    note_double_begin(spec, &sequences, &config, &tokenizer, reporter);
+    let counted: usize =
+        sequences.iter().map(|sequence| sequence.counts.iter().filter(|&&counts| counts).count()).sum();
+    reporter.fact("rows", json!(total));
+    reporter.fact("rows_used", json!(sequences.len()));
+    reporter.fact("rows_skipped", json!(total - sequences.len()));
+    reporter.fact("rows_at_max_length", json!(truncated));
+    reporter.fact("tokens", json!(sequences.iter().map(|sequence| sequence.ids.len()).sum::<usize>()));
+    reporter.fact("tokens_counted", json!(counted));
+    Ok(sequences)
+}
+
+fn unusable(spec: &TextSpec<'_>, row: usize, what: &'static str) -> Result<(), TextError> {
+    if spec.strict { Err(TextError::Unusable { file: spec.data.to_path_buf(), row, what }) } else { Ok(()) }
+}
+
+fn lacking(file: &Path, row: usize, column: String, available: Vec<String>, nowhere: bool) -> TextError {
+    let nearest = available
+        .iter()
+        .map(|name| (strsim::jaro_winkler(name, &column), name))
+        .filter(|(similarity, _)| *similarity > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name.clone());
+    TextError::Column { file: file.to_path_buf(), row, column, available, nearest, nowhere }
+}
+
+/// Tokens of a rendered row, and which of them count.
+fn tokenise(
+    spec: &TextSpec<'_>,
+    row: usize,
+    rendered: &Rendered,
+    chat: Option<&ChatTemplate>,
+    tokenizer: &Tokenizer,
+) -> Result<(Tokens, Vec<bool>), TextError> {
+    let file = || spec.data.to_path_buf();
+    let (tokens, mut counts) = match (rendered, chat) {
+        (Rendered::Turns(turns), Some(chat)) if spec.tokens == TokenMask::Assistant => {
+            let (text, said) = chat.render_with_assistant(turns).map_err(|reason| TextError::Assistant {
+                file: file(),
+                row,
+                reason,
+            })?;
+            let tokens = tokenizer.encode(&text)?;
+            let counts = tokens
+                .characters
+                .iter()
+                .map(|&(start, end)| said.iter().any(|range| start < end && start < range.end && range.start < end))
+                .collect();
+            (tokens, counts)
+        }
+        (Rendered::Turns(turns), Some(chat)) => {
+            let text = chat.render(turns).map_err(|reason| TextError::Render {
+                file: file(),
+                row,
+                place: chat.place().to_owned(),
+                reason,
+            })?;
+            let tokens = tokenizer.encode(&text)?;
+            let counts = vec![true; tokens.ids.len()];
+            (tokens, counts)
+        }
+        (Rendered::Text(text), _) => {
+            let tokens = tokenizer.encode(text)?;
+            let counts = vec![true; tokens.ids.len()];
+            (tokens, counts)
+        }
+        (Rendered::Turns(_), None) => return Err(TextError::NoChatTemplate { model: spec.model.to_path_buf() }),
+    };
+    counts.iter_mut().take(spec.skip_first).for_each(|counts| *counts = false);
+    Ok((tokens, counts))
+}
+
+/// A template that prints the begin token and a tokenizer that adds it give it twice: legal, and seldom meant.
+fn note_double_begin(
+    spec: &TextSpec<'_>,
+    sequences: &[Sequence],
+    config: &TokenizerConfig,
+    tokenizer: &Tokenizer,
+    reporter: &Reporter,
+) {
+    let begin = config
+        .special_tokens()
+        .into_iter()
+        .find(|(name, _)| name == "bos_token")
+        .and_then(|(_, token)| tokenizer.id(&token));
+    let doubled = |sequence: &Sequence| matches!(sequence.ids[..], [a, b, ..] if Some(a) == begin && Some(b) == begin);
+    if begin.is_some() && spec.add_special_tokens && sequences.iter().all(doubled) {
+        reporter.note(
+            "every sequence starts with two begin tokens: the chat template prints one and the tokenizer adds one",
+        );
+    }
+}

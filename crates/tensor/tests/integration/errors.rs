@@ -1,0 +1,231 @@
+//! Bad input: the exit code, and a message that names the file, the place and the way out.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use mergelab_tensor::checkpoint::Checkpoint;
+use mergelab_wire::{Engine, Event, Fault, GramJob, Job, MergeJob, MergeSource, Rule, RuleUse};
+use tch::{Device, Kind, Tensor};
+use tempfile::TempDir;
+
+use crate::support::{
+    Outcome, TOY_LAYER, gram_job, merge_job, references, regmean_job, run, run_on, save, source, toy_grams, toy_model,
+};
+
+/// The program failed with this code, and says each part; the event says the same as the terminal.
+#[track_caller]
+fn refused(outcome: &Outcome, code: i32, parts: &[&str]) {
+    assert_eq!(outcome.code, code, "{}", outcome.stderr);
+    for part in parts {
+        assert!(outcome.stderr.contains(part), "{part:?} is not in\n{}", outcome.stderr);
+    }
+    let Some(Event::Error { message, hint, fault }) = outcome.events.last() else { panic!("no error event") };
+    assert_eq!(*fault, if code == 3 { Fault::Experiment } else { Fault::Stage });
+    assert!(outcome.stderr.contains(&format!("error: {message}")));
+    assert!(hint.as_ref().is_none_or(|hint| outcome.stderr.contains(&format!("hint: {hint}"))));
+}
+
+fn two(home: &TempDir, second: impl Fn(&Path)) -> Vec<MergeSource> {
+    let models: Vec<_> = ["a", "b"].map(|name| (name, toy_model(&home.path().join(name), 1, 6, 5, 9))).to_vec();
+    second(&models[1].1);
+    models.iter().map(|(name, path)| source(name, path, None)).collect()
+}
+
+fn replace(directory: &Path, name: &str, with: Option<Tensor>) {
+    let read = Checkpoint::open(directory).unwrap();
+    let mut tensors: Vec<(&str, Tensor)> =
+        read.names().filter(|other| *other != name).map(|other| (other, read.load(other).unwrap())).collect();
+    tensors.extend(with.map(|tensor| (name, tensor)));
+    fs::remove_file(directory.join("model.safetensors")).unwrap();
+    save(&directory.join("model.safetensors"), &tensors);
+}
+
+fn random(shape: &[i64]) -> Tensor {
+    Tensor::randn(shape, (Kind::Float, Device::Cpu))
+}
+
+#[test]
+fn models_that_differ_are_named_with_both_shapes_before_anything_is_written() {
+    let weight = format!("{TOY_LAYER}.weight");
+    let home = tempfile::tempdir().unwrap();
+    let models = two(&home, |second| replace(second, &weight, Some(random(&[6, 7]))));
+    let outcome = run(Job::Merge(merge_job("average", models)), 1);
+    refused(&outcome, 3, &["model.layers.0.self_attn.o_proj.weight: [6, 5] in a, [6, 7] in b"]);
+    assert_eq!(outcome.files(), []);
+
+    let home = tempfile::tempdir().unwrap();
+    let models = two(&home, |second| replace(second, "model.embed_tokens.weight", Some(random(&[11, 4]))));
+    let outcome = run(Job::Merge(merge_job("average", models)), 1);
+    refused(&outcome, 3, &["vocabularies differ: a has 9 tokens, b has 11", "resize_token_embeddings"]);
+
+    let home = tempfile::tempdir().unwrap();
+    let models = two(&home, |second| replace(second, &weight, None));
+    refused(&run(Job::Merge(merge_job("average", models)), 1), 3, &["o_proj.weight is in model a and not in b"]);
+}
+
+#[test]
+fn a_weight_that_is_no_number_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let models =
+        two(&home, |second| replace(second, "model.norm.weight", Some(Tensor::from_slice(&[1.0, f32::NAN, 0.0, 2.0]))));
+    refused(
+        &run(Job::Merge(merge_job("average", models)), 1),
+        3,
+        &["model.norm.weight of model b has weights that are not finite"],
+    );
+}
+
+#[test]
+fn a_linear_layer_without_a_gram_is_an_error_unless_a_rule_covers_it() {
+    let home = tempfile::tempdir().unwrap();
+    let mut models = two(&home, |_| ());
+    let grams = toy_grams(&home.path().join("grams"), &random(&[30, 5]));
+    let index = fs::read_to_string(grams.join("index.json")).unwrap().replace("o_proj", "q_proj");
+    fs::write(grams.join("index.json"), index).unwrap();
+    for model in &mut models {
+        model.grams = Some(grams.clone());
+    }
+    let job = regmean_job(models, 0.5);
+    let outcome = run(Job::Merge(job.clone()), 1);
+    refused(&outcome, 3, &["o_proj.weight is a linear layer, and the Gram matrices of a", "use: average"]);
+    assert_eq!(outcome.files(), []);
+    let rules = vec![Rule { pattern: "*.o_proj.*".to_owned(), action: Some(RuleUse::Average), alpha: None }];
+    run(Job::Merge(MergeJob { rules, ..job }), 1).ok();
+}
+
+#[test]
+fn a_gram_of_another_width_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let mut models = two(&home, |_| ());
+    let grams = toy_grams(&home.path().join("grams"), &random(&[30, 6]));
+    for model in &mut models {
+        model.grams = Some(grams.clone());
+    }
+    refused(&run(Job::Merge(regmean_job(models, 0.5)), 1), 3, &["input width 5, but the Gram of a has width 6"]);
+}
+
+#[test]
+fn a_method_that_is_not_built_is_named_with_those_that_are() {
+    let home = tempfile::tempdir().unwrap();
+    refused(
+        &run(Job::Merge(merge_job("ties", two(&home, |_| ()))), 1),
+        1,
+        &["method \"ties\" is not built", "built: average, regmean"],
+    );
+}
+
+#[test]
+fn a_truncated_or_hostile_checkpoint_is_refused_by_name() {
+    for (damage, says) in [
+        (
+            &(|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 4)) as &dyn Fn(&mut Vec<u8>),
+            "it is truncated or has a tail",
+        ),
+        (&|bytes| bytes.truncate(5), "too few for a header"),
+        (&|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()), "larger than 100 MB"),
+        (&|bytes| bytes[..8].copy_from_slice(&5_000_000u64.to_le_bytes()), "longer than the file"),
+        (&|bytes| bytes[8] = b'x', "not a sound safetensors file"),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let models = two(&home, |second| {
+            let path = second.join("model.safetensors");
+            let mut bytes = fs::read(&path).unwrap();
+            damage(&mut bytes);
+            fs::write(path, bytes).unwrap();
+        });
+        refused(&run(Job::Merge(merge_job("average", models)), 1), 3, &["b/model.safetensors", says]);
+    }
+}
+
+#[test]
+fn a_missing_shard_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let models = two(&home, |second| {
+        fs::remove_file(second.join("model.safetensors")).unwrap();
+        let index = r#"{"weight_map": {"x": "model-00001-of-00002.safetensors"}}"#;
+        fs::write(second.join("model.safetensors.index.json"), index).unwrap();
+    });
+    refused(
+        &run(Job::Merge(merge_job("average", models)), 1),
+        3,
+        &["index.json", "shard model-00001-of-00002.safetensors is missing"],
+    );
+}
+
+#[test]
+fn a_column_that_no_row_has_is_named_with_the_nearest_one() {
+    let Some(references) = references() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("rows.jsonl");
+    fs::write(&data, "{\"questions\": \"a\", \"answer\": \"b\"}\n").unwrap();
+    let outcome = run(Job::Gram(gram_job(&references.join("llama/model"), &data)), 1);
+    refused(
+        &outcome,
+        3,
+        &["rows.jsonl, row 1: no column \"question\" (the row has questions, answer)", "did you mean \"questions\"?"],
+    );
+}
+
+#[test]
+fn data_without_a_single_token_is_an_error() {
+    let Some(references) = references() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("rows.jsonl");
+    fs::write(&data, "").unwrap();
+    let job = gram_job(&references.join("llama/model"), &data);
+    refused(&run(Job::Gram(job.clone()), 1), 3, &["none of the 0 rows gives a token", "the file is empty"]);
+    fs::write(&data, "{\"question\": \"\", \"answer\": \"\"}\n").unwrap();
+    refused(&run(Job::Gram(job), 1), 3, &["none of the 1 rows gives a token", "1 row(s) are empty"]);
+}
+
+#[test]
+fn a_model_without_a_chat_template_says_what_to_do() {
+    let Some(references) = references() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let model = home.path().join("model");
+    fs::create_dir(&model).unwrap();
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        fs::copy(references.join("llama/model").join(file), model.join(file)).unwrap();
+    }
+    let job = gram_job(&model, &references.join("rows.jsonl"));
+    refused(&run(Job::Gram(job.clone()), 1), 3, &["has no chat template", "`chat_template:` file"]);
+    let lent = home.path().join("lent.jinja");
+    fs::write(&lent, "{{ messages[0].content }}").unwrap();
+    run(Job::Gram(GramJob { chat_template: Some(lent), ..job }), 1).ok();
+}
+
+#[test]
+fn a_row_longer_than_the_models_positions_is_refused() {
+    let Some(references) = references() else { return };
+    let job = GramJob { max_length: None, ..gram_job(&references.join("llama/model"), &references.join("rows.jsonl")) };
+    refused(&run(Job::Gram(job), 1), 3, &["row 6 has", "128 positions", "max_length"]);
+}
+
+#[test]
+fn an_engine_and_a_device_that_are_not_there_say_so() {
+    let Some(references) = references() else { return };
+    let job = gram_job(&references.join("llama/model"), &references.join("rows.jsonl"));
+    let other = GramJob { engine: Engine::Transformers, ..job.clone() };
+    refused(&run(Job::Gram(other), 1), 1, &["engine `transformers` is not built", "llama, mistral, qwen2, qwen3"]);
+    refused(&run_on(Job::Gram(job.clone()), 1, "tpu"), 3, &["device \"tpu\" is not known"]);
+    if Path::new("/proc/driver/nvidia/version").exists() {
+        println!("skipped: this machine has a GPU, so that asking for one is no error");
+    } else {
+        refused(
+            &run_on(Job::Gram(job), 1, "cuda"),
+            1,
+            &["device cuda was asked for, but this machine has no NVIDIA driver"],
+        );
+    }
+}
+
+#[test]
+fn a_stage_file_of_another_version_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("stage.json");
+    fs::write(&path, r#"{"wire": 999}"#).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_mergelab-tensor")).arg(&path).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stage file of wire version 999, this program speaks 1"));
+}

@@ -1,0 +1,11 @@
+//! `mergelab-tensor` from the outside: stage files in, artifacts and events out.
+//!
+//! What is held against `transformers` needs a Python with it (`MERGELAB_PYTHON`, `VIRTUAL_ENV` or the project's `.venv`);
+//! where there is none those tests say that they skipped.
+
+mod capture;
+mod errors;
+mod merging;
+mod support;
+mod templates;
+mod threads;

@@ -1,0 +1,261 @@
+//! Stages, tiny models and the reference programs.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use indexmap::IndexMap;
+use mergelab_tensor::checkpoint::{NewTensor, Writer};
+use mergelab_tensor::gram::accumulate::Accumulator;
+use mergelab_tensor::gram::index::{FORMAT, GramEntry, GramIndex};
+use mergelab_tensor::parallel::Pool;
+use mergelab_wire::{
+    Alpha, Engine, Event, EventReader, GramJob, Job, MergeJob, MergeSource, Message, Normalize, Rows, Solver,
+    StageFile, TokenMask,
+};
+use safetensors::Dtype;
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+use tempfile::TempDir;
+
+/// What came of a stage.
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stderr: String,
+    pub(crate) events: Vec<Event>,
+    pub(crate) out: PathBuf,
+    _directory: TempDir,
+}
+
+impl Outcome {
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        self
+    }
+
+    pub(crate) fn facts(&self) -> serde_json::Map<String, Value> {
+        let facts = self.events.iter().find_map(|event| match event {
+            Event::Facts { facts } => Some(facts.clone()),
+            _ => None,
+        });
+        facts.expect("a stage sends facts")
+    }
+
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let note = |event: &Event| match event {
+            Event::Note { message } => Some(message.clone()),
+            _ => None,
+        };
+        self.events.iter().filter_map(note).collect()
+    }
+
+    /// Names and contents of the files of the result.
+    pub(crate) fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(&self.out)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+            .collect();
+        files.sort();
+        files
+    }
+
+    pub(crate) fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.out.join(name)).unwrap()).unwrap()
+    }
+}
+
+/// Runs the program on a job.
+pub(crate) fn run(job: Job, threads: usize) -> Outcome {
+    run_on(job, threads, "cpu")
+}
+
+pub(crate) fn run_on(job: Job, threads: usize, device: &str) -> Outcome {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir(at("out")).unwrap();
+    fs::create_dir(at("partial")).unwrap();
+    let stage = StageFile {
+        wire: mergelab_wire::VERSION,
+        stage: "test".to_owned(),
+        out: at("out"),
+        partial: at("partial"),
+        events: at("events.jsonl"),
+        device: device.to_owned(),
+        threads,
+        memory: None,
+        job,
+    };
+    fs::write(at("stage.json"), serde_json::to_vec(&stage).unwrap()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_mergelab-tensor")).arg(at("stage.json")).output().unwrap();
+    Outcome {
+        code: output.status.code().unwrap_or(-1),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        events: EventReader::new(at("events.jsonl")).poll().unwrap(),
+        out: at("out"),
+        _directory: directory,
+    }
+}
+
+pub(crate) fn chat_rows() -> Rows {
+    let message = |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
+    Rows::Messages(vec![message("user", "{{ question }}"), message("assistant", "{{ answer }}")])
+}
+
+/// A capture of chat rows with everything at its default.
+pub(crate) fn gram_job(model: &Path, data: &Path) -> GramJob {
+    GramJob {
+        model: model.to_path_buf(),
+        data: data.to_path_buf(),
+        rows: chat_rows(),
+        strict: false,
+        max_length: Some(100),
+        add_special_tokens: true,
+        tokens: TokenMask::All,
+        skip_first: 0,
+        chat_template: None,
+        exclude: Vec::new(),
+        dtype: None,
+        engine: Engine::Auto,
+    }
+}
+
+/// A merge with everything at its default.
+pub(crate) fn merge_job(method: &str, models: Vec<MergeSource>) -> MergeJob {
+    MergeJob {
+        method: method.to_owned(),
+        tokenizer: models[0].path.clone(),
+        models,
+        base: None,
+        alpha: None,
+        params: IndexMap::new(),
+        rules: Vec::new(),
+        normalize: Normalize::None,
+        solver: Solver::Auto,
+        dtype: None,
+        card: "# A merge\n".to_owned(),
+    }
+}
+
+pub(crate) fn regmean_job(models: Vec<MergeSource>, alpha: f64) -> MergeJob {
+    MergeJob { alpha: Some(Alpha::Number(alpha)), ..merge_job("regmean", models) }
+}
+
+pub(crate) fn source(name: &str, path: &Path, grams: Option<&Path>) -> MergeSource {
+    MergeSource {
+        name: name.to_owned(),
+        path: path.to_path_buf(),
+        weight: 1.0,
+        grams: grams.map(Path::to_path_buf),
+        held_out: None,
+    }
+}
+
+/// Writes a safetensors file.
+pub(crate) fn save(path: &Path, tensors: &[(&str, Tensor)]) {
+    let spec = |(name, tensor): &(&str, Tensor)| NewTensor {
+        name: (*name).to_owned(),
+        dtype: match tensor.kind() {
+            Kind::BFloat16 => Dtype::BF16,
+            Kind::Int64 => Dtype::I64,
+            _ => Dtype::F32,
+        },
+        shape: tensor.size().iter().map(|side| *side as usize).collect(),
+    };
+    let writer = Writer::single(path, tensors.iter().map(spec).collect()).unwrap();
+    for (name, tensor) in tensors {
+        writer.write(name, 0, tensor).unwrap();
+    }
+    writer.finish();
+}
+
+/// A directory that passes for a llama model of one layer with one projection: `o_proj` `[out, width]`.
+pub(crate) fn toy_model(directory: &Path, seed: i64, rows: i64, width: i64, vocab: i64) -> PathBuf {
+    fs::create_dir_all(directory).unwrap();
+    tch::manual_seed(seed);
+    let random = |shape: [i64; 2]| Tensor::randn(shape, (Kind::Float, Device::Cpu)) * 0.1;
+    save(
+        &directory.join("model.safetensors"),
+        &[
+            ("model.embed_tokens.weight", random([vocab, 4])),
+            ("model.layers.0.self_attn.o_proj.weight", random([rows, width])),
+            ("model.norm.weight", Tensor::randn([4], (Kind::Float, Device::Cpu))),
+        ],
+    );
+    fs::write(
+        directory.join("config.json"),
+        format!(r#"{{"model_type": "llama", "vocab_size": {vocab}, "torch_dtype": "float32"}}"#),
+    )
+    .unwrap();
+    directory.to_path_buf()
+}
+
+pub(crate) const TOY_LAYER: &str = "model.layers.0.self_attn.o_proj";
+
+/// A Gram artifact for [`toy_model`] from activations `[tokens, width]`.
+pub(crate) fn toy_grams(directory: &Path, x: &Tensor) -> PathBuf {
+    fs::create_dir_all(directory).unwrap();
+    let width = x.size()[1] as usize;
+    let mut sum = Accumulator::new(width, Device::Cpu).unwrap();
+    sum.add(x, &Tensor::from_slice(&[0i64]), Pool::new(1)).unwrap();
+    let tiling = sum.tiling();
+    let tiles: Vec<Tensor> = (0..tiling.blocks()).map(|block| sum.tiles(block).unwrap()).collect();
+    save(&directory.join("layer.safetensors"), &[("o", Tensor::cat(&tiles, 0))]);
+    let entry = GramEntry {
+        file: "layer.safetensors".to_owned(),
+        tensor: "o".to_owned(),
+        n: Some(sum.tokens() as u64),
+        width,
+        tile: tiling.tile,
+    };
+    GramIndex { format: FORMAT, modules: IndexMap::from([(TOY_LAYER.to_owned(), entry)]) }.write(directory).unwrap();
+    directory.to_path_buf()
+}
+
+/// The Python that reference programs run in.
+pub(crate) fn python() -> Option<PathBuf> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/bin/python");
+    let stated = std::env::var_os("MERGELAB_PYTHON").map(PathBuf::from);
+    let active = std::env::var_os("VIRTUAL_ENV").map(|root| Path::new(&root).join("bin/python"));
+    let python = stated.or(active).unwrap_or(project);
+    let works = Command::new(&python)
+        .args(["-c", "import importlib.util as u; exit(not u.find_spec('transformers'))"])
+        .status();
+    works.is_ok_and(|status| status.success()).then_some(python)
+}
+
+/// Runs a reference program of `tests/reference`.
+pub(crate) fn reference_program(python: &Path, name: &str, arguments: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name);
+    let output = Command::new(python).arg(script).args(arguments).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The directory that `tests/reference/models.py` made, or `None` (said aloud) without a Python for it. Made once per
+/// version of the program, and kept between runs.
+pub(crate) fn references() -> Option<&'static Path> {
+    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let python = python()?;
+        let mut hasher = DefaultHasher::new();
+        include_str!("../reference/models.py").hash(&mut hasher);
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("reference-{:016x}", hasher.finish()));
+        if !directory.join("complete").exists() {
+            let _ = fs::remove_dir_all(&directory);
+            reference_program(&python, "models.py", &[directory.to_str().unwrap()]);
+            fs::write(directory.join("complete"), "").unwrap();
+        }
+        Some(directory)
+    });
+    if made.is_none() {
+        println!("skipped: no Python with transformers (MERGELAB_PYTHON, VIRTUAL_ENV, .venv)");
+    }
+    made.as_deref()
+}
+
+/// The families that `models.py` makes.
+pub(crate) const FAMILIES: [&str; 6] = ["llama", "llama31", "llama32-tied", "mistral", "qwen2", "qwen3"];

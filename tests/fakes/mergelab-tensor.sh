@@ -1,0 +1,29 @@
+#!/bin/sh
+# Stands in for mergelab-tensor: what it makes depends on the job and on the files that the job names, and on nothing else.
+# With TENSOR_ERROR, an event, it gives up with that.
+set -eu
+out=$(sed -n 's/^  "out": "\(.*\)",$/\1/p' "$1")
+events=$(sed -n 's/^  "events": "\(.*\)",$/\1/p' "$1")
+# What of the job's parameters shows in the bytes.
+job=$(grep -A 2 -e '"alpha"' -e '"max_length"' "$1")
+echo "tensor stage"
+if [ -n "${TENSOR_ERROR:-}" ]; then
+    echo "$TENSOR_ERROR" >> "$events"
+    exit 1
+fi
+echo '{"event":"progress","done":1,"total":1,"unit":"layers"}' >> "$events"
+echo '{"event":"facts","facts":{"device":"cpu","peak_memory":4096}}' >> "$events"
+if grep -q '^    "merge"' "$1"; then
+    tokenizer=$(sed -n 's/^ *"tokenizer": "\(.*\)",$/\1/p' "$1")
+    cp "$tokenizer/config.json" "$tokenizer/tokenizer.json" "$out"
+    {
+        echo "$job"
+        sed -n 's/^ *"path": "\(.*\)",$/\1/p' "$1" | while read -r model; do cat "$model/model.safetensors"; done
+        sed -n 's/^ *"grams": "\(.*\)",$/\1/p' "$1" | while read -r grams; do cat "$grams/grams.safetensors"; done
+    } > "$out/model.safetensors"
+    date > "$out/README.md"
+else
+    model=$(sed -n 's/^ *"model": "\(.*\)",$/\1/p' "$1")
+    data=$(sed -n 's/^ *"data": "\(.*\)",$/\1/p' "$1")
+    { echo "$job"; cat "$model/model.safetensors" "$data"; } > "$out/grams.safetensors"
+fi

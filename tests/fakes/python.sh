@@ -1,0 +1,29 @@
+#!/bin/sh
+# Stands in for Python with lm_eval: a score is a checksum of the model's weights and the task's name. Called as
+# `python -u driver.py job.json`. With DIE_AFTER=N it dies after N items.
+set -eu
+job=$3
+out=$(sed -n 's/^  "out": "\(.*\)",$/\1/p' "$job")
+events=$(sed -n 's/^  "events": "\(.*\)",$/\1/p' "$job")
+echo "driver $$" >> "${DRIVER_LOG:-/dev/null}"
+sed -n -e 's/^ *"path": "\(.*\)",$/path \1/p' -e 's/^ *"item": \([0-9]*\),$/item \1/p' -e 's/^ *"task": "\(.*\)",$/task \1/p' "$job" |
+{
+    done=0
+    while read -r word value; do
+        case $word in
+            path) model=$value ;;
+            item) item=$value ;;
+            task)
+                if [ "$done" = "${DIE_AFTER:-none}" ]; then
+                    echo "Traceback: out of everything"
+                    exit 3
+                fi
+                mkdir "$out/$item"
+                sum=$({ cat "$model/model.safetensors"; echo "$value"; } | cksum | cut -c 1-4)
+                echo "[{\"metric\":\"exact_match\",\"filter\":\"none\",\"value\":0.$sum,\"stderr\":0.01,\"n_samples\":10,\"n_shot\":0}]" > "$out/$item/metrics.json"
+                echo "{\"event\":\"item\",\"item\":$item}" >> "$events"
+                done=$((done + 1))
+                ;;
+        esac
+    done
+}
