@@ -60,8 +60,8 @@ lint: setup  ## formatting, and clippy with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-bench: build  ## how much time mergelab itself takes, beside other tools where they are installed
-	$(CARGO) bench -p mergelab
+bench:  ## how much time mergelab itself takes, beside DVC and Snakemake where they are installed (see docs/benchmarks.md)
+	$(CARGO) bench -p mergelab --bench overhead
 
 docs: build  ## the API documentation, and the experiment file's JSON Schema in docs/
 	$(CARGO) doc --workspace --no-deps

@@ -1,5 +1,6 @@
 //! `mergelab run`.
 
+use std::mem::ManuallyDrop;
 use std::time::Instant;
 
 use mergelab_wire::{Fault, exit};
@@ -68,7 +69,8 @@ fn parse_size(text: &str) -> Result<u64, String> {
 /// Runs what is not up to date.
 pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, CliError> {
     let started = Instant::now();
-    let session = Session::open(&arguments.files.files)?;
+    // What lives until the end is not taken apart: the program's end frees it at once.
+    let session = ManuallyDrop::new(Session::open(&arguments.files.files)?);
     let machine = Machine::look(&session.project.store_path());
     let mut wanted = wanted(&session, &arguments.only)?;
     let blocked: Vec<Vec<String>> = (0..session.graph.experiments.len())
@@ -117,14 +119,15 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     interrupts.take_back();
     // Losing it costs hashing only.
     let _ = store.save_stats();
-    let (report, facts) = result?;
+    let ended = ManuallyDrop::new(result?);
+    let (report, facts) = &*ended;
     if report.interrupted {
         store.sweep()?;
     }
-    let failure = write_results(&session, &open, &report, &facts, arguments.only.is_empty());
-    summarize(&session.graph, &report, &blocked, started.elapsed().as_secs_f64(), arguments.json);
+    let failure = write_results(&session, &open, report, facts, arguments.only.is_empty());
+    summarize(&session.graph, report, &blocked, started.elapsed().as_secs_f64(), arguments.json);
     failure?;
-    Ok(exit_code(&report, &blocked))
+    Ok(exit_code(report, &blocked))
 }
 
 /// Which stages are wanted at all.

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
@@ -58,25 +59,31 @@ pub fn supervise(program: &[std::ffi::OsString]) -> i32 {
     let mut code = None;
     let mut deadline: Option<Instant> = None;
     loop {
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if Some(pid) == main {
-                let status = std::process::ExitStatus::from_raw(status.as_raw());
-                code = Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
+        let is_alone = loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if Some(pid) == main => {
+                    let status = std::process::ExitStatus::from_raw(status.as_raw());
+                    code = Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
+                }
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) => break false,
+                // Who has no child has no descendant either: orphans become children of ours. So `/proc` is searched
+                // only where somebody has to be ended, and costs nothing else anything.
+                Err(_) => break true,
             }
-        }
-        let family = descendants();
-        if let Some(code) = code.filter(|_| family.is_empty()) {
+        };
+        if let Some(code) = code.filter(|_| is_alone) {
             return code;
         }
         let stop = code.is_some() || told_to_stop.load(std::sync::atomic::Ordering::Relaxed) || parent_is_gone();
         let now = Instant::now();
         match deadline {
             None if stop => {
-                signal_all(&family, Signal::TERM);
+                signal_all(&descendants(), Signal::TERM);
                 // What the program left behind is not waited for as long as the program itself.
                 deadline = Some(now + if code.is_some() { Duration::from_secs(1) } else { GRACE });
             }
-            Some(at) if now >= at => signal_all(&family, Signal::KILL),
+            Some(at) if now >= at => signal_all(&descendants(), Signal::KILL),
             _ => {}
         }
         let pause = if deadline.is_some() { Duration::from_millis(50) } else { Duration::from_hours(1) };
