@@ -1,24 +1,113 @@
 //! `runs/<experiment>/<stage>`: links to artifacts under names that people know.
+//!
+//! Reading a thousand links takes longer than the rest of a run in which nothing is to be done, so what each of them was
+//! last pointed at is noted in the store's cache (one line a link: stage, tab, target), and only looked at as a whole.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// Points the link of a stage at its artifact. Links are a convenience: where one cannot be made nothing is lost.
-pub(super) fn refresh(root: &Path, experiment: &str, stage: &str, location: &Path) {
-    let link = root.join("runs").join(experiment).join(stage);
-    let Some(folder) = link.parent() else { return };
-    let target = relative(folder, location).unwrap_or_else(|| location.to_path_buf());
-    if std::fs::read_link(&link).is_ok_and(|old| old == target) {
-        return;
+/// The links of a run. They are a convenience: where one cannot be made nothing is lost.
+pub(super) struct Links {
+    root: PathBuf,
+    cache: PathBuf,
+    experiments: HashMap<String, Noted>,
+}
+
+/// What is known of an experiment's links.
+#[derive(Default)]
+struct Noted {
+    targets: HashMap<String, PathBuf>,
+    present: HashSet<String>,
+    changed: bool,
+}
+
+impl Links {
+    /// Links of a project, with notes in its store.
+    pub(super) fn new(root: &Path, store: &Path) -> Self {
+        Self { root: root.join("runs"), cache: store.join("cache"), experiments: HashMap::new() }
     }
-    let _ = std::fs::create_dir_all(folder);
+
+    /// Points the link of a stage at its artifact.
+    pub(super) fn refresh(&mut self, experiment: &str, stage: &str, location: &Path) {
+        let folder = self.root.join(experiment);
+        if !self.experiments.contains_key(experiment) {
+            let noted = Noted::read(&self.cache.join(note_name(experiment)), &folder);
+            self.experiments.insert(experiment.to_owned(), noted);
+        }
+        let Some(noted) = self.experiments.get_mut(experiment) else { return };
+        if noted.present.contains(stage) && noted.targets.get(stage).is_some_and(|target| target == location) {
+            return;
+        }
+        if point(&folder.join(stage), location).is_ok() {
+            noted.targets.insert(stage.to_owned(), location.to_path_buf());
+            noted.present.insert(stage.to_owned());
+            noted.changed = true;
+        }
+    }
+
+    /// Writes the notes down.
+    pub(super) fn save(&self) {
+        for (experiment, noted) in self.experiments.iter().filter(|(_, noted)| noted.changed) {
+            let mut lines: Vec<String> = noted
+                .targets
+                .iter()
+                .filter_map(|(stage, target)| Some(format!("{stage}\t{}\n", target.to_str()?)))
+                .collect();
+            lines.sort();
+            let path = self.cache.join(note_name(experiment));
+            let fresh = path.with_extension(format!("{}.new", std::process::id()));
+            let written = std::fs::write(&fresh, lines.concat()).and_then(|()| std::fs::rename(&fresh, &path));
+            if written.is_err() {
+                let _ = std::fs::remove_file(&fresh);
+            }
+        }
+    }
+}
+
+fn note_name(experiment: &str) -> String {
+    format!("links-{experiment}")
+}
+
+impl Noted {
+    fn read(note: &Path, folder: &Path) -> Self {
+        let text = std::fs::read_to_string(note).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.split_once('\t'));
+        let targets = lines.map(|(stage, target)| (stage.to_owned(), PathBuf::from(target))).collect();
+        let mut present = HashSet::new();
+        let mut pending = vec![(folder.to_path_buf(), String::new())];
+        while let Some((folder, prefix)) = pending.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => pending.push((entry.path(), format!("{prefix}{name}/"))),
+                    Ok(kind) if kind.is_symlink() => {
+                        present.insert(format!("{prefix}{name}"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Self { targets, present, changed: false }
+    }
+}
+
+/// Makes a link, or points it elsewhere, by rename.
+fn point(link: &Path, location: &Path) -> std::io::Result<()> {
+    let folder = link.parent().unwrap_or(Path::new("."));
+    let target = relative(folder, location).unwrap_or_else(|| location.to_path_buf());
+    if std::fs::read_link(link).is_ok_and(|old| old == target) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)?;
     let mut name: OsString = link.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let fresh = folder.join(name);
     let _ = std::fs::remove_file(&fresh);
-    if std::os::unix::fs::symlink(&target, &fresh).is_ok() && std::fs::rename(&fresh, &link).is_err() {
+    std::os::unix::fs::symlink(&target, &fresh)?;
+    std::fs::rename(&fresh, link).inspect_err(|_| {
         let _ = std::fs::remove_file(&fresh);
-    }
+    })
 }
 
 /// A path relative to a directory, where both lie under one that is not the root of the file system.
@@ -42,5 +131,23 @@ mod tests {
         let path = relative(Path::new("/p/runs/x"), Path::new("/p/.mergelab/objects/ab/abc")).unwrap();
         assert_eq!(path, Path::new("../../.mergelab/objects/ab/abc"));
         assert_eq!(relative(Path::new("/p/runs"), Path::new("/q/objects")), None);
+    }
+
+    #[test]
+    fn a_link_follows_its_artifact_and_comes_back_when_it_was_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join(".mergelab");
+        std::fs::create_dir_all(store.join("cache")).unwrap();
+        let link = dir.path().join("runs/x/evals.suite/avg/gsm8k");
+        for object in ["one", "one", "two"] {
+            std::fs::create_dir_all(store.join(object)).unwrap();
+            let mut links = Links::new(dir.path(), &store);
+            links.refresh("x", "evals.suite/avg/gsm8k", &store.join(object));
+            links.save();
+            assert_eq!(std::fs::canonicalize(&link).unwrap(), std::fs::canonicalize(store.join(object)).unwrap());
+        }
+        std::fs::remove_file(&link).unwrap();
+        Links::new(dir.path(), &store).refresh("x", "evals.suite/avg/gsm8k", &store.join("two"));
+        assert!(link.exists());
     }
 }

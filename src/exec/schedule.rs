@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mergelab_wire::Event;
 
-use super::links;
+use super::links::Links;
 use super::machine::Machine;
 use super::outlook::{artifact, in_words};
 use super::supervise::Supervisor;
@@ -165,6 +165,7 @@ pub fn run(
             gpus: machine.gpus.len(),
             has_gpus: !machine.gpus.is_empty(),
             working: 0,
+            links: Links::new(&shop.context.project.root, shop.store.root()),
             halted: false,
         };
         // The programs that still run, and hashing, would keep the scope open for as long as they take.
@@ -173,6 +174,7 @@ pub fn run(
             surveyor.stop();
         })?;
         run.close();
+        run.links.save();
         Ok((run.report, run.facts))
     })
 }
@@ -207,6 +209,7 @@ struct Run<'r, 'scope, 'env> {
     gpus: usize,
     has_gpus: bool,
     working: usize,
+    links: Links,
     /// Nothing more is started.
     halted: bool,
 }
@@ -477,7 +480,7 @@ impl<'env> Run<'_, '_, 'env> {
                 let shop = self.shop;
                 let stage = graph.stage(id);
                 let result = artifact(shop.context.project, shop.store, &self.facts, stage, manifest);
-                links::refresh(&shop.context.project.root, graph.experiment_name(id), &stage.name, &result.location);
+                self.links.refresh(graph.experiment_name(id), &stage.name, &result.location);
                 self.facts.results.insert(id, Arc::new(result));
                 for index in 0..self.dependents[id.0].len() {
                     let dependent = self.dependents[id.0][index];
