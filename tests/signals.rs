@@ -73,6 +73,49 @@ commands:
 }
 
 #[test]
+fn a_second_interrupt_kills_even_what_left_the_group_and_ignores_term() {
+    let project = Project::with(
+        r#"name: x
+commands:
+  c:
+    run: [sh, -c, 'setsid sh -c "trap : TERM; echo \$\$ > away; while :; do sleep 0.1; done" & until test -s away; do sleep 0.01; done; trap "echo told > told" TERM; echo $$ > main; while :; do sleep 0.1; done', "{out}"]
+"#,
+    );
+    let run = project.start(&["run", "x.yaml"]);
+    let [main, away] = ["main", "away"].map(|name| project.wait_for(name));
+    let since = Instant::now();
+    run.signal(Signal::INT);
+    project.wait_for("told");
+    run.signal(Signal::INT);
+    run.wait(&project).exits(130);
+    assert!(since.elapsed() < Duration::from_secs(8), "took {:?}", since.elapsed());
+    assert!(!is_alive(&main) && !is_alive(&away));
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let project = Project::with(
+        r#"name: x
+commands:
+  c: { run: [sh, -c, 'echo $PPID > supervisor; echo $$ > main; until test -e go; do sleep 0.05; done; echo out > "$0/out"', "{out}"] }
+"#,
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", r#"trap "" HUP; exec "$@""#, "sh", crate::project::MERGELAB, "run", "x.yaml"]);
+    let mut run = command.current_dir(project.root()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let [main, supervisor] = ["main", "supervisor"].map(|name| project.wait_for(name));
+    for pid in [&supervisor, &run.id().to_string()] {
+        let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, Signal::HUP).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let lives = is_alive(&main);
+    project.write("go", "");
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    assert!(lives);
+}
+
+#[test]
 fn an_interrupt_while_waiting_for_another_run_ends_only_the_one_that_was_told() {
     let project = Project::with(WAITING);
     let first = project.start(&["run", "x.yaml"]);

@@ -7,6 +7,8 @@ use mergelab_wire::exit;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::exec::heeded;
+
 type Handler = Box<dyn Fn() + Send>;
 
 /// Where signals go.
@@ -15,10 +17,10 @@ pub(super) struct Interrupts {
 }
 
 impl Interrupts {
-    /// Takes over INT, TERM and HUP.
+    /// Takes over INT, TERM and HUP, but for those that whoever started us wants ignored (`nohup`).
     pub(super) fn install() -> Self {
         let handler: Arc<Mutex<Option<Handler>>> = Arc::default();
-        if let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) {
+        if let Ok(mut signals) = Signals::new(heeded(&[SIGINT, SIGTERM, SIGHUP])) {
             let handler = handler.clone();
             std::thread::spawn(move || {
                 for _ in signals.forever() {

@@ -11,17 +11,23 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use super::os::{adopt_orphans, die_with_parent};
+use super::os::{adopt_orphans, die_with_parent, heeded};
 
 /// How long a program may take to end after TERM.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
+
+/// What `mergelab` sends a supervisor that shall not wait for the grace: kill everything. A signal of its own, not a
+/// second TERM, since a cluster that ends a job sends TERM to every process, and `mergelab` then passes its own on.
+pub(crate) const AT_ONCE: Signal = Signal::QUIT;
 
 /// Exit code for a program that cannot be started.
 pub(crate) const CANNOT_START: i32 = 127;
@@ -31,16 +37,20 @@ pub fn supervise(program: &[std::ffi::OsString]) -> i32 {
     let Some((name, arguments)) = program.split_first() else { return CANNOT_START };
     adopt_orphans();
     let Ok((mut woken, waker)) = UnixStream::pair() else { return CANNOT_START };
-    for signal in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] {
+    // TERM and QUIT are what `mergelab` says: they count even where they were ignored when it was started.
+    let stops: Vec<i32> = [SIGTERM].into_iter().chain(heeded(&[SIGINT, SIGHUP])).collect();
+    for &signal in stops.iter().chain(&[SIGQUIT, SIGCHLD]) {
         let Ok(waker) = waker.try_clone() else { return CANNOT_START };
         if signal_hook::low_level::pipe::register(signal, waker).is_err() {
             return CANNOT_START;
         }
     }
-    let told_to_stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
+    let told_to_stop = Arc::new(AtomicBool::new(false));
+    let told_to_kill = Arc::new(AtomicBool::new(false));
+    for signal in stops {
         let _ = signal_hook::flag::register(signal, told_to_stop.clone());
     }
+    let _ = signal_hook::flag::register(SIGQUIT, told_to_kill.clone());
     if woken.set_nonblocking(true).is_err() {
         return CANNOT_START;
     }
@@ -75,8 +85,11 @@ pub fn supervise(program: &[std::ffi::OsString]) -> i32 {
         if let Some(code) = code.filter(|_| is_alone) {
             return code;
         }
-        let stop = code.is_some() || told_to_stop.load(std::sync::atomic::Ordering::Relaxed) || parent_is_gone();
+        let stop = code.is_some() || told_to_stop.load(Ordering::Relaxed) || parent_is_gone();
         let now = Instant::now();
+        if told_to_kill.load(Ordering::Relaxed) {
+            deadline = Some(now);
+        }
         match deadline {
             None if stop => {
                 signal_all(&descendants(), Signal::TERM);

@@ -11,6 +11,7 @@ mod survey;
 mod work;
 
 pub use machine::{Machine, obstacles};
+pub use os::heeded;
 pub use outlook::{History, Outlook, State, missing, outlook};
 pub use schedule::{Ground, Options, Outcome, Report, Watcher, run};
 pub use supervise::Supervisor;

@@ -38,6 +38,16 @@ pub(super) fn adopt_orphans() {
     }
 }
 
+/// Those of some signals that were not ignored when this program was started (and none of which it handles yet): who
+/// starts it under `nohup`, or from a script in the background, wants it to live on. Elsewhere than on Linux all of them.
+pub fn heeded(signals: &[i32]) -> Vec<i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // Signal 1 is bit 0.
+    signals.iter().copied().filter(|signal| ignored >> (signal - 1) & 1 == 0).collect()
+}
+
 /// A descriptor that becomes readable when a child ends; none elsewhere than on Linux, where one has to ask again.
 pub(super) fn end_of(child: &Child) -> Option<OwnedFd> {
     #[cfg(target_os = "linux")]

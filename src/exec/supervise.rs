@@ -11,14 +11,18 @@ use std::time::{Duration, Instant};
 use command_fds::{CommandFdExt, FdMapping};
 use mergelab_wire::{Event, EventReader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::child::{GRACE, own_group};
+use super::child::{AT_ONCE, GRACE, own_group};
 use super::os::end_of;
 use crate::stage::{Ending, Launcher, Program};
 
 /// How often events are read while a program runs.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How long a supervisor has for killing what it looks after, before it is itself killed with its group. Only it can find
+/// what left the group, so this is for one that does not answer.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Starts real programs, each under a supervisor of its own, and ends them when told to.
 #[derive(Debug)]
@@ -101,6 +105,7 @@ impl Launcher for Supervisor {
             Ok(())
         };
         let mut stopping: Option<Instant> = None;
+        let mut killing: Option<Instant> = None;
         let mut timed_out = false;
         let status = loop {
             if let Some(status) = child.try_wait()? {
@@ -115,11 +120,17 @@ impl Launcher for Supervisor {
                     let _ = kill_process_group(pid, Signal::TERM);
                     stopping = Some(Instant::now());
                 }
-                // The supervisor itself kills after the grace; this is for a supervisor that does not answer.
-                Some(since) if level > 1 || since.elapsed() > GRACE + Duration::from_secs(2) => {
-                    let _ = kill_process_group(pid, Signal::KILL);
+                Some(since) => {
+                    if level > 1 && killing.is_none() {
+                        let _ = kill_process(pid, AT_ONCE);
+                        killing = Some(Instant::now());
+                    }
+                    let is_silent = killing.is_some_and(|since| since.elapsed() > SILENCE);
+                    if is_silent || since.elapsed() > GRACE + SILENCE {
+                        let _ = kill_process_group(pid, Signal::KILL);
+                    }
                 }
-                _ => {}
+                None => {}
             }
             let mut fds: Vec<_> = end.iter().map(|end| PollFd::new(end, PollFlags::IN)).collect();
             if stopping.is_none() {
