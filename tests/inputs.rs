@@ -197,7 +197,38 @@ fn a_name_that_is_not_utf8_is_refused_and_nothing_is_kept() {
 fn a_file_in_a_model_whose_name_is_not_utf8_is_named() {
     let project = Project::with("name: x\nmodels: { base: { path: base } }\n").model("base", "one");
     std::fs::write(project.path("base").join(std::ffi::OsStr::from_bytes(b"\xff.txt")), "").unwrap();
-    project.mergelab(&["run", "x.yaml"]).exits(1).says("the name is not UTF-8");
+    project.mergelab(&["run", "x.yaml"]).exits(3).says("the name is not UTF-8");
+}
+
+#[test]
+fn a_broken_link_in_a_model_is_shown_at_the_line_that_names_the_model() {
+    let project = Project::with("name: x\nmodels:\n  base: { path: base }\n").model("base", "one");
+    std::os::unix::fs::symlink("nowhere", project.path("base/more.safetensors")).unwrap();
+    let said = project.mergelab(&["run", "x.yaml"]).exits(3);
+    said.says("base/more.safetensors: No such file or directory").says("x.yaml:3:");
+}
+
+#[test]
+fn what_git_keeps_beside_a_model_is_neither_hashed_nor_waited_for() {
+    let project = Project::with("name: x\nmodels: { base: { path: base } }\n").model("base", "one");
+    project.write("base/.git/pack", "");
+    std::fs::File::create(project.path("base/.git/pack")).unwrap().set_len(1 << 36).unwrap();
+    let said = project.mergelab(&["status", "x.yaml"]).exits(0);
+    assert!(!said.stdout.contains("not hashed yet"), "{}", said.stdout);
+    project.run(&[]).ran(&["models.base"]);
+}
+
+#[test]
+fn a_file_that_comes_into_an_input_directory_while_the_stage_runs_is_noticed() {
+    let project = Project::with(
+        r#"name: x
+commands: { c: { run: [sh, -c, 'touch "$1/new"; touch "$0/out"', "{out}", "{inputs.d}"], inputs: { d: dir } } }
+"#,
+    );
+    project.write("dir/old", "");
+    project.run(&[]).failed(1, &["commands.c"], &[]).says("/dir/new changed while the stage ran");
+    assert_eq!(project.in_store("objects"), [""; 0]);
+    project.run(&[]).ran(&["commands.c"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -22,8 +22,16 @@ pub struct Surveyor<'a> {
     python: Option<&'a Python>,
     store: &'a Store,
     tasks: TaskFiles,
-    watches: Mutex<HashMap<Source, Arc<Vec<Watch>>>>,
+    seen: Mutex<HashMap<Source, Arc<Seen>>>,
     stopped: AtomicBool,
+}
+
+/// What was seen of a source.
+#[derive(Debug)]
+struct Seen {
+    watches: Vec<Watch>,
+    /// Of a directory: where it is, and the names of its files, sorted.
+    listed: Option<(PathBuf, Vec<String>)>,
 }
 
 impl<'a> Surveyor<'a> {
@@ -34,7 +42,7 @@ impl<'a> Surveyor<'a> {
             python,
             store,
             tasks: TaskFiles::default(),
-            watches: Mutex::default(),
+            seen: Mutex::default(),
             stopped: AtomicBool::new(false),
         }
     }
@@ -47,15 +55,19 @@ impl<'a> Surveyor<'a> {
     /// Looks at a source; a big one that was not hashed before stays [`Sighting::Unhashed`].
     ///
     /// # Errors
-    /// When something that is there cannot be read.
+    /// As [`Self::look`].
     pub fn glance(&self, source: &Source) -> Result<Sighting, StoreError> {
-        if self.unknown_bytes(source)? > IN_PASSING { Ok(Sighting::Unhashed) } else { self.look(source) }
+        match self.unknown_bytes(source) {
+            Ok(bytes) if bytes > IN_PASSING => Ok(Sighting::Unhashed),
+            Ok(_) => self.look(source),
+            Err(error) => self.unusable(error),
+        }
     }
 
     /// Glances at those sources of a stage that were not looked at before.
     ///
     /// # Errors
-    /// When something that is there cannot be read.
+    /// As [`Self::look`].
     pub fn glance_all(&self, stage: &Stage, facts: &mut Facts) -> Result<(), StoreError> {
         for (source, _) in plan::sources(stage) {
             if let Entry::Vacant(entry) = facts.sources.entry(source) {
@@ -66,11 +78,26 @@ impl<'a> Surveyor<'a> {
         Ok(())
     }
 
-    /// Looks at a source and hashes what is not known of it.
+    /// Looks at a source and hashes what is not known of it. One that cannot be read is [`Sighting::Missing`]: it is the
+    /// experiment that names it, and what does not rest on it goes on.
     ///
     /// # Errors
-    /// When something that is there cannot be read.
+    /// When told to stop, or the store itself fails.
     pub fn look(&self, source: &Source) -> Result<Sighting, StoreError> {
+        self.read(source).or_else(|error| self.unusable(error))
+    }
+
+    fn unusable(&self, error: StoreError) -> Result<Sighting, StoreError> {
+        match error {
+            StoreError::Io { .. } | StoreError::Unstorable { .. } if !self.stopped.load(Ordering::Relaxed) => {
+                Ok(Sighting::Missing(error.to_string()))
+            }
+            error => Err(error),
+        }
+    }
+
+    fn read(&self, source: &Source) -> Result<Sighting, StoreError> {
+        let mut dir = None;
         let go_on = || !self.stopped.load(Ordering::Relaxed);
         let (outputs, watches) = match source {
             Source::File(path) | Source::Any(path) | Source::Tree(path) => {
@@ -87,7 +114,11 @@ impl<'a> Surveyor<'a> {
                     (Ok(metadata), Source::File(_)) if metadata.is_dir() => {
                         return Ok(Sighting::Missing(format!("{shown} is a directory, where a file is needed")));
                     }
-                    (Ok(metadata), _) if metadata.is_dir() => hash_tree(&full, self.store.stats(), &go_on)?,
+                    (Ok(metadata), _) if metadata.is_dir() => {
+                        let pairs = hash_tree(&full, self.store.stats(), &go_on)?;
+                        dir = Some(full);
+                        pairs
+                    }
                     (Ok(_), _) => {
                         let name = full.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
                         let watch = self.store.stats().digest_while(&full, &go_on)?;
@@ -113,20 +144,31 @@ impl<'a> Surveyor<'a> {
                 }
             }
         };
-        self.watches.lock().expect("no holder of this lock panics").insert(source.clone(), Arc::new(watches));
+        let listed = dir.map(|dir| (dir, outputs.iter().map(|file| file.path.clone()).collect()));
+        let seen = Arc::new(Seen { watches, listed });
+        self.seen.lock().expect("no holder of this lock panics").insert(source.clone(), seen);
         Ok(Sighting::Hashed(outputs))
     }
 
-    /// The first file of some sources that no longer holds what was hashed, if there is one.
+    /// The first file of some sources that no longer holds what was hashed, or that came or went, if there is one.
     ///
     /// # Errors
-    /// When a file cannot be read again.
-    pub fn changed(&self, sources: &[Source]) -> Result<Option<std::path::PathBuf>, StoreError> {
+    /// When a file cannot be read again, or a directory listed.
+    pub fn changed(&self, sources: &[Source]) -> Result<Option<PathBuf>, StoreError> {
         for source in sources {
-            let watches = self.watches.lock().expect("no holder of this lock panics").get(source).cloned();
-            for watch in watches.iter().flat_map(|watches| watches.iter()) {
+            let Some(seen) = self.seen.lock().expect("no holder of this lock panics").get(source).cloned() else {
+                continue;
+            };
+            for watch in &seen.watches {
                 if !watch.holds()? {
                     return Ok(Some(watch.path().to_path_buf()));
+                }
+            }
+            if let Some((dir, names)) = &seen.listed {
+                let now = list_files(dir, true)?;
+                let differs = |name: &&String| names.binary_search(name).is_ok() != now.binary_search(name).is_ok();
+                if let Some(name) = now.iter().chain(names).find(differs) {
+                    return Ok(Some(dir.join(name)));
                 }
             }
         }

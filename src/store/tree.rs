@@ -6,8 +6,9 @@ use super::error::IoContext;
 use super::{StatCache, StoreError, Watch};
 use crate::artifact::Output;
 
-/// Regular files under a directory, as paths relative to it with `/`, sorted. Symbolic links are followed where `follow`
-/// is set (models lie in caches full of links) and refused otherwise.
+/// Regular files under a directory, as paths relative to it with `/`, sorted. Where `follow` is set the directory is
+/// somebody else's: symbolic links are followed (models lie in caches full of links), and what tools leave lying about
+/// (`.git`, `.cache`, …) is passed over. Otherwise links are refused and everything counts.
 ///
 /// # Errors
 /// When something cannot be listed, is neither file nor directory, or has a name that is not UTF-8.
@@ -20,6 +21,9 @@ pub fn list_files(dir: &Path, follow: bool) -> Result<Vec<String>, StoreError> {
             let path = entry.path();
             let refuse = |reason| StoreError::Unstorable { path: path.clone(), reason };
             let name = entry.file_name().into_string().map_err(|_| refuse("the name is not UTF-8"))?;
+            if follow && is_clutter(&name) {
+                continue;
+            }
             let relative = format!("{prefix}{name}");
             let mut kind = entry.file_type().context("read", &path)?;
             if kind.is_symlink() {
@@ -53,7 +57,7 @@ pub fn hash_tree(
     stats: &StatCache,
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<(Vec<Output>, Vec<Watch>), StoreError> {
-    let names: Vec<String> = list_files(dir, true)?.into_iter().filter(|name| !is_clutter(name)).collect();
+    let names = list_files(dir, true)?;
     let paths: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
     let watches = parallel(&paths, |path| stats.digest_while(path, go_on))?;
     let outputs = names
@@ -66,7 +70,7 @@ pub fn hash_tree(
 
 /// What tools leave lying in a directory without meaning it.
 fn is_clutter(name: &str) -> bool {
-    name.split('/').any(|part| matches!(part, ".git" | ".cache" | "__pycache__" | ".DS_Store"))
+    matches!(name, ".git" | ".cache" | "__pycache__" | ".DS_Store")
 }
 
 /// Runs a function over paths on a few threads; the first error in order wins.
@@ -109,5 +113,16 @@ mod tests {
         std::os::unix::fs::symlink("file", dir.path().join("link")).unwrap();
         assert!(matches!(list_files(dir.path(), false), Err(StoreError::Unstorable { .. })));
         assert_eq!(list_files(dir.path(), true).unwrap(), ["file", "link"]);
+    }
+
+    #[test]
+    fn clutter_is_passed_over_in_a_model_unread_and_counts_in_an_artifact() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("sub/.git")).unwrap();
+        std::fs::write(dir.path().join("sub/file"), "x").unwrap();
+        std::fs::write(dir.path().join("sub/.git/HEAD"), "x").unwrap();
+        assert_eq!(list_files(dir.path(), false).unwrap(), ["sub/.git/HEAD", "sub/file"]);
+        std::os::unix::fs::symlink("nowhere", dir.path().join("sub/.git/link")).unwrap();
+        assert_eq!(list_files(dir.path(), true).unwrap(), ["sub/file"]);
     }
 }
