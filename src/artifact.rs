@@ -67,11 +67,13 @@ fn roles_of(path: &str) -> &'static [&'static str] {
         | "tokenizer.model"
         | "special_tokens_map.json"
         | "added_tokens.json"
+        | "tekken.json"
         | "vocab.json"
         | "vocab.txt"
         | "merges.txt"
         | "spiece.model"
         | "sentencepiece.bpe.model" => &["tokenizer"],
+        _ if path.starts_with("additional_chat_templates/") => &["template"],
         _ if path.contains('/') => &[],
         _ if path.ends_with(".safetensors") || path.ends_with(".safetensors.index.json") => &["weights"],
         _ if path.starts_with("pytorch_model") && (path.ends_with(".bin") || path.ends_with(".bin.index.json")) => {

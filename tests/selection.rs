@@ -107,7 +107,7 @@ fn a_dry_run_says_what_would_run_and_does_nothing() {
     insta::assert_snapshot!(said.all());
     assert!(!project.has(".mergelab") && !project.has("runs"));
     let said = project.mergelab(&["run", "x.yaml", "-n", "--only", "commands.first"]).exits(0);
-    said.prints("run         commands.first   never ran\n");
+    said.prints("run         commands.first  never ran\n");
 }
 
 #[test]

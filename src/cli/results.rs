@@ -45,8 +45,8 @@ fn kept(session: &Session, index: usize) -> Result<Vec<Measurement>, CliError> {
     let experiment = &session.graph.experiments[index];
     let mut figures = report::files::measured(&session.project.root, &experiment.name)?.unwrap_or_default();
     figures.retain(|figure| {
-        experiment.evals.values().any(|suite| {
-            suite.models.contains(&figure.model) && suite.tasks.iter().any(|task| task.name == figure.task)
+        experiment.evals.iter().any(|(name, suite)| {
+            suite.models.contains(&figure.model) && suite.measures(name).iter().any(|task| task.name == figure.task)
         })
     });
     Ok(figures)

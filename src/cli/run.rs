@@ -10,10 +10,11 @@ use super::interrupts::Interrupts;
 use super::progress::{self, Progress, describe, full_name};
 use super::results::{self, Results};
 use super::session::Session;
-use super::status::{as_text, look};
+use super::status::{self, look};
 use super::{CliError, Files, output};
-use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, obstacles};
-use crate::plan::{Facts, Graph, StageId};
+use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, shortfalls, unsupported};
+use crate::experiment;
+use crate::plan::{Facts, Graph, Kind, StageId};
 use crate::report::{self, State};
 use crate::stage::Context;
 use crate::store::Store;
@@ -45,25 +46,9 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// `8GiB`, `500MB`, `1000000`.
 fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "KB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => return Err("a size is a number and a unit, such as 8GiB or 500MB".to_owned()),
-    };
-    match number.parse::<f64>() {
-        Ok(number) if number > 0.0 => Ok((number * factor as f64) as u64),
-        _ => Err("a size is a positive number and a unit, such as 8GiB".to_owned()),
-    }
+    let size = experiment::size(text).filter(|size| *size > 0);
+    size.ok_or_else(|| "a size is a number and a unit, such as 8GiB or 500MB".to_owned())
 }
 
 /// Runs what is not up to date.
@@ -73,12 +58,10 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     let session = ManuallyDrop::new(Session::open(&arguments.files.files)?);
     let machine = Machine::look(&session.project.store_path());
     let mut wanted = wanted(&session, &arguments.only)?;
-    let blocked: Vec<Vec<String>> = (0..session.graph.experiments.len())
-        .map(|experiment| obstacles(&session.graph, experiment, &wanted, &machine))
-        .collect();
+    let blocked = obstacles(&session, &machine, &wanted)?;
     let force = forced(&session, &arguments.force, &wanted)?;
     if arguments.dry_run {
-        return dry_run(&session, &blocked, &wanted);
+        return dry_run(&session, &blocked, &wanted, &force, arguments.json);
     }
     for (id, stage) in session.graph.iter() {
         wanted[id.0] &= blocked[stage.experiment].is_empty();
@@ -122,12 +105,43 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     let ended = ManuallyDrop::new(result?);
     let (report, facts) = &*ended;
     if report.interrupted {
-        store.sweep()?;
+        // What cannot be removed takes space only.
+        let _ = store.sweep();
     }
     let failure = write_results(&session, &open, report, facts, arguments.only.is_empty());
     summarize(&session.graph, report, &blocked, started.elapsed().as_secs_f64(), arguments.json);
     failure?;
     Ok(exit_code(report, &blocked))
+}
+
+/// What stands between each experiment and this machine. What an experiment requires counts only while one of its
+/// wanted stages that compute is not up to date: its own results must not block it by the space that they take.
+fn obstacles(session: &Session, machine: &Machine, wanted: &[bool]) -> Result<Vec<Vec<String>>, CliError> {
+    let graph = &session.graph;
+    let mut blocked = Vec::new();
+    let mut outlooks = None;
+    for (index, experiment) in graph.experiments.iter().enumerate() {
+        let mut reasons = shortfalls(experiment, machine);
+        if !reasons.is_empty() {
+            let outlooks = match &mut outlooks {
+                Some(outlooks) => outlooks,
+                none => none.insert(look(session)?.0),
+            };
+            let computes = graph.iter().any(|(id, stage)| {
+                let kind = stage.spec.kind();
+                stage.experiment == index
+                    && wanted[id.0]
+                    && matches!(kind, Kind::Gram | Kind::Merge | Kind::Eval | Kind::Command)
+                    && outlooks[id.0].state != exec::State::UpToDate
+            });
+            if !computes {
+                reasons.clear();
+            }
+        }
+        reasons.extend(unsupported(graph, index, wanted));
+        blocked.push(reasons);
+    }
+    Ok(blocked)
 }
 
 /// Which stages are wanted at all.
@@ -155,17 +169,20 @@ fn forced(session: &Session, names: &[String], wanted: &[bool]) -> Result<Vec<St
     Ok(stages)
 }
 
-fn dry_run(session: &Session, blocked: &[Vec<String>], wanted: &[bool]) -> Result<u8, CliError> {
+fn dry_run(
+    session: &Session,
+    blocked: &[Vec<String>],
+    wanted: &[bool],
+    force: &[StageId],
+    json: bool,
+) -> Result<u8, CliError> {
     say_blocked(&session.graph, blocked);
-    let (outlooks, _) = look(session)?;
-    let text = as_text(&session.graph, &outlooks);
-    let is_heading = |line: &str| line.ends_with(':') && !line.starts_with(' ');
-    let mut stages = wanted.iter();
-    for line in text.lines() {
-        if is_heading(line) || stages.next().is_some_and(|wanted| *wanted) {
-            output::print(&format!("{line}\n"));
-        }
+    let (mut outlooks, _) = look(session)?;
+    for id in force {
+        let outlook = &mut outlooks[id.0];
+        (outlook.state, outlook.reason) = (exec::State::Run, "forced".to_owned());
     }
+    status::print(&session.graph, &outlooks, wanted, json);
     Ok(exit::DONE)
 }
 

@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     if arguments.json {
         output::print_json(&json!({
             "experiment": session.graph.experiment_name(id),
-            "stage": arguments.stage,
+            "stage": session.graph.stage(id).name,
             "key": outlook.key,
             "path": artifact.location,
             "manifest": manifest,
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         }));
         return Ok(exit::DONE);
     }
-    let mut text = format!("{}\n  path    {}\n", arguments.stage, artifact.location.display());
+    let mut text = format!("{}\n  path    {}\n", session.graph.stage(id).name, artifact.location.display());
     text += &format!("  key     {}\n  digest  {}\n", manifest.key, manifest.digest);
     text += &format!("  made    {} to {} on {}\n", manifest.started, manifest.ended, manifest.host);
     for file in &manifest.outputs {

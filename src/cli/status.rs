@@ -6,7 +6,7 @@ use serde_json::json;
 use super::session::Session;
 use super::{CliError, Files, output};
 use crate::exec::{Outlook, State, Surveyor, outlook};
-use crate::plan::{Facts, Graph};
+use crate::plan::{Facts, Graph, Stage, StageId};
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -22,11 +22,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let session = Session::open(&arguments.files.files)?;
     let (outlooks, _) = look(&session)?;
-    if arguments.json {
-        output::print_json(&as_json(&session.graph, &outlooks));
-    } else {
-        output::print(&as_text(&session.graph, &outlooks));
-    }
+    print(&session.graph, &outlooks, &vec![true; outlooks.len()], arguments.json);
     Ok(exit::DONE)
 }
 
@@ -60,8 +56,25 @@ pub(super) fn word(state: State) -> &'static str {
     }
 }
 
-fn as_json(graph: &Graph, outlooks: &[Outlook]) -> serde_json::Value {
-    let stages = graph.iter().zip(outlooks).map(|((id, stage), outlook)| {
+/// Prints the outlook of the stages that are wanted.
+pub(super) fn print(graph: &Graph, outlooks: &[Outlook], wanted: &[bool], json: bool) {
+    if json {
+        output::print_json(&as_json(graph, outlooks, wanted));
+    } else {
+        output::print(&as_text(graph, outlooks, wanted));
+    }
+}
+
+fn pairs<'a>(
+    graph: &'a Graph,
+    outlooks: &'a [Outlook],
+    wanted: &'a [bool],
+) -> impl Iterator<Item = (StageId, &'a Stage, &'a Outlook)> {
+    graph.iter().filter(|(id, _)| wanted[id.0]).map(|(id, stage)| (id, stage, &outlooks[id.0]))
+}
+
+fn as_json(graph: &Graph, outlooks: &[Outlook], wanted: &[bool]) -> serde_json::Value {
+    let stages = pairs(graph, outlooks, wanted).map(|(id, stage, outlook)| {
         json!({
             "experiment": graph.experiment_name(id),
             "stage": stage.name,
@@ -74,11 +87,12 @@ fn as_json(graph: &Graph, outlooks: &[Outlook]) -> serde_json::Value {
 }
 
 /// One line a stage, aligned.
-pub(super) fn as_text(graph: &Graph, outlooks: &[Outlook]) -> String {
-    let width = graph.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0).min(60);
+fn as_text(graph: &Graph, outlooks: &[Outlook], wanted: &[bool]) -> String {
+    let names = pairs(graph, outlooks, wanted).map(|(_, stage, _)| stage.name.chars().count());
+    let width = names.max().unwrap_or(0).min(60);
     let mut text = String::new();
     let mut current = None;
-    for ((id, stage), outlook) in graph.iter().zip(outlooks) {
+    for (id, stage, outlook) in pairs(graph, outlooks, wanted) {
         if graph.experiments.len() > 1 && current != Some(stage.experiment) {
             current = Some(stage.experiment);
             text += &format!("{}:\n", graph.experiment_name(id));

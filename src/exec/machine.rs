@@ -54,10 +54,9 @@ fn gpus() -> Vec<u64> {
     text.lines().filter_map(|line| line.trim().parse::<u64>().ok()).map(|mebibytes| mebibytes << 20).collect()
 }
 
-/// What stands between an experiment and this machine: what it requires and the machine lacks, and what it asks for
-/// by the stages that are wanted that this version cannot do. Empty if nothing does.
-pub fn obstacles(graph: &Graph, experiment: usize, wanted: &[bool], machine: &Machine) -> Vec<String> {
-    let Experiment { settings, .. } = &*graph.experiments[experiment];
+/// What an experiment requires and the machine lacks; empty if nothing.
+pub fn shortfalls(experiment: &Experiment, machine: &Machine) -> Vec<String> {
+    let settings = &experiment.settings;
     let mut found = Vec::new();
     let requires = &settings.requires;
     if let Some(wanted) = requires.gpu_memory {
@@ -80,9 +79,15 @@ pub fn obstacles(graph: &Graph, experiment: usize, wanted: &[bool], machine: &Ma
     if wants_cuda && machine.gpus.is_empty() {
         found.push("it is set to run on `cuda`; this machine has no GPU".to_owned());
     }
+    found
+}
+
+/// What the wanted stages of an experiment ask for that this version cannot do; empty if nothing.
+pub fn unsupported(graph: &Graph, experiment: usize, wanted: &[bool]) -> Vec<String> {
+    let mut found = Vec::new();
     for (_, stage) in graph.iter().filter(|(id, stage)| stage.experiment == experiment && wanted[id.0]) {
         if let Some(reason) = stage::unsupported(stage) {
-            let line = format!("{}: {reason}", stage.entry.0.to_owned() + "." + &stage.entry.1);
+            let line = format!("{}.{}: {reason}", stage.entry.0, stage.entry.1);
             if !found.contains(&line) {
                 found.push(line);
             }

@@ -10,7 +10,7 @@ mod supervise;
 mod survey;
 mod work;
 
-pub use machine::{Machine, obstacles};
+pub use machine::{Machine, shortfalls, unsupported};
 pub use os::heeded;
 pub use outlook::{History, Outlook, State, missing, outlook};
 pub use schedule::{Ground, Options, Outcome, Report, Watcher, run};

@@ -111,7 +111,7 @@ pub(super) fn in_words(graph: &Graph, stage: &Stage, open: &Open) -> String {
             format!("{} is not hashed yet", path.display())
         }
         Open::Unhashed(Source::Task { task, .. }) => format!("task {task} is not looked up yet"),
-        Open::Missing(_, reason) => reason.clone(),
+        Open::Missing(_, reason) | Open::Unsupported(reason) => reason.clone(),
         Open::NoTool(name) => format!("{} is not installed in the Python that evaluations use", name.replace('_', "-")),
         Open::NoOutput { stage: id, path } => {
             format!("{} left no {path:?}, which {} names", graph.stage(*id).name, stage.name)

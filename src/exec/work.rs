@@ -11,7 +11,7 @@ use super::machine::free_bytes;
 use super::schedule::Message;
 use super::survey::Surveyor;
 use crate::artifact::Output;
-use crate::plan::{Artifact, KeyStruct, Kind, Source, StageId};
+use crate::plan::{Artifact, KeyStruct, Source, StageId};
 use crate::project;
 use crate::stage::{self, Context, Failure, Job, Product};
 use crate::store::{Draft, Git, KeyLock, Manifest, Store, Work, rfc3339_now};
@@ -38,7 +38,7 @@ pub(super) struct Task {
 impl Shop<'_> {
     /// Runs tasks that share a program, or one by itself; every task gets exactly one [`Message::Done`].
     pub(super) fn run(&self, tasks: Vec<Task>, send: &Sender<Message>) {
-        let is_batch = tasks.first().is_some_and(|task| self.kind(task.id) == Kind::Eval);
+        let is_batch = tasks.first().is_some_and(|task| stage::group_of(self.context.graph.stage(task.id)).is_some());
         if is_batch {
             self.run_batch(tasks, send);
             return;
@@ -89,10 +89,6 @@ impl Shop<'_> {
             done(send, task.id, result, since);
             since = Instant::now();
         });
-    }
-
-    fn kind(&self, id: StageId) -> Kind {
-        self.context.graph.stage(id).spec.kind()
     }
 
     fn begin(&self, task: &Task) -> Result<Work, Failure> {

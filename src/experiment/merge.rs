@@ -195,7 +195,26 @@ impl Reader<'_> {
         Some(all.into_iter().map(|(model, _)| (Weighted { model, weight: weight.clone() }, span)).collect())
     }
 
+    /// Means have weights that are not negative and not all zero; methods on task vectors may take any.
+    fn check_weights(&self, models: &[(Weighted, Span)], method: &Method) {
+        if !matches!(method.name, "average" | "regmean" | "regmean++") {
+            return;
+        }
+        let negative = models.iter().find(|(model, _)| model.weight.iter().any(|weight| *weight < 0.0));
+        if let Some((model, span)) = negative {
+            let message = format!("the weight of `{}` is negative", model.model);
+            let hint = format!("`{}` takes a mean: its weights are 0 or more", method.name);
+            self.context.report.add(Diagnostic::new(*span, message).hint(hint));
+        } else if let Some((_, span)) = models.first()
+            && models.iter().all(|(model, _)| model.weight.iter().all(|weight| *weight == 0.0))
+        {
+            let diagnostic = Diagnostic::new(*span, "all weights are 0");
+            self.context.report.add(diagnostic.hint("one of them must be more than 0"));
+        }
+    }
+
     fn count_models(&self, models: &[(Weighted, Span)], method: &Method) {
+        self.check_weights(models, method);
         let (min, max) = method.models;
         if (min..=max).contains(&models.len()) {
             return;

@@ -36,5 +36,6 @@ pub use loaded::{LoadError, Loaded, check_names, load};
 pub use methods::{Kind, METHODS, Method, Need, Param, method};
 pub use parse::parse;
 pub use placeholders::{UnknownPlaceholder, substitute};
+pub use scalar::size;
 pub use schema::schema;
 pub use types::*;

@@ -56,7 +56,7 @@ pub(super) fn number(text: &str) -> Option<f64> {
 }
 
 /// Bytes of a size such as `40GiB`, `500 MB` or `1024`.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub fn size(text: &str) -> Option<u64> {
     let split = text.find(|char: char| !char.is_ascii_digit() && char != '.').unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
     let factor: u64 = match unit.trim() {

@@ -220,6 +220,42 @@ pub struct Merge {
     pub config: Option<PathBuf>,
 }
 
+/// Which model of a merge gives something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Giver {
+    /// One of the models, by its position.
+    Model(usize),
+    /// The base model.
+    Base,
+}
+
+impl Merge {
+    /// Which models give config, generation config, tokenizer and chat template: one, or all of them for `union`.
+    pub fn tokenizer_givers(&self) -> Vec<Giver> {
+        match self.tokenizer.as_deref() {
+            None => vec![Giver::Model(0)],
+            Some("union") => (0..self.models.len()).map(Giver::Model).collect(),
+            Some("base") => vec![Giver::Base],
+            Some(name) => vec![self.position(name).map_or(Giver::Base, Giver::Model)],
+        }
+    }
+
+    /// Position of a model in the merge.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.models.iter().position(|model| model.model == name)
+    }
+}
+
+impl std::fmt::Display for Giver {
+    /// The role under which a merge needs it.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Model(position) => write!(formatter, "{position}"),
+            Self::Base => formatter.write_str("base"),
+        }
+    }
+}
+
 /// A model of a merge with its weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weighted {
@@ -259,6 +295,23 @@ pub struct Suite {
     pub task_dirs: Vec<PathBuf>,
     /// Whether code that a model wrote may run, and how.
     pub unsafe_code: UnsafeCode,
+}
+
+impl Suite {
+    /// What it measures of each model: its tasks; for `loss` its data sets, and for `command` itself, by their names.
+    pub fn measures(&self, name: &str) -> Vec<Task> {
+        let named = |name: &str| Task {
+            task: name.to_owned(),
+            name: name.to_owned(),
+            data: None,
+            options: TaskOptions::default(),
+        };
+        match self.backend {
+            Backend::Vllm | Backend::Hf => self.tasks.clone(),
+            Backend::Loss => self.data.iter().map(|data| named(data)).collect(),
+            Backend::Command => vec![named(name)],
+        }
+    }
 }
 
 /// What evaluates a model.

@@ -117,21 +117,22 @@ impl Builder<'_> {
         for name in experiment.merges.keys() {
             self.model(name);
         }
-        let mut by_cell: HashMap<(&str, &str), StageId> = HashMap::new();
+        let mut by_cell: HashMap<(&str, String), StageId> = HashMap::new();
         for (suite_name, suite) in &experiment.evals {
             for model in &suite.models {
                 let needs = vec![Need { role: "model".to_owned(), stage: self.model(model) }];
-                for task in &suite.tasks {
+                for task in suite.measures(suite_name) {
+                    let name = format!("evals.{suite_name}/{model}/{}", task.name);
+                    let cell = (model.as_str(), task.name.clone());
                     let spec = Spec::Eval {
                         suite: Box::new(suite.clone()),
                         suite_name: suite_name.clone(),
                         model: model.clone(),
-                        task: task.clone(),
+                        task,
                         seed: experiment.settings.seed,
                     };
-                    let name = format!("evals.{suite_name}/{model}/{}", task.name);
                     let id = self.add(name, spec, needs.clone(), ("evals", suite_name.clone()));
-                    by_cell.insert((model, &task.name), id);
+                    by_cell.insert(cell, id);
                 }
             }
         }
@@ -140,7 +141,7 @@ impl Builder<'_> {
             for row in &table.rows {
                 for column in &table.columns {
                     let role = format!("{}/{}", row.model, column.task);
-                    let cell = by_cell.get(&(row.model.as_str(), column.task.as_str()));
+                    let cell = by_cell.get(&(row.model.as_str(), column.task.clone()));
                     if let Some(&stage) = cell.filter(|_| needs.iter().all(|need| need.role != role)) {
                         needs.push(Need { role, stage });
                     }

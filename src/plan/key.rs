@@ -57,6 +57,8 @@ pub enum Open {
     Unhashed(Source),
     /// A source is not there.
     Missing(Source, String),
+    /// This version cannot do it.
+    Unsupported(String),
     /// A Python distribution is not there.
     NoTool(&'static str),
     /// A command's output lacks a path that is named.
@@ -272,15 +274,8 @@ impl Reader<'_> {
         if let Some(path) = &merge.config {
             inputs.insert("config".to_owned(), self.source_digest(&Source::File(path.clone()))?);
         }
-        let position = |name: &str| merge.models.iter().position(|model| model.model == name);
-        // What fills the rest of the directory; "union" reads every tokenizer.
-        let fillers: Vec<String> = match merge.tokenizer.as_deref() {
-            None => vec!["0".to_owned()],
-            Some("union") => (0..merge.models.len()).map(|index| index.to_string()).collect(),
-            Some("base") => vec!["base".to_owned()],
-            Some(name) => vec![position(name).map_or("base".to_owned(), |index| index.to_string())],
-        };
-        for need in fillers {
+        for giver in merge.tokenizer_givers() {
+            let need = giver.to_string();
             let parts = ["config", "generation", "tokenizer", "template"];
             self.roles(&mut inputs, &need, &format!("tokenizer.{need}"), &[], &parts)?;
         }
@@ -289,7 +284,7 @@ impl Reader<'_> {
             .iter()
             .map(|rule| {
                 let action = match &rule.action {
-                    Some(RuleUse::Model(name)) => json!({ "model": position(name) }),
+                    Some(RuleUse::Model(name)) => json!({ "model": merge.position(name) }),
                     other => json!(other),
                 };
                 json!({ "match": rule.pattern, "use": action, "alpha": rule.alpha })
@@ -318,8 +313,12 @@ impl Reader<'_> {
         let mut inputs = Inputs::new();
         let parts = ["generation", "tokenizer", "template"];
         self.roles(&mut inputs, "model", "model", &["weights", "config"], &parts)?;
-        if suite.backend == Backend::Command {
-            return Ok((json!({ "backend": suite.backend, "run": suite.run }), inputs));
+        match suite.backend {
+            Backend::Command => {
+                return Ok((json!({ "backend": suite.backend, "run": suite.run }), inputs));
+            }
+            Backend::Loss => return Err(Open::Unsupported("`backend: loss` is not in this version".to_owned())),
+            Backend::Vllm | Backend::Hf => {}
         }
         let definition = Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() };
         inputs.insert("task".to_owned(), self.source_digest(&definition)?);
@@ -362,7 +361,7 @@ impl Reader<'_> {
 }
 
 /// Arguments of a backend's model: those that decide a result (with `add_bos_token` always explicit, since its default
-/// changed between releases), and those that decide how fast it comes.
+/// changed between releases, and `dtype`, since a default by device would hide in no key), and those that decide how fast it comes.
 pub fn model_arguments(suite: &Suite) -> (BTreeMap<String, Value>, BTreeMap<String, Value>) {
     const SPEED: [&str; 11] = [
         "tensor_parallel_size",
@@ -383,6 +382,7 @@ pub fn model_arguments(suite: &Suite) -> (BTreeMap<String, Value>, BTreeMap<Stri
         .map(|(name, value)| (name.clone(), value.clone()))
         .partition(|(name, _)| SPEED.contains(&name.as_str()));
     decides.entry("add_bos_token".to_owned()).or_insert(Value::Bool(false));
+    decides.entry("dtype".to_owned()).or_insert("auto".into());
     (decides, speed)
 }
 
@@ -397,8 +397,7 @@ fn alpha(alpha: &Alpha) -> Value {
 }
 
 fn no_hub(repo: &str) -> Open {
-    let reason = format!("{repo} comes from the hub, which this version cannot reach");
-    Open::Missing(Source::Any(repo.into()), reason)
+    Open::Unsupported(format!("{repo} comes from the hub, which this version cannot reach"))
 }
 
 /// The part of a file name that says how to read it; `data.v2.jsonl` is JSON Lines.

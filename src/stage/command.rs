@@ -51,7 +51,7 @@ pub(super) fn run(
 }
 
 /// `python` in a command means the project's.
-fn python_first(python: Option<&Python>) -> Option<(OsString, OsString)> {
+pub(super) fn python_first(python: Option<&Python>) -> Option<(OsString, OsString)> {
     let bin = python?.executable.parent()?.to_path_buf();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path))).ok()?;

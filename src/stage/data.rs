@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use mergelab_wire::Event;
 use serde_json::{Map, Value};
 
 use super::{Context, Failure, Job, Product};
@@ -12,15 +13,25 @@ use crate::experiment::{Data, DataSource, Pick};
 
 /// What this version cannot read yet.
 pub(super) fn unsupported(path: &Path) -> Option<String> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    match extension {
+    let extension = ending(path);
+    match extension.as_str() {
         "parquet" | "gz" | "zst" => Some(format!("{}: reading .{extension} is not in this version", path.display())),
         _ => None,
     }
 }
 
+/// Ending of a file's name, in lower case as the experiment language takes it.
+fn ending(path: &Path) -> String {
+    path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
 /// Reads the file and keeps the rows that are asked for.
-pub(super) fn run(context: &Context<'_>, data: &Data, job: &Job<'_>) -> Result<Product, Failure> {
+pub(super) fn run(
+    context: &Context<'_>,
+    data: &Data,
+    job: &Job<'_>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
     let path = match &data.source {
         DataSource::Path(path) => context.project.resolve(path),
         DataSource::From(output) => {
@@ -75,7 +86,7 @@ pub(super) fn run(context: &Context<'_>, data: &Data, job: &Job<'_>) -> Result<P
     let mut product = Product::default();
     product.facts.insert("rows".to_owned(), kept.into());
     if wanted != u64::MAX && kept < wanted {
-        product.facts.insert("note".to_owned(), format!("{wanted} rows asked for, {seen} in the file").into());
+        on_event(Event::Note { message: format!("{wanted} rows asked for, {seen} in {}", path.display()) });
     }
     Ok(product)
 }
@@ -130,10 +141,10 @@ impl Iterator for Rows {
 impl Rows {
     fn open(path: &Path) -> Result<Self, Failure> {
         let file = File::open(path).map_err(|error| Failure::experiment(format!("{}: {error}", path.display())))?;
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("jsonl" | "ndjson") => Ok(Self(Box::new(json_lines(path.to_path_buf(), file)))),
-            Some("json") => json_array(path, file),
-            Some("csv") => comma_separated(path, file),
+        match ending(path).as_str() {
+            "jsonl" => Ok(Self(Box::new(json_lines(path.to_path_buf(), file)))),
+            "json" => json_array(path, file),
+            "csv" => comma_separated(path, file),
             _ => Err(Failure::experiment(format!("{}: not a file of rows by its name", path.display()))
                 .hint("rows are read from .jsonl, .json and .csv")),
         }

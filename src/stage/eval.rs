@@ -18,7 +18,11 @@ const DRIVER: &str = include_str!("../../lm-eval-harness/driver.py");
 /// second one would have to share the GPU's memory with the first.
 pub fn group_of(stage: &Stage) -> Option<(usize, String, Option<String>)> {
     let Spec::Eval { suite, suite_name, model, .. } = &stage.spec else { return None };
-    let model = (suite.backend == Backend::Vllm).then(|| model.clone());
+    let model = match suite.backend {
+        Backend::Hf => None,
+        Backend::Vllm => Some(model.clone()),
+        Backend::Loss | Backend::Command => return None,
+    };
     Some((stage.experiment, suite_name.clone(), model))
 }
 

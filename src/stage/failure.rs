@@ -60,7 +60,7 @@ impl Failure {
             Ending::Interrupted => return Self::interrupted(),
             Ending::TimedOut => format!("{name} took longer than its timeout"),
             Ending::Code(137) => format!("{name} was killed (SIGKILL): out of memory, perhaps"),
-            Ending::Code(code) if code > 128 => format!("{name} was ended by signal {}", code - 128),
+            Ending::Code(code @ 129..=192) => format!("{name} was ended by signal {}", code - 128),
             Ending::Code(127) => format!("{name} could not be started"),
             Ending::Code(code) => format!("{name} ended with exit code {code}"),
         };

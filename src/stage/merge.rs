@@ -53,13 +53,7 @@ pub(super) fn run(
         .map(|(index, model)| source(&index.to_string(), &model.model, model.weight.first().copied().unwrap_or(1.0)))
         .collect();
     let base = merge.base.as_deref().map(|name| source("base", name, 1.0));
-    let filler = match merge.tokenizer.as_deref() {
-        None => "0".to_owned(),
-        Some("base") => "base".to_owned(),
-        Some(name) => {
-            merge.models.iter().position(|model| model.model == name).map_or("base".to_owned(), |at| at.to_string())
-        }
-    };
+    let giver = merge.tokenizer_givers().first().map_or("0".to_owned(), ToString::to_string);
     let work = Work::Merge(MergeJob {
         method: merge.method.clone(),
         models,
@@ -70,7 +64,7 @@ pub(super) fn run(
         normalize: merge.normalize,
         solver: merge.solver,
         dtype: merge.dtype.clone(),
-        tokenizer: job.input(&filler).location.clone(),
+        tokenizer: job.input(&giver).location.clone(),
         card: card(context, merge, job),
     });
     let settings = &context.graph.experiments[job.stage.experiment].settings;

@@ -10,6 +10,7 @@ mod gram;
 mod launch;
 mod merge;
 mod model;
+mod score;
 mod table;
 mod tasks;
 mod tensor;
@@ -31,6 +32,7 @@ pub use tasks::TaskFiles;
 
 use crate::artifact::{Output, model_roles};
 use crate::digest::{Digest, Key};
+use crate::experiment::Backend;
 use crate::plan::{Artifact, Graph, Kind, Spec, Stage, StageId};
 use crate::project::{Project, Python};
 
@@ -101,19 +103,20 @@ pub struct Product {
 pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)) -> Result<Product, Failure> {
     match &job.stage.spec {
         Spec::Model(model) => model::run(model, job),
-        Spec::Data(data) => data::run(context, data, job),
+        Spec::Data(data) => data::run(context, data, job, on_event),
         Spec::Command(command) => command::run(context, command, job, on_event),
         Spec::Gram { capture, rows, strict } => gram::run(context, (capture, rows, *strict), job, on_event),
         Spec::Merge(merge) => merge::run(context, merge, job, on_event),
         Spec::Table { name, table } => table::run(context, name, table, job),
         Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
-        Spec::Eval { .. } => unreachable!("evaluations run in batches"),
+        Spec::Eval { suite, .. } if suite.backend == Backend::Command => score::run(context, suite, job, on_event),
+        Spec::Eval { .. } => unreachable!("evaluations by the harness run in batches"),
     }
 }
 
 /// What this version cannot do yet that the stage asks for, if anything.
 pub fn unsupported(stage: &Stage) -> Option<String> {
-    use crate::experiment::{Backend, DataSource, Gram, Model, UnsafeCode};
+    use crate::experiment::{DataSource, Gram, Model, UnsafeCode};
     let reason = match &stage.spec {
         Spec::Model(Model::Hub { repo, .. }) => {
             format!("the model {repo} comes from the hub, which this version cannot reach")
@@ -133,8 +136,9 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
             (Backend::Loss, _) => "`backend: loss` is not in this version".to_owned(),
-            (Backend::Command, _) => "`backend: command` is not in this version".to_owned(),
-            (_, UnsafeCode::Sandbox) => "`unsafe_code: sandbox` is not in this version".to_owned(),
+            (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) => {
+                "`unsafe_code: sandbox` is not in this version".to_owned()
+            }
             _ => return None,
         },
         Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,

@@ -60,7 +60,7 @@ pub(super) fn run_reporting(
     });
     match (ending, failure) {
         (Ok(Ending::Code(0)), _) => Ok(product),
-        (Ok(Ending::Code(code)), Some((message, hint, fault))) if code <= 128 => {
+        (Ok(Ending::Code(code)), Some((message, hint, fault))) if !(129..=192).contains(&code) => {
             Err(Failure { message, hint, fault, log: Some(program.log.clone()), interrupted: false })
         }
         (Ok(ending), _) => Err(Failure::of_program(name, ending, &program.log)),

@@ -87,7 +87,7 @@ impl Diagnosis for FileError {
     fn hint(&self) -> Option<String> {
         match self.source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Some("the disk is full: free some space (`mergelab gc`) and run again".to_owned())
+                Some("the disk is full: free some space and run again".to_owned())
             }
             io::ErrorKind::PermissionDenied => {
                 Some("check the permissions of the file and of its directory".to_owned())
@@ -105,6 +105,6 @@ impl Diagnosis for tch::TchError {
     fn hint(&self) -> Option<String> {
         let text = self.to_string();
         (text.contains("out of memory") || text.contains("not enough memory"))
-            .then(|| "set a smaller `--memory` share for other stages, or run on a machine with more memory".to_owned())
+            .then(|| "run fewer programs side by side (`--jobs 1`), or run on a machine with more memory".to_owned())
     }
 }

@@ -22,7 +22,7 @@ pub use job::{
 /// Version of the stage file and of the events; raised whenever either changes its meaning.
 pub const VERSION: u32 = 1;
 
-/// Exit codes that children and `mergelab` itself use (DESIGN: command line).
+/// Exit codes that children and `mergelab` itself use.
 pub mod exit {
     /// Done.
     pub const DONE: u8 = 0;

@@ -75,7 +75,7 @@ impl Skipped {
 /// Renders and tokenises every row, in file order.
 ///
 /// A row that lacks a column, is empty or gives no token that counts is skipped, counted and noted; an error with
-/// `strict`. The facts `rows`, `rows_used`, `rows_skipped`, `rows_truncated` and `tokens` are recorded.
+/// `strict`. The facts `rows`, `rows_used`, `rows_skipped`, `rows_at_max_length`, `tokens` and `tokens_counted` are recorded.
 ///
 /// # Errors
 /// When a file, a template or the tokenizer is wrong, a column is in no row, or no token is left at all.
