@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 
 use mergelab_wire::Event;
 
+use super::dispatch::{defect, without_panic};
 use super::links::Links;
 use super::machine::Machine;
 use super::outlook::{artifact, in_words};
+use super::room::{Need, Room, Share};
 use super::supervise::Supervisor;
 use super::survey::Surveyor;
-use super::work::{Shop, Task};
-use crate::artifact::subtree;
+use super::work::Shop;
 use crate::digest::Key;
-use crate::experiment::Model;
-use crate::plan::{self, Artifact, Facts, Graph, KeyStruct, Kind, Open, Sighting, Source, Spec, StageId};
-use crate::stage::{self, Context, Failure};
-use crate::store::{Inspection, KeyLock, Lookup, Manifest, Store, StoreError};
+use crate::plan::{self, Facts, Graph, KeyStruct, Open, Sighting, Source, StageId};
+use crate::stage::{Context, Failure};
+use crate::store::{Inspection, Manifest, Store, StoreError};
 
 /// How often a key that somebody else makes is looked up again.
 const POLL: Duration = Duration::from_millis(200);
@@ -88,8 +88,10 @@ pub(super) enum Message {
     },
     /// A dispatched piece of work is over.
     Free {
-        memory: u64,
-        gpus: usize,
+        share: Share,
+        ids: Vec<StageId>,
+        /// What was said if it panicked.
+        panic: Option<String>,
     },
     Hashed(Source, Result<Sighting, StoreError>),
     Interrupt,
@@ -160,11 +162,8 @@ pub fn run(
             awaited: BTreeSet::new(),
             ours: HashMap::new(),
             hashing: HashMap::new(),
-            slots: options.jobs.max(1),
-            memory: options.memory,
-            gpus: machine.gpus.len(),
-            has_gpus: !machine.gpus.is_empty(),
-            working: 0,
+            needs: HashMap::new(),
+            room: Room::new(options.jobs, options.memory, &machine.gpus),
             links: Links::new(&shop.context.project.root, shop.store.root()),
             halted: false,
         };
@@ -180,42 +179,40 @@ pub fn run(
 }
 
 /// State of a run.
-struct Run<'r, 'scope, 'env> {
-    shop: &'env Shop<'env>,
-    supervisor: &'env Supervisor,
-    options: &'env Options,
-    scope: &'scope Scope<'scope, 'env>,
-    send: Sender<Message>,
-    watcher: &'r mut dyn Watcher,
-    facts: Facts,
-    report: Report,
+pub(super) struct Run<'r, 'scope, 'env> {
+    pub(super) shop: &'env Shop<'env>,
+    pub(super) supervisor: &'env Supervisor,
+    pub(super) options: &'env Options,
+    pub(super) scope: &'scope Scope<'scope, 'env>,
+    pub(super) send: Sender<Message>,
+    pub(super) watcher: &'r mut dyn Watcher,
+    pub(super) facts: Facts,
+    pub(super) report: Report,
     /// How many needs have no result yet, by stage.
-    missing: Vec<usize>,
-    dependents: Vec<Vec<StageId>>,
+    pub(super) missing: Vec<usize>,
+    pub(super) dependents: Vec<Vec<StageId>>,
     /// All needs have results; to be looked at.
-    ready: BTreeSet<StageId>,
+    pub(super) ready: BTreeSet<StageId>,
     /// Not up to date, and free to run.
-    runnable: BTreeMap<StageId, KeyStruct>,
+    pub(super) runnable: BTreeMap<StageId, KeyStruct>,
     /// Made by somebody else at this moment.
-    elsewhere: BTreeMap<StageId, KeyStruct>,
+    pub(super) elsewhere: BTreeMap<StageId, KeyStruct>,
     /// Those of which a person was told so.
-    awaited: BTreeSet<StageId>,
+    pub(super) awaited: BTreeSet<StageId>,
     /// Keys that this run makes at this moment: another entry may say the same.
-    ours: HashMap<StageId, Key>,
+    pub(super) ours: HashMap<StageId, Key>,
     /// Stages that wait for a source to be hashed.
-    hashing: HashMap<Source, Vec<StageId>>,
-    slots: usize,
-    memory: u64,
-    gpus: usize,
-    has_gpus: bool,
-    working: usize,
-    links: Links,
+    pub(super) hashing: HashMap<Source, Vec<StageId>>,
+    /// What stages take that are or were free to run.
+    pub(super) needs: HashMap<StageId, Need>,
+    pub(super) room: Room,
+    pub(super) links: Links,
     /// Nothing more is started.
-    halted: bool,
+    pub(super) halted: bool,
 }
 
 impl<'env> Run<'_, '_, 'env> {
-    fn graph(&self) -> &'env Graph {
+    pub(super) fn graph(&self) -> &'env Graph {
         self.shop.context.graph
     }
 
@@ -229,7 +226,7 @@ impl<'env> Run<'_, '_, 'env> {
             if !self.ready.is_empty() {
                 continue;
             }
-            let is_idle = self.working == 0 && self.hashing.is_empty();
+            let is_idle = self.room.is_idle() && self.hashing.is_empty();
             if is_idle && (self.elsewhere.is_empty() || self.halted) {
                 return Ok(());
             }
@@ -265,11 +262,14 @@ impl<'env> Run<'_, '_, 'env> {
                 };
                 self.finish(id, outcome, seconds);
             }
-            Message::Free { memory, gpus } => {
-                self.slots += 1;
-                self.memory += memory;
-                self.gpus += gpus;
-                self.working -= 1;
+            Message::Free { share, ids, panic } => {
+                self.room.give_back(&share);
+                for id in ids {
+                    // One that is done is no longer ours.
+                    if self.ours.remove(&id).is_some() {
+                        self.finish(id, Outcome::Failed(defect(panic.as_deref())), 0.0);
+                    }
+                }
                 // The lock is free as well: those who waited for one of its keys are looked at at once.
                 self.runnable.append(&mut self.elsewhere);
             }
@@ -334,6 +334,8 @@ impl<'env> Run<'_, '_, 'env> {
             self.finish(id, Outcome::Hit(manifest), 0.0);
             return Ok(());
         }
+        let need = self.need_of_stage(id);
+        self.needs.insert(id, need);
         self.runnable.insert(id, key_struct);
         Ok(())
     }
@@ -347,133 +349,13 @@ impl<'env> Run<'_, '_, 'env> {
         }
         let (surveyor, send) = (self.shop.surveyor, self.send.clone());
         self.scope.spawn(move || {
-            let sighting = surveyor.look(&source);
+            let sighting = without_panic(|| surveyor.look(&source))
+                .unwrap_or_else(|panic| Ok(Sighting::Missing(defect(Some(&panic)).message)));
             let _ = send.send(Message::Hashed(source, sighting));
         });
     }
 
-    /// Starts what is free to run, as far as there is room.
-    fn dispatch(&mut self) -> Result<(), StoreError> {
-        while !self.halted && self.slots > 0 {
-            let Some(first) = self.runnable.keys().copied().find(|id| self.fits(*id)) else { break };
-            let tasks = self.lock(first)?;
-            let Some(task) = tasks.first() else { continue };
-            let gpus = self.gpus_of(task.id);
-            let memory = tasks.iter().map(|task| self.memory_of(task.id)).max().unwrap_or(0).min(self.memory);
-            self.slots -= 1;
-            self.memory -= memory;
-            self.gpus -= gpus;
-            self.working += 1;
-            for task in &tasks {
-                self.watcher.started(self.graph(), task.id);
-            }
-            let (shop, send) = (self.shop, self.send.clone());
-            self.scope.spawn(move || {
-                shop.run(tasks, &send);
-                let _ = send.send(Message::Free { memory, gpus });
-            });
-        }
-        Ok(())
-    }
-
-    /// Takes the locks of a stage and of those that may share its program; what is up to date after all, or made
-    /// elsewhere, is left out. Locks are taken in the order of keys, so that two batches never wait for each other.
-    fn lock(&mut self, first: StageId) -> Result<Vec<Task>, StoreError> {
-        let graph = self.graph();
-        let group = stage::group_of(graph.stage(first));
-        let is_together = |id: &StageId| *id == first || group.is_some() && stage::group_of(graph.stage(*id)) == group;
-        let mut together: Vec<_> = self.runnable.extract_if(.., |id, _| is_together(id)).collect();
-        together.sort_by_cached_key(|(_, key_struct)| key_struct.key());
-        let mut tasks = Vec::new();
-        for (id, key_struct) in together {
-            let key = key_struct.key();
-            let store = self.shop.store;
-            let lookup = if self.options.force.contains(&id) {
-                store.try_lock(&key)?.map_or(Lookup::Busy, |lock| Lookup::Miss { lock, damage: None })
-            } else {
-                store.lookup(&key)?
-            };
-            match lookup {
-                Lookup::Hit(manifest) => self.finish(id, Outcome::Hit(manifest), 0.0),
-                Lookup::Busy => {
-                    let is_ours = self.ours.values().any(|ours| *ours == key);
-                    if !is_ours && self.awaited.insert(id) {
-                        let name = &graph.stage(id).name;
-                        let lock = self.shop.store.lock_path(&key);
-                        let message = format!("{name}: another process is making it; waiting for {}", lock.display());
-                        self.watcher.note(&message);
-                    }
-                    self.elsewhere.insert(id, key_struct);
-                }
-                Lookup::Miss { lock, damage } => {
-                    if let Some(damage) = damage {
-                        self.watcher
-                            .note(&format!("{damage}: what is left of it goes to quarantine, and it is made again"));
-                    }
-                    self.ours.insert(id, key);
-                    tasks.push(self.task(id, key_struct, lock));
-                }
-            }
-        }
-        tasks.sort_by_key(|task| task.id);
-        Ok(tasks)
-    }
-
-    fn task(&self, id: StageId, key_struct: KeyStruct, lock: KeyLock) -> Task {
-        let graph = self.graph();
-        let stage = graph.stage(id);
-        let mut sources: Vec<Source> = plan::sources(stage).into_iter().map(|(source, _)| source).collect();
-        for need in &stage.needs {
-            // A model by path is not copied, so whoever reads it rests on files that are not ours.
-            if let Spec::Model(Model::Path(path)) = &graph.stage(need.stage).spec {
-                sources.push(Source::Tree(path.clone()));
-            }
-        }
-        let files = match &stage.spec {
-            Spec::Model(Model::From(output)) => {
-                let command = stage.need("command").and_then(|id| self.facts.results.get(&id));
-                let outputs = command.map(|command| command.outputs.clone()).unwrap_or_default();
-                match &output.path {
-                    Some(path) => subtree(&outputs, path.to_string_lossy().trim_end_matches('/')),
-                    None => outputs,
-                }
-            }
-            _ => sources
-                .iter()
-                .filter_map(|source| match self.facts.sources.get(source) {
-                    Some(Sighting::Hashed(files)) => Some(files.clone()),
-                    _ => None,
-                })
-                .flatten()
-                .collect(),
-        };
-        Task { id, key_struct, lock, inputs: self.inputs(id), sources, files }
-    }
-
-    fn inputs(&self, id: StageId) -> HashMap<String, Arc<Artifact>> {
-        let needs = &self.graph().stage(id).needs;
-        needs.iter().map(|need| (need.role.clone(), self.facts.results[&need.stage].clone())).collect()
-    }
-
-    fn fits(&self, id: StageId) -> bool {
-        // One that alone is over the budget may run alone.
-        self.working == 0 || (self.memory_of(id) <= self.memory && self.gpus_of(id) <= self.gpus)
-    }
-
-    fn memory_of(&self, id: StageId) -> u64 {
-        let stage = self.graph().stage(id);
-        let model = stage.need("model").and_then(|model| self.facts.results.get(&model));
-        stage::memory_needed(stage, model.map(|model| &**model))
-    }
-
-    /// GPUs that a stage takes: one of those there are, for whatever may compute on it.
-    fn gpus_of(&self, id: StageId) -> usize {
-        let kind = self.graph().stage(id).spec.kind();
-        let computes = matches!(kind, Kind::Gram | Kind::Merge | Kind::Eval | Kind::Command);
-        usize::from(self.has_gpus && computes)
-    }
-
-    fn finish(&mut self, id: StageId, outcome: Outcome, seconds: f64) {
+    pub(super) fn finish(&mut self, id: StageId, outcome: Outcome, seconds: f64) {
         let graph = self.graph();
         match &outcome {
             Outcome::Hit(manifest) | Outcome::Ran(manifest) => {

@@ -33,6 +33,8 @@ pub(super) struct Task {
     /// Files outside the store on which the result rests.
     pub(super) sources: Vec<Source>,
     pub(super) files: Vec<Output>,
+    /// GPUs that it was given.
+    pub(super) gpus: Vec<String>,
 }
 
 impl Shop<'_> {
@@ -115,6 +117,7 @@ impl Shop<'_> {
             partial: self.store.partial_dir(&key),
             log: self.store.log_path(&key),
             lock: task.lock.file(),
+            gpus: task.gpus.clone(),
         }
     }
 

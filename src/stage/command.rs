@@ -36,7 +36,7 @@ pub(super) fn run(
         program: name.clone().into(),
         arguments: arguments.into_iter().map(OsString::from).collect(),
         directory: context.project.root.clone(),
-        environment: python_first(context.python).into_iter().chain(environment).collect(),
+        environment: python_first(context.python).into_iter().chain(job.visible_gpus()).chain(environment).collect(),
         unset: Vec::new(),
         locks: vec![job.lock],
         log: job.log.clone(),

@@ -68,11 +68,13 @@ fn drive(
         .and_then(|()| std::fs::write(&driver, DRIVER))
         .and_then(|()| std::fs::write(&job_file, serde_json::to_vec_pretty(&job)?));
     prepared.map_err(|error| Failure::stage(format!("cannot write {}: {error}", first.scratch.display())))?;
+    let mut environment: Vec<_> = first.visible_gpus().into_iter().collect();
+    environment.extend([("OMP_WAIT_POLICY".into(), "PASSIVE".into()), ("PYTHONDONTWRITEBYTECODE".into(), "1".into())]);
     let program = Program {
         program: (&python.executable).into(),
         arguments: vec!["-u".into(), driver.into(), job_file.into()],
         directory: context.project.root.clone(),
-        environment: vec![("OMP_WAIT_POLICY".into(), "PASSIVE".into()), ("PYTHONDONTWRITEBYTECODE".into(), "1".into())],
+        environment,
         unset: vec!["PYTHONPATH".into(), "PYTHONHOME".into()],
         locks: jobs.iter().map(|job| job.lock).collect(),
         log: first.log.clone(),
@@ -123,14 +125,13 @@ fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &P
         entry["seed"] = task.options.seed.unwrap_or(seed).into();
         models[index]["tasks"].as_array_mut().expect("made as a list above").push(entry);
     }
-    let settings = &context.graph.experiments[jobs[0].stage.experiment].settings;
     let dirs: Vec<_> = suite.task_dirs.iter().map(|dir| context.project.resolve(dir)).collect();
     json!({
         "wire": VERSION,
         "events": events,
         "out": results,
         "backend": suite.backend,
-        "device": settings.device.as_deref().unwrap_or("auto"),
+        "device": jobs[0].device(context),
         "threads": context.threads,
         "task_dirs": dirs,
         "unsafe_code": suite.unsafe_code,

@@ -34,6 +34,5 @@ pub(super) fn run(
         dtype: capture.dtype.clone(),
         engine: capture.engine,
     });
-    let settings = &context.graph.experiments[job.stage.experiment].settings;
-    tensor::run(context, job, work, settings.device.as_deref().unwrap_or("auto"), on_event)
+    tensor::run(context, job, work, on_event)
 }

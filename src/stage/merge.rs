@@ -67,8 +67,7 @@ pub(super) fn run(
         tokenizer: job.input(&giver).location.clone(),
         card: card(context, merge, job),
     });
-    let settings = &context.graph.experiments[job.stage.experiment].settings;
-    tensor::run(context, job, work, settings.device.as_deref().unwrap_or("auto"), on_event)
+    tensor::run(context, job, work, on_event)
 }
 
 /// The model card: what was merged and how, with the digests that say what the sources were.

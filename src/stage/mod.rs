@@ -10,6 +10,7 @@ mod gram;
 mod launch;
 mod merge;
 mod model;
+mod needs;
 mod score;
 mod table;
 mod tasks;
@@ -18,6 +19,7 @@ mod tensor;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use mergelab_wire::Event;
 pub use eval::{group_of, run_batch};
 pub use failure::{Failure, tail};
 pub use launch::{Ending, Launcher, Program};
+pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
 pub use table::measurements;
 pub use tasks::TaskFiles;
 
@@ -76,12 +79,30 @@ pub struct Job<'a> {
     pub log: PathBuf,
     /// Lock that its program inherits.
     pub lock: &'a File,
+    /// GPUs that it was given, as CUDA names them; empty where it was given none.
+    pub gpus: Vec<String>,
 }
 
 impl Job<'_> {
     /// What it reads under a role.
     fn input(&self, role: &str) -> &Artifact {
         &self.inputs[role]
+    }
+
+    /// The device that its program is told. In it the GPUs that it was given are numbered from 0, so that one that the
+    /// experiment names by number is `cuda`.
+    fn device<'c>(&self, context: &Context<'c>) -> &'c str {
+        let settings = &context.graph.experiments[self.stage.experiment].settings;
+        match settings.device.as_deref() {
+            None => "auto",
+            Some(device) if device.starts_with("cuda:") && !self.gpus.is_empty() => "cuda",
+            Some(device) => device,
+        }
+    }
+
+    /// The variable that shows a program the GPUs that it was given and no others.
+    fn visible_gpus(&self) -> Option<(OsString, OsString)> {
+        (!self.gpus.is_empty()).then(|| ("CUDA_VISIBLE_DEVICES".into(), self.gpus.join(",").into()))
     }
 }
 
@@ -160,30 +181,4 @@ pub fn roles(kind: Kind) -> fn(&[Output]) -> BTreeMap<String, Digest> {
         Kind::Model | Kind::Merge => model_roles,
         _ => |_| BTreeMap::new(),
     }
-}
-
-/// About how many bytes a stage will write, as far as that is known beforehand.
-pub fn bytes_written(job: &Job<'_>) -> u64 {
-    match &job.stage.spec {
-        Spec::Merge(_) => weight_bytes(job.input("0")),
-        _ => 0,
-    }
-}
-
-/// About how much memory a stage takes, in bytes, from the size of the model it reads, if any; 0 where nothing is known.
-pub fn memory_needed(stage: &Stage, model: Option<&Artifact>) -> u64 {
-    const PROGRAM: u64 = 1 << 30;
-    match stage.spec.kind() {
-        // One layer of each model, and its Grams.
-        Kind::Gram | Kind::Merge => PROGRAM,
-        // The model, as fp32 where it was stored as bf16.
-        Kind::Eval => model.map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
-        Kind::Model | Kind::Data | Kind::Command | Kind::Table => 0,
-    }
-}
-
-fn weight_bytes(model: &Artifact) -> u64 {
-    let weights =
-        model.outputs.iter().filter(|file| file.path.ends_with(".safetensors") || file.path.ends_with(".bin"));
-    weights.map(|file| file.size).sum()
 }

@@ -33,7 +33,7 @@ pub(super) fn run(
         program: name.clone().into(),
         arguments: arguments.into_iter().map(OsString::from).collect(),
         directory: context.project.root.clone(),
-        environment: python_first(context.python).into_iter().collect(),
+        environment: python_first(context.python).into_iter().chain(job.visible_gpus()).collect(),
         unset: Vec::new(),
         locks: vec![job.lock],
         log: job.log.clone(),

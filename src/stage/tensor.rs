@@ -9,7 +9,6 @@ pub(super) fn run(
     context: &Context<'_>,
     job: &Job<'_>,
     work: Work,
-    device: &str,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
     let Some(tensor) = &context.tensor else {
@@ -23,7 +22,7 @@ pub(super) fn run(
         out: job.out.clone(),
         partial: job.partial.clone(),
         events: events.clone(),
-        device: device.to_owned(),
+        device: job.device(context).to_owned(),
         threads: context.threads,
         memory: context.memory,
         job: work,
@@ -34,7 +33,7 @@ pub(super) fn run(
         program: tensor.into(),
         arguments: vec![path.into()],
         directory: context.project.root.clone(),
-        environment: Vec::new(),
+        environment: job.visible_gpus().into_iter().collect(),
         unset: Vec::new(),
         locks: vec![job.lock],
         log: job.log.clone(),

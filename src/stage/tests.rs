@@ -110,6 +110,7 @@ impl Bench {
             partial: work.join("partial"),
             log: work.join("log"),
             lock: &self.lock,
+            gpus: Vec::new(),
         }
     }
 

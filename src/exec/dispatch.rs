@@ -1,0 +1,170 @@
+//! Starting what is free to run: which stages go together, their locks, and their share of the machine.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::room::Need;
+use super::schedule::{Message, Outcome, Run};
+use super::work::Task;
+use crate::artifact::subtree;
+use crate::experiment::Model;
+use crate::plan::{self, Artifact, KeyStruct, Sighting, Source, Spec, StageId};
+use crate::stage::{self, Failure, Gpus};
+use crate::store::{KeyLock, Lookup, StoreError};
+
+impl Run<'_, '_, '_> {
+    /// Starts what is free to run, as far as there is room.
+    pub(super) fn dispatch(&mut self) -> Result<(), StoreError> {
+        while !self.halted {
+            let Some(batch) = self.batches().into_iter().find(|batch| self.room.fits(self.need_of(batch))) else {
+                break;
+            };
+            let mut tasks = self.lock(&batch)?;
+            let ids: Vec<StageId> = tasks.iter().map(|task| task.id).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            let share = self.room.take(self.need_of(&ids));
+            for task in &mut tasks {
+                task.gpus = self.room.names(&share);
+            }
+            for &id in &ids {
+                self.watcher.started(self.graph(), id);
+            }
+            let (shop, send) = (self.shop, self.send.clone());
+            self.scope.spawn(move || {
+                let panic = without_panic(|| shop.run(tasks, &send)).err();
+                let _ = send.send(Message::Free { share, ids, panic });
+            });
+        }
+        Ok(())
+    }
+
+    /// What is free to run, in batches that share a program; both in the order of the graph.
+    fn batches(&self) -> Vec<Vec<StageId>> {
+        let mut batches: Vec<Vec<StageId>> = Vec::new();
+        let mut by_group = HashMap::new();
+        for &id in self.runnable.keys() {
+            let fresh = batches.len();
+            let index = match stage::group_of(self.graph().stage(id)) {
+                Some(group) => *by_group.entry(group).or_insert(fresh),
+                None => fresh,
+            };
+            if index == fresh {
+                batches.push(Vec::new());
+            }
+            batches[index].push(id);
+        }
+        batches
+    }
+
+    /// What a batch takes: of memory as much as the largest of its stages, which come one after the other. They are of
+    /// one suite, so that GPUs are the same for all.
+    fn need_of(&self, batch: &[StageId]) -> Need {
+        let needs = batch.iter().filter_map(|id| self.needs.get(id).copied());
+        let larger = |one: Need, other: Need| Need { memory: one.memory.max(other.memory), ..one };
+        needs.reduce(larger).unwrap_or(Need { memory: 0, gpus: Gpus::Any(0) })
+    }
+
+    /// What a stage takes whose needs all have results.
+    pub(super) fn need_of_stage(&self, id: StageId) -> Need {
+        let stage = self.graph().stage(id);
+        let gpus = stage::gpus_needed(self.graph(), stage);
+        let input = |role: &str| Some(&**self.facts.results.get(&stage.need(role)?)?);
+        Need { memory: stage::memory_needed(stage, self.room.has_for(gpus), input), gpus }
+    }
+
+    /// Takes the locks of stages that share a program; what is up to date after all, or made
+    /// elsewhere, is left out. Locks are taken in the order of keys, so that two batches never wait for each other.
+    fn lock(&mut self, batch: &[StageId]) -> Result<Vec<Task>, StoreError> {
+        let graph = self.graph();
+        let mut together: Vec<_> = self.runnable.extract_if(.., |id, _| batch.binary_search(id).is_ok()).collect();
+        together.sort_by_cached_key(|(_, key_struct)| key_struct.key());
+        let mut tasks = Vec::new();
+        for (id, key_struct) in together {
+            let key = key_struct.key();
+            let store = self.shop.store;
+            let lookup = if self.options.force.contains(&id) {
+                store.try_lock(&key)?.map_or(Lookup::Busy, |lock| Lookup::Miss { lock, damage: None })
+            } else {
+                store.lookup(&key)?
+            };
+            match lookup {
+                Lookup::Hit(manifest) => self.finish(id, Outcome::Hit(manifest), 0.0),
+                Lookup::Busy => {
+                    let is_ours = self.ours.values().any(|ours| *ours == key);
+                    if !is_ours && self.awaited.insert(id) {
+                        let name = &graph.stage(id).name;
+                        let lock = self.shop.store.lock_path(&key);
+                        let message = format!("{name}: another process is making it; waiting for {}", lock.display());
+                        self.watcher.note(&message);
+                    }
+                    self.elsewhere.insert(id, key_struct);
+                }
+                Lookup::Miss { lock, damage } => {
+                    if let Some(damage) = damage {
+                        self.watcher
+                            .note(&format!("{damage}: what is left of it goes to quarantine, and it is made again"));
+                    }
+                    self.ours.insert(id, key);
+                    tasks.push(self.task(id, key_struct, lock));
+                }
+            }
+        }
+        tasks.sort_by_key(|task| task.id);
+        Ok(tasks)
+    }
+
+    fn task(&self, id: StageId, key_struct: KeyStruct, lock: KeyLock) -> Task {
+        let graph = self.graph();
+        let stage = graph.stage(id);
+        let mut sources: Vec<Source> = plan::sources(stage).into_iter().map(|(source, _)| source).collect();
+        for need in &stage.needs {
+            // A model by path is not copied, so whoever reads it rests on files that are not ours.
+            if let Spec::Model(Model::Path(path)) = &graph.stage(need.stage).spec {
+                sources.push(Source::Tree(path.clone()));
+            }
+        }
+        let files = match &stage.spec {
+            Spec::Model(Model::From(output)) => {
+                let command = stage.need("command").and_then(|id| self.facts.results.get(&id));
+                let outputs = command.map(|command| command.outputs.clone()).unwrap_or_default();
+                match &output.path {
+                    Some(path) => subtree(&outputs, path.to_string_lossy().trim_end_matches('/')),
+                    None => outputs,
+                }
+            }
+            _ => sources
+                .iter()
+                .filter_map(|source| match self.facts.sources.get(source) {
+                    Some(Sighting::Hashed(files)) => Some(files.clone()),
+                    _ => None,
+                })
+                .flatten()
+                .collect(),
+        };
+        Task { id, key_struct, lock, inputs: self.inputs(id), sources, files, gpus: Vec::new() }
+    }
+
+    fn inputs(&self, id: StageId) -> HashMap<String, Arc<Artifact>> {
+        let needs = &self.graph().stage(id).needs;
+        needs.iter().map(|need| (need.role.clone(), self.facts.results[&need.stage].clone())).collect()
+    }
+}
+
+/// Does some work; if it panics, gives what was said of it. (The panic itself was printed where it happened.)
+pub(super) fn without_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    // What the work leaves half done is its own: it shares nothing that it changes in more than one step.
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no reason given").to_owned()
+    })
+}
+
+/// Of a stage whose work ended without a word.
+pub(super) fn defect(panic: Option<&str>) -> Failure {
+    let reason = panic.unwrap_or("it said nothing of this stage");
+    Failure::stage(format!("mergelab itself failed: {reason}"))
+        .hint("this is a defect of mergelab, not of the experiment: please report it")
+}

@@ -1,0 +1,174 @@
+//! What a stage takes of the machine, as far as it is known beforehand: estimates for the scheduler, not limits.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use super::Job;
+use crate::experiment::{Backend, Capture, Suite};
+use crate::plan::{Artifact, Graph, Spec, Stage};
+
+/// What any program takes, and one layer of each model that it works on, in bytes.
+const PROGRAM: u64 = 1 << 30;
+
+/// GPUs that a stage is to be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gpus {
+    /// So many, or all where there are fewer.
+    Any(usize),
+    /// The one that its experiment names, counted from 0.
+    This(usize),
+}
+
+/// About how many bytes a stage will write.
+pub fn bytes_written(job: &Job<'_>) -> u64 {
+    match &job.stage.spec {
+        Spec::Merge(_) => weight_bytes(job.input("0")),
+        _ => 0,
+    }
+}
+
+/// About how much main memory a stage takes, in bytes, with what it reads by role; 0 where nothing is known. `on_gpu`
+/// says that it computes on a GPU, whose memory is not counted.
+pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Option<&'a Artifact>) -> u64 {
+    match &stage.spec {
+        Spec::Gram { capture, .. } => match (input("model"), input("data")) {
+            (Some(model), Some(data)) if !on_gpu => PROGRAM.saturating_add(hidden_states(capture, model, data)),
+            _ => PROGRAM,
+        },
+        Spec::ImportGram(_) | Spec::Merge(_) => PROGRAM,
+        // The model, as fp32 where it was stored as bf16.
+        Spec::Eval { .. } => input("model").map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
+        Spec::Model(_) | Spec::Data(_) | Spec::Command(_) | Spec::Table { .. } => 0,
+    }
+}
+
+/// How many GPUs a stage computes on: those over which an evaluation spreads its model, and one for whatever else may use
+/// one.
+pub fn gpus_needed(graph: &Graph, stage: &Stage) -> Gpus {
+    match &stage.spec {
+        Spec::Eval { suite, .. } if suite.backend == Backend::Vllm => return Gpus::Any(spread(suite)),
+        Spec::Eval { suite, .. } if is_parallel(suite) => return Gpus::Any(usize::MAX),
+        Spec::Eval { .. } | Spec::Gram { .. } | Spec::Merge(_) | Spec::Command(_) => {}
+        Spec::ImportGram(_) | Spec::Model(_) | Spec::Data(_) | Spec::Table { .. } => return Gpus::Any(0),
+    }
+    let device = graph.experiments[stage.experiment].settings.device.as_deref().unwrap_or("auto");
+    match (device, device.strip_prefix("cuda:").and_then(|index| index.parse().ok())) {
+        ("cpu", _) => Gpus::Any(0),
+        (_, Some(index)) => Gpus::This(index),
+        _ => Gpus::Any(1),
+    }
+}
+
+/// Whether `transformers` spreads a model over all GPUs that it sees.
+fn is_parallel(suite: &Suite) -> bool {
+    suite.backend == Backend::Hf && suite.model_args.get("parallelize").is_some_and(|value| *value == true)
+}
+
+/// Over how many GPUs vLLM spreads a model.
+fn spread(suite: &Suite) -> usize {
+    ["tensor_parallel_size", "data_parallel_size", "pipeline_parallel_size"]
+        .into_iter()
+        .filter_map(|name| usize::try_from(suite.model_args.get(name)?.as_u64()?).ok())
+        .fold(1, |product, size| product.saturating_mul(size.max(1)))
+}
+
+/// Bytes of the hidden states of all tokens, `[tokens, hidden]`, at four bytes a number: an upper bound, since a token is
+/// one byte of a row at least.
+fn hidden_states(capture: &Capture, model: &Artifact, data: &Artifact) -> u64 {
+    let rows = data.location.join("rows.jsonl");
+    let bytes = data.outputs.iter().map(|file| file.size).sum();
+    let tokens = capture.max_length.and_then(|length| truncated_bytes(&rows, length as u64)).unwrap_or(bytes);
+    let width = hidden_size(&model.location).unwrap_or_else(|| widest(weight_bytes(model)));
+    tokens.saturating_mul(width).saturating_mul(4)
+}
+
+/// Bytes of a file of rows of each of which no more than `length` count.
+fn truncated_bytes(rows: &Path, length: u64) -> Option<u64> {
+    let lines = BufReader::new(File::open(rows).ok()?).split(b'\n');
+    lines.map(|line| line.ok().map(|line| (line.len() as u64).min(length))).sum()
+}
+
+/// The width of a model's hidden states, as its configuration says.
+fn hidden_size(model: &Path) -> Option<u64> {
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(model.join("config.json")).ok()?).ok()?;
+    config.get("hidden_size")?.as_u64()
+}
+
+/// The widest that a model of so many bytes can be: one layer alone has about 12 h² weights of two bytes.
+fn widest(weight_bytes: u64) -> u64 {
+    (weight_bytes / 24).isqrt()
+}
+
+fn weight_bytes(model: &Artifact) -> u64 {
+    let weights =
+        model.outputs.iter().filter(|file| file.path.ends_with(".safetensors") || file.path.ends_with(".bin"));
+    weights.map(|file| file.size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::artifact::Output;
+    use crate::digest::Digest;
+
+    const EXPERIMENT: &str = r#"name: x
+models: { a: { path: a } }
+data: { d: { path: d.jsonl, text: "{{ t }}" } }
+grams:
+  short: { model: a, data: d, max_length: 4 }
+  long: { model: a, data: d }
+evals:
+  one: { models: [a], backend: vllm, tasks: [one-task] }
+  six: { models: [a], backend: vllm, model_args: { tensor_parallel_size: 3, data_parallel_size: 2 }, tasks: [six-task] }
+  hf: { models: [a], backend: hf, tasks: [hf-task] }
+  all: { models: [a], backend: hf, model_args: { parallelize: true }, tasks: [all-task] }
+"#;
+
+    fn graph(settings: &str) -> Graph {
+        let text = format!("{EXPERIMENT}{settings}");
+        let loaded = crate::experiment::parse(Path::new("x.yaml"), &text).unwrap_or_else(|errors| panic!("{errors}"));
+        Graph::new(vec![Arc::new(loaded.experiment)])
+    }
+
+    fn stage<'a>(graph: &'a Graph, name: &str) -> &'a Stage {
+        graph.stage(graph.find(name).unwrap()[0])
+    }
+
+    fn artifact(location: &Path, file: &str, size: u64) -> Artifact {
+        let sha256 = Digest::of(b"");
+        let outputs = vec![Output { path: file.to_owned(), size, sha256, aside: false, dropped: false }];
+        Artifact { digest: sha256, roles: std::collections::BTreeMap::new(), outputs, location: location.to_owned() }
+    }
+
+    #[test]
+    fn an_evaluation_takes_the_gpus_over_which_it_spreads_and_others_what_their_device_says() {
+        let auto = graph("");
+        assert_eq!(gpus_needed(&auto, stage(&auto, "evals.one")), Gpus::Any(1));
+        assert_eq!(gpus_needed(&auto, stage(&auto, "evals.six")), Gpus::Any(6));
+        assert_eq!(gpus_needed(&auto, stage(&auto, "evals.hf")), Gpus::Any(1));
+        assert_eq!(gpus_needed(&auto, stage(&auto, "evals.all")), Gpus::Any(usize::MAX));
+        assert_eq!(gpus_needed(&auto, stage(&auto, "models.a")), Gpus::Any(0));
+        let named = graph("settings: { device: \"cuda:1\" }\n");
+        assert_eq!(gpus_needed(&named, stage(&named, "grams.long")), Gpus::This(1));
+        let none = graph("settings: { device: cpu }\n");
+        assert_eq!(gpus_needed(&none, stage(&none, "grams.long")), Gpus::Any(0));
+    }
+
+    #[test]
+    fn a_capture_holds_the_hidden_states_of_all_tokens_in_main_memory_or_on_its_gpu() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("rows.jsonl"), "123456\n12\n").unwrap();
+        let (model, data) =
+            (artifact(dir.path(), "model.safetensors", 24 * 64), artifact(dir.path(), "rows.jsonl", 10));
+        let input = |role: &str| Some(if role == "model" { &model } else { &data });
+        let graph = graph("");
+        let needed = |name, on_gpu| memory_needed(stage(&graph, name), on_gpu, input) - PROGRAM;
+        // Eight wide at the most, from the size of the weights.
+        assert_eq!((needed("grams.long", false), needed("grams.short", false)), (10 * 8 * 4, (4 + 2) * 8 * 4));
+        std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5}"#).unwrap();
+        assert_eq!((needed("grams.long", false), needed("grams.long", true)), (10 * 5 * 4, 0));
+    }
+}
