@@ -10,7 +10,7 @@ use super::work::Task;
 use crate::artifact::subtree;
 use crate::experiment::Model;
 use crate::plan::{self, Artifact, KeyStruct, Sighting, Source, Spec, StageId};
-use crate::stage::{self, Failure, Gpus};
+use crate::stage::{self, Failure};
 use crate::store::{KeyLock, Lookup, StoreError};
 
 impl Run<'_, '_, '_> {
@@ -59,12 +59,8 @@ impl Run<'_, '_, '_> {
         batches
     }
 
-    /// What a batch takes: of memory as much as the largest of its stages, which come one after the other. They are of
-    /// one suite, so that GPUs are the same for all.
     fn need_of(&self, batch: &[StageId]) -> Need {
-        let needs = batch.iter().filter_map(|id| self.needs.get(id).copied());
-        let larger = |one: Need, other: Need| Need { memory: one.memory.max(other.memory), ..one };
-        needs.reduce(larger).unwrap_or(Need { memory: 0, gpus: Gpus::Any(0) })
+        Need::of_batch(batch.iter().filter_map(|id| self.needs.get(id).copied()))
     }
 
     /// What a stage takes whose needs all have results.

@@ -11,6 +11,15 @@ pub(super) struct Need {
     pub(super) gpus: Gpus,
 }
 
+impl Need {
+    /// What stages take that come one after the other in one program: of memory as much as the largest. They are of one
+    /// suite, so that GPUs are the same for all.
+    pub(super) fn of_batch(stages: impl Iterator<Item = Self>) -> Self {
+        let larger = |one: Self, other: Self| Self { memory: one.memory.max(other.memory), ..one };
+        stages.reduce(larger).unwrap_or(Self { memory: 0, gpus: Gpus::Any(0) })
+    }
+}
+
 /// What a piece of work was given, to be given back when it is over.
 #[derive(Debug)]
 pub(super) struct Share {
@@ -103,6 +112,15 @@ mod tests {
 
     fn need(memory: u64, gpus: Gpus) -> Need {
         Need { memory, gpus }
+    }
+
+    #[test]
+    fn a_batch_is_admitted_by_its_largest_stage() {
+        let mut room = room(2);
+        let batch = Need::of_batch([10, 60, 20].into_iter().map(|memory| need(memory, Gpus::Any(1))));
+        assert_eq!(batch, need(60, Gpus::Any(1)));
+        let _other = room.take(need(50, Gpus::Any(0)));
+        assert!(!room.fits(batch));
     }
 
     #[test]

@@ -60,8 +60,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(EXPERIMENT)
+    }
+
+    fn of(experiment: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let loaded = parse(Path::new("x.yaml"), EXPERIMENT).unwrap_or_else(|errors| panic!("{errors}"));
+        let loaded = parse(Path::new("x.yaml"), experiment).unwrap_or_else(|errors| panic!("{errors}"));
         let python = Python { executable: "/env/bin/python".into(), prefix: "/env".into() };
         Self {
             project: Project { root: dir.path().to_path_buf(), config: Config::default() },
@@ -328,6 +332,27 @@ fn a_merge_is_a_stage_file_for_the_tensor_program_and_its_figures_come_back() {
     let product = product.unwrap();
     assert_eq!(Value::from(product.facts), json!({ "device": "cpu", "peak_memory": 7 }));
     assert!(product.logged);
+}
+
+#[test]
+fn a_program_sees_the_gpus_that_it_was_given_and_counts_them_from_0() {
+    let bench = Bench::of(&EXPERIMENT.replace("device: cpu", "device: cuda:5"));
+    let device_of = |gpus: &[&str], expected: Option<&str>| {
+        let device = Mutex::new(String::new());
+        let script = |program: &Program<'_>, _: &mut dyn FnMut(Event)| {
+            let variable = program.environment.iter().find(|(name, _)| name == "CUDA_VISIBLE_DEVICES");
+            assert_eq!(variable.map(|(_, value)| value.to_str().unwrap()), expected);
+            let file = mergelab_wire::StageFile::read(Path::new(&program.arguments[0])).unwrap();
+            *device.lock().unwrap() = file.device;
+            Ok(Ending::Code(0))
+        };
+        let mut job = bench.jobs("merges.avg").remove(0);
+        job.gpus = gpus.iter().map(|&gpu| gpu.to_owned()).collect();
+        run(&bench.context(&Scripted(&script)), &job, &mut |_| ()).unwrap();
+        device.into_inner().unwrap()
+    };
+    assert_eq!(device_of(&["GPU-a"], Some("GPU-a")), "cuda");
+    assert_eq!(device_of(&[], None), "cuda:5");
 }
 
 #[test]
