@@ -165,7 +165,7 @@ pub fn run(
             gpus: machine.gpus.len(),
             has_gpus: !machine.gpus.is_empty(),
             working: 0,
-            links: Links::new(&shop.context.project.root, shop.store.root()),
+            links: Links::new(&shop.context.project.root),
             halted: false,
         };
         // The programs that still run, and hashing, would keep the scope open for as long as they take.
