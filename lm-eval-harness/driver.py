@@ -60,6 +60,10 @@ class DataUnavailable(Exception):
     """A task's data set is not on this machine."""
 
 
+class NoFigure(Exception):
+    """A task was run, and none of its metrics came out as a finite number."""
+
+
 # ---------------------------------------------------------------------------------------------------------------- job
 
 JOB_KEYS = {
@@ -510,7 +514,10 @@ def limit_of(task):
 
 
 def metrics_of(results, loaded, task):
-    """metrics.json: every `metric,filter` of the task, or of the group that it is."""
+    """metrics.json: every `metric,filter` of the task, or of the group that it is, that is a finite number.
+
+    Beside it, what the others came out as. Raises [`NoFigure`] when there is no other kind.
+    """
     name = task["task"]
     groups = results.get("groups", {})
     if name in groups:
@@ -523,10 +530,13 @@ def metrics_of(results, loaded, task):
         raise Refused(f"`{name}` is a group without a score of its own; name its tasks: {members}")
     better = results["higher_is_better"].get(name) or {}
     count = results["n-samples"].get(name, {}).get("effective", scores.get("sample_len"))
-    rows = []
+    rows, left_out = [], []
     for key, value in scores.items():
         metric, comma, filter_name = key.partition(",")
         if not comma or metric.endswith("_stderr"):
+            continue
+        if number(value) is None:
+            left_out.append(f"{key} = {value}")
             continue
         rows.append(
             {
@@ -539,14 +549,20 @@ def metrics_of(results, loaded, task):
                 "higher_is_better": better.get(metric),
             }
         )
-    return sorted(rows, key=lambda row: (row["metric"], row["filter"]))
+    if not rows:
+        raise NoFigure(
+            f"no metric is a finite number ({', '.join(left_out) or 'lm_eval gave none'}): NaN and inf come of weights "
+            "that are not finite (look at the merge), of a dtype too narrow for the model, or of a task that divides by 0"
+        )
+    return sorted(rows, key=lambda row: (row["metric"], row["filter"])), left_out
 
 
 def number(value):
-    """A JSON number, or None for what is not one (lm_eval says `N/A`; JSON knows no NaN)."""
-    if isinstance(value, bool) or value is None or isinstance(value, str):
+    """A finite float, or None for what is not one (lm_eval says `N/A`; JSON knows no NaN)."""
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
         return None
-    value = float(value)
     return value if math.isfinite(value) else None
 
 
@@ -727,27 +743,36 @@ class Run:
             started = time.monotonic()
             try:
                 results = evaluate(lm, self.job, task, loaded)
-                metrics = metrics_of(results, loaded, task)
+                metrics, left_out = metrics_of(results, loaded, task)
                 description = task_file(results, loaded, self.job, model, task)
                 write_item(Path(self.job["out"]) / str(task["item"]), metrics, description, samples_of(results))
             except Exception as error:
                 self.give_up(model, task, error)
             else:
+                if left_out:
+                    message = f"{where(model, task)}: left out, for it is no finite number: {', '.join(left_out)}"
+                    self.events.send("note", message=message)
                 self.succeeded(task, started)
         unload_model(lm, self.job["backend"])
 
 
+def where(model, task):
+    return f"{task['task']} on {model['name']}"
+
+
 def explain(error, model, task):
     """A message that names model, task and the way out, and whose fault it is."""
-    where = f"{task['task']} on {model['name']}"
+    place = where(model, task)
     if isinstance(error, DataUnavailable):
         way_out = "" if task["data"] else "; name a local file with `data:`, or fetch the data set on a machine with network"
-        return f"{where}: its data set cannot be had: {error}{way_out}", "stage"
+        return f"{place}: its data set cannot be had: {error}{way_out}", "stage"
+    if isinstance(error, NoFigure):
+        return f"{place}: {error}", "stage"
     if isinstance(error, Refused):
-        return f"{where}: {error}", "experiment"
+        return f"{place}: {error}", "experiment"
     if type(error).__name__ == "OutOfMemoryError":
-        return f"{where}: out of memory on the device; set a smaller batch_size or max_length", "stage"
-    return f"{where}: {type(error).__name__}: {one_line(error)}", "stage"
+        return f"{place}: out of memory on the device; set a smaller batch_size or max_length", "stage"
+    return f"{place}: {type(error).__name__}: {one_line(error)}", "stage"
 
 
 def one_line(error):

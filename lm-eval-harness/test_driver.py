@@ -54,6 +54,32 @@ metadata:
   version: 1
 """
 
+SCORED = """\
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+process_results: !function scored.{name}
+generation_kwargs: {{ max_gen_toks: 2 }}
+metric_list:
+  - {{ metric: right, aggregation: mean, higher_is_better: true }}
+  - {{ metric: wrong, aggregation: mean, higher_is_better: false }}
+"""
+
+SCORES = """\
+def partly(doc, results):
+    return {"right": 1.0, "wrong": float("inf")}
+
+
+def nowhere(doc, results):
+    return {"right": float("nan"), "wrong": float("inf")}
+"""
+
 UNSAFE = GENERATE + "unsafe_code: true\n"
 
 
@@ -106,6 +132,9 @@ class DriverTest(unittest.TestCase):
         (tasks / "gone.yaml").write_text(GENERATE.format(name="gone", data=cls.root / "gone.jsonl"))
         (tasks / "unsafe.yaml").write_text(UNSAFE.format(name="unsafe", data=data))
         (tasks / "choose.yaml").write_text(CHOOSE.format(data=data))
+        for name in ("partly", "nowhere"):
+            (tasks / f"{name}.yaml").write_text(SCORED.format(name=name, data=data))
+        (tasks / "scored.py").write_text(SCORES)
         (tasks / "choose.py").write_text("def target(doc):\n    return len(doc['question']) % 3\n")
 
     @classmethod
@@ -245,6 +274,18 @@ class DriverTest(unittest.TestCase):
         self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "facts"]), self.log)
         self.assertIn("no chat template", events[0]["message"])
         self.assertEqual(events[0]["fault"], "experiment")
+
+    def test_what_is_no_finite_number_is_left_out_and_a_task_without_any_has_failed(self):
+        code, events, out = self.run_driver([{"task": "partly"}, {"task": "nowhere"}])
+        self.assertEqual((code, self.kinds(events)), (1, ["note", "item", "item-failed", "facts"]), self.log)
+        (row,) = json.loads((out / "0/metrics.json").read_text())
+        self.assertEqual((row["metric"], row["value"]), ("right", 1.0))
+        self.assertIn("partly on tiny", events[0]["message"])
+        self.assertIn("wrong,none = inf", events[0]["message"])
+        failed = next(event for event in events if event["event"] == "item-failed")
+        self.assertEqual((failed["item"], failed["fault"]), (1, "stage"))
+        self.assertIn("(right,none = nan, wrong,none = inf)", failed["message"])
+        self.assertFalse((out / "1").exists())
 
 
 if __name__ == "__main__":
