@@ -17,6 +17,7 @@ Events (JSON Lines) are appended to the job's `events` file. Exit codes: 0 done,
 something that is not there (a task's name) or not allowed (running a model's code).
 """
 
+import copy
 import difflib
 import gzip
 import hashlib
@@ -460,6 +461,20 @@ def set_batch_size(lm, backend, size):
         lm.batch_size_per_gpu = int(size)
 
 
+def task_settings(lm, backend):
+    """What a task may change on a loaded model, as it is now: `[(object, attribute, value)]`."""
+    if backend == "vllm":
+        places = [(lm, "batch_size"), (lm, "hf_chat_template")]
+    else:
+        places = [(lm, "batch_size_per_gpu"), (lm, "batch_schedule"), (lm, "batch_sizes"), (lm.tokenizer, "chat_template")]
+    return [(owner, name, copy.copy(getattr(owner, name))) for owner, name in places]
+
+
+def restore(settings):
+    for owner, name, value in settings:
+        setattr(owner, name, copy.copy(value))
+
+
 def choose_template(lm, backend, wanted):
     """Makes `apply_chat_template: NAME` mean that template; refuses one that the model does not have."""
     if not wanted:
@@ -483,12 +498,16 @@ def set_seeds(seed):
     torch.manual_seed(seed)
 
 
-def evaluate(lm, job, task, loaded):
-    """Runs one task; lm_eval's result dict. Every task starts from its own seed, whatever ran before it."""
+def evaluate(lm, settings, job, task, loaded):
+    """Runs one task; lm_eval's result dict.
+
+    Every task starts from its own seed and from the `settings` that the model was loaded with, whatever ran before it.
+    """
     from lm_eval.evaluator import evaluate as lm_eval_evaluate
 
     template = task["apply_chat_template"] or False
     multiturn = task["fewshot_as_multiturn"]
+    restore(settings)
     choose_template(lm, job["backend"], template)
     set_batch_size(lm, job["backend"], task["batch_size"])
     set_seeds(task["seed"])
@@ -735,6 +754,7 @@ class Run:
             return
         try:
             lm = load_model(self.job, model)
+            settings = task_settings(lm, self.job["backend"])
         except Exception as error:
             for task, _ in ready:
                 self.give_up(model, task, error)
@@ -742,7 +762,7 @@ class Run:
         for task, loaded in ready:
             started = time.monotonic()
             try:
-                results = evaluate(lm, self.job, task, loaded)
+                results = evaluate(lm, settings, self.job, task, loaded)
                 metrics, left_out = metrics_of(results, loaded, task)
                 description = task_file(results, loaded, self.job, model, task)
                 write_item(Path(self.job["out"]) / str(task["item"]), metrics, description, samples_of(results))

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ import unittest
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import driver
 
@@ -286,6 +288,39 @@ class DriverTest(unittest.TestCase):
         self.assertEqual((failed["item"], failed["fault"]), (1, "stage"))
         self.assertIn("(right,none = nan, wrong,none = inf)", failed["message"])
         self.assertFalse((out / "1").exists())
+
+    def test_a_task_leaves_neither_its_chat_template_nor_its_batch_size_to_the_next(self):
+        from lm_eval import evaluator
+        from transformers import AutoTokenizer
+
+        model = self.root / "model-with-templates"
+        shutil.copytree(self.root / "model", model)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer.chat_template = {"default": "1{{ messages[0].content }}", "other": "2{{ messages[0].content }}"}
+        tokenizer.save_pretrained(model)
+        tasks = [
+            {"task": "sum", "apply_chat_template": "other", "batch_size": 3},
+            {"task": "sum", "apply_chat_template": True},
+            {"task": "sum", "batch_size": "auto:2"},
+            {"task": "sum", "apply_chat_template": "other"},
+        ]
+        sizes = []
+        real = evaluator.evaluate
+
+        def evaluate(lm, **options):
+            sizes.append((lm.batch_size_per_gpu, lm.batch_schedule))
+            return real(lm=lm, **options)
+
+        items = [{"item": item, **task} for item, task in enumerate(tasks)]
+        with mock.patch("lm_eval.evaluator.evaluate", evaluate):
+            code, _, out = self.run_driver([], models=[{"name": "tiny", "path": str(model), "tasks": items}])
+        self.assertEqual(code, 0, self.log)
+        self.assertEqual(sizes, [(3, 1), (driver.HF_BATCH_SIZE, 1), ("auto", 2.0), (driver.HF_BATCH_SIZE, 1)])
+        starts = []
+        for item in range(4):
+            with gzip.open(out / f"{item}/samples.jsonl.gz", "rt") as file:
+                starts.append(json.loads(file.readline())["arguments"][0][0])
+        self.assertEqual(starts, ["20+1=", "10+1=", "0+1=", "20+1="])
 
 
 if __name__ == "__main__":
