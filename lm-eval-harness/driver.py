@@ -42,9 +42,6 @@ EXIT_FAILED, EXIT_EXPERIMENT = 1, 3
 # Builders of `datasets` that read files; everything else comes from a hub repository.
 FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
-# How the work is spread, which decides no result: left out of task.json.
-ONLY_SPEED = {"batch_size", "max_batch_size", "device", "tensor_parallel_size", "data_parallel_size"}
-
 # Small enough for a big model with long prompts; a suite that knows better sets `batch_size`.
 HF_BATCH_SIZE = 8
 
@@ -70,7 +67,7 @@ class NoFigure(Exception):
 JOB_KEYS = {
     "wire", "events", "out", "backend", "device", "threads", "task_dirs", "unsafe_code", "models", "offline",
 }  # fmt: skip
-MODEL_KEYS = {"name", "path", "model_args", "tasks"}
+MODEL_KEYS = {"name", "path", "model_args", "speed_args", "tasks"}
 TASK_KEYS = {
     "item", "task", "name", "data", "num_fewshot", "limit", "gen_kwargs", "apply_chat_template", "system_instruction",
     "fewshot_as_multiturn", "batch_size", "seed",
@@ -393,24 +390,25 @@ def configure(built, task):
 # -------------------------------------------------------------------------------------------------------------- model
 
 
-def device_of(job):
-    """`cpu`, `cuda` or `cuda:N`."""
+def device_of(job, model):
+    """`cpu`, `cuda` or `cuda:N`; what is said for the model comes before what is said for the job."""
     import torch
 
-    if job["device"] != "auto":
-        return job["device"]
+    device = model["speed_args"].get("device") or job["device"]
+    if device != "auto":
+        return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def model_arguments(job, model):
-    """What the backend's model class is given, defaults that decide results spelled out."""
+    """What the backend's model class is given that decides results, defaults spelled out."""
     arguments = dict(model["model_args"])
     if "pretrained" in arguments:
         raise Refused(f"model {model['name']}: `pretrained` is the model's own directory and cannot be set in model_args")
     # The default of lm_eval has changed between releases: always said.
     arguments.setdefault("add_bos_token", False)
     if job["backend"] == "hf":
-        arguments.setdefault("dtype", "float32" if device_of(job) == "cpu" else "bfloat16")
+        arguments.setdefault("dtype", "float32" if device_of(job, model) == "cpu" else "bfloat16")
     return arguments
 
 
@@ -420,9 +418,9 @@ def load_model(job, model):
 
     if not Path(model["path"]).is_dir():
         raise FileNotFoundError(f"{model['path']} is not a directory")
-    arguments = model_arguments(job, model)
+    arguments = {**model_arguments(job, model), **model["speed_args"]}
     if job["backend"] == "hf":
-        arguments.update(device=device_of(job))
+        arguments["device"] = device_of(job, model)
         arguments.setdefault("batch_size", HF_BATCH_SIZE)
     else:
         arguments.setdefault("batch_size", "auto")
@@ -594,7 +592,7 @@ def task_file(results, loaded, job, model, task):
         if task["data"] is not None:
             config.pop("dataset_kwargs", None)
         configs[name] = config
-    arguments = {k: v for k, v in model_arguments(job, model).items() if k not in ONLY_SPEED}
+    arguments = model_arguments(job, model)
     return {
         "task": task["task"],
         "configs": configs,
@@ -805,7 +803,8 @@ def defaults(job):
     job.setdefault("task_dirs", [])
     job.setdefault("device", "auto")
     for model in job["models"]:
-        model["model_args"] = model.get("model_args") or {}
+        for key in ("model_args", "speed_args"):
+            model[key] = model.get(key) or {}
         for task in model["tasks"]:
             for key in TASK_KEYS - {"item", "task"}:
                 task.setdefault(key, None)
@@ -820,17 +819,17 @@ def facts(job, run, started):
     packages = ["lm_eval", "transformers", "torch", "tokenizers", "datasets", *(["vllm"] if job["backend"] == "vllm" else [])]
     return {
         "versions": {"python": sys.version.split()[0], **{package: version_of(package) for package in packages}},
-        "device": device_name(job),
+        "device": device_name(job, job["models"][0]),
         "seconds": round(time.monotonic() - started, 3),
         "item_seconds": run.seconds,
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
-def device_name(job):
+def device_name(job, model):
     import torch
 
-    device = device_of(job)
+    device = device_of(job, model)
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from unittest import mock
@@ -174,6 +174,20 @@ class DriverTest(unittest.TestCase):
         events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
         return code, events, out / "out"
 
+    @contextmanager
+    def batch_sizes(self):
+        """Collects `(size, schedule)` of each task that is run."""
+        from lm_eval import evaluator
+
+        sizes, real = [], evaluator.evaluate
+
+        def evaluate(lm, **options):
+            sizes.append((lm.batch_size_per_gpu, lm.batch_schedule))
+            return real(lm=lm, **options)
+
+        with mock.patch("lm_eval.evaluator.evaluate", evaluate):
+            yield sizes
+
     def kinds(self, events):
         return [event["event"] for event in events if event["event"] != "progress"]
 
@@ -290,7 +304,6 @@ class DriverTest(unittest.TestCase):
         self.assertFalse((out / "1").exists())
 
     def test_a_task_leaves_neither_its_chat_template_nor_its_batch_size_to_the_next(self):
-        from lm_eval import evaluator
         from transformers import AutoTokenizer
 
         model = self.root / "model-with-templates"
@@ -304,15 +317,8 @@ class DriverTest(unittest.TestCase):
             {"task": "sum", "batch_size": "auto:2"},
             {"task": "sum", "apply_chat_template": "other"},
         ]
-        sizes = []
-        real = evaluator.evaluate
-
-        def evaluate(lm, **options):
-            sizes.append((lm.batch_size_per_gpu, lm.batch_schedule))
-            return real(lm=lm, **options)
-
         items = [{"item": item, **task} for item, task in enumerate(tasks)]
-        with mock.patch("lm_eval.evaluator.evaluate", evaluate):
+        with self.batch_sizes() as sizes:
             code, _, out = self.run_driver([], models=[{"name": "tiny", "path": str(model), "tasks": items}])
         self.assertEqual(code, 0, self.log)
         self.assertEqual(sizes, [(3, 1), (driver.HF_BATCH_SIZE, 1), ("auto", 2.0), (driver.HF_BATCH_SIZE, 1)])
@@ -321,6 +327,19 @@ class DriverTest(unittest.TestCase):
             with gzip.open(out / f"{item}/samples.jsonl.gz", "rt") as file:
                 starts.append(json.loads(file.readline())["arguments"][0][0])
         self.assertEqual(starts, ["20+1=", "10+1=", "0+1=", "20+1="])
+
+    def test_arguments_that_decide_the_speed_only_reach_the_model_and_no_file(self):
+        written = []
+        with self.batch_sizes() as sizes:
+            for speed_args in ({}, {"batch_size": 3}):
+                tasks = [{"item": 0, "task": "sum"}]
+                model = {"name": "tiny", "path": str(self.root / "model"), "speed_args": speed_args, "tasks": tasks}
+                code, _, out = self.run_driver([], models=[model])
+                self.assertEqual(code, 0, self.log)
+                written.append({path.name: path.read_bytes() for path in (out / "0").iterdir()})
+        self.assertEqual(sizes, [(driver.HF_BATCH_SIZE, 1), (3, 1)])
+        self.assertEqual(len(written[0]), 3)
+        self.assertEqual(written[0], written[1])
 
 
 if __name__ == "__main__":

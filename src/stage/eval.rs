@@ -100,15 +100,20 @@ fn parts<'a>(job: &'a Job<'_>) -> (&'a Suite, &'a Task, &'a str, u64) {
 
 /// The driver's job file: models in the order in which they come up, each with its tasks.
 fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &Path, events: &Path) -> Value {
-    let (mut model_args, speed) = model_arguments(suite);
-    model_args.extend(speed);
+    let (model_args, speed_args) = model_arguments(suite);
     let mut models: Vec<Value> = Vec::new();
     let mut by_name: HashMap<&str, usize> = HashMap::new();
     for (item, job) in jobs.iter().enumerate() {
         let (_, task, model, seed) = parts(job);
         let index = *by_name.entry(model).or_insert_with(|| {
             let path = &job.input("model").location;
-            models.push(json!({ "name": model, "path": path, "model_args": model_args, "tasks": [] }));
+            models.push(json!({
+                "name": model,
+                "path": path,
+                "model_args": model_args,
+                "speed_args": speed_args,
+                "tasks": [],
+            }));
             models.len() - 1
         });
         let mut entry = serde_json::to_value(&task.options).expect("options become JSON");

@@ -292,7 +292,8 @@ fn the_driver_is_told_of_each_model_once_with_its_tasks() {
     for (model, name) in models.iter().zip(["a", "b"]) {
         assert_eq!(model["name"], name);
         assert_eq!(model["path"], json!(bench.path(&format!("artifacts/models.{name}"))));
-        assert_eq!(model["model_args"], json!({ "add_bos_token": false, "batch_size": 4, "dtype": "float32" }));
+        assert_eq!(model["model_args"], json!({ "add_bos_token": false, "dtype": "float32" }));
+        assert_eq!(model["speed_args"], json!({ "batch_size": 4 }));
     }
     let tasks = |model: usize, field: &str| {
         models[model]["tasks"].as_array().unwrap().iter().map(|task| task[field].clone()).collect::<Vec<_>>()
