@@ -400,15 +400,15 @@ def device_of(job, model):
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def model_arguments(job, model):
+def model_arguments(model):
     """What the backend's model class is given that decides results, defaults spelled out."""
     arguments = dict(model["model_args"])
     if "pretrained" in arguments:
-        raise Refused(f"model {model['name']}: `pretrained` is the model's own directory and cannot be set in model_args")
+        raise Refused("`pretrained` is the model's own directory and cannot be set in model_args")
     # The default of lm_eval has changed between releases: always said.
     arguments.setdefault("add_bos_token", False)
-    if job["backend"] == "hf":
-        arguments.setdefault("dtype", "float32" if device_of(job, model) == "cpu" else "bfloat16")
+    # The checkpoint's own, on every device.
+    arguments.setdefault("dtype", "auto")
     return arguments
 
 
@@ -418,7 +418,7 @@ def load_model(job, model):
 
     if not Path(model["path"]).is_dir():
         raise FileNotFoundError(f"{model['path']} is not a directory")
-    arguments = {**model_arguments(job, model), **model["speed_args"]}
+    arguments = {**model_arguments(model), **model["speed_args"]}
     if job["backend"] == "hf":
         arguments["device"] = device_of(job, model)
         arguments.setdefault("batch_size", HF_BATCH_SIZE)
@@ -592,7 +592,7 @@ def task_file(results, loaded, job, model, task):
         if task["data"] is not None:
             config.pop("dataset_kwargs", None)
         configs[name] = config
-    arguments = model_arguments(job, model)
+    arguments = model_arguments(model)
     return {
         "task": task["task"],
         "configs": configs,

@@ -201,7 +201,7 @@ class DriverTest(unittest.TestCase):
         task = json.loads((out / "0/task.json").read_text())
         self.assertEqual(task["versions"], {"sum": 7})
         self.assertEqual(task["n_samples"], {"sum": {"original": 6, "effective": 4}})
-        self.assertIn("--model_args pretrained=MODEL,add_bos_token=False,dtype=float32", task["command"])
+        self.assertIn("--model_args pretrained=MODEL,add_bos_token=False,dtype=auto", task["command"])
         with gzip.open(out / "0/samples.jsonl.gz", "rt") as file:
             samples = [json.loads(line) for line in file]
         self.assertEqual([sample["doc"]["question"] for sample in samples], ["0+1=", "1+1=", "2+1=", "3+1="])
