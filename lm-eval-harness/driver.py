@@ -13,8 +13,8 @@ What is written for item N, under `OUT/N/`, the same bytes whenever the inputs a
     task.json          the task as it was run: configuration, version, shots, counts, the `lm_eval` command
     samples.jsonl.gz   one line per document: prompts, responses, what the filters made of them, scores
 
-Events (JSON Lines) are appended to the job's `events` file. Exit codes: 0 done, 1 something failed, 3 the job asks for
-something that is not there (a task's name) or not allowed (running a model's code).
+Events (JSON Lines) are appended to the job's `events` file. Exit codes: 0 done, 1 something failed, 3 the job names a
+task that is not there, or is not a job.
 """
 
 import copy
@@ -263,22 +263,20 @@ def find_shipped(names):
     return found
 
 
-def check_unsafe_code(catalogue, job):
-    """Refuses tasks that run what a model wrote, unless the job allows it. No model is loaded by then."""
+def check_unsafe_code(catalogue, job, name):
+    """Refuses a task that runs what a model wrote, unless the job allows it."""
     rule = job.get("unsafe_code", "refuse")
-    if rule == "allow":
+    if rule == "allow" or not any(leaf.get("unsafe_code") for leaf in catalogue.leaves(name)):
         return
-    for name in task_names(job):
-        if any(leaf.get("unsafe_code") for leaf in catalogue.leaves(name)):
-            if rule == "sandbox":
-                raise Refused(
-                    f"task `{name}` runs code that the model wrote, and this version has no sandbox for it yet",
-                    "leave the task out, or set `unsafe_code: allow` to run that code on this machine as you",
-                )
-            raise Refused(
-                f"task `{name}` runs code that the model wrote, and `unsafe_code` is `refuse`",
-                "set `unsafe_code: allow` on the suite to run that code on this machine as you",
-            )
+    if rule == "sandbox":
+        raise Refused(
+            f"task `{name}` runs code that the model wrote, and this version has no sandbox for it yet",
+            "leave the task out, or set `unsafe_code: allow` to run that code on this machine as you",
+        )
+    raise Refused(
+        f"task `{name}` runs code that the model wrote, and `unsafe_code` is `refuse`",
+        "set `unsafe_code: allow` on the suite to run that code on this machine as you",
+    )
 
 
 def task_names(job):
@@ -740,6 +738,18 @@ class Run:
         self.done += 1
         self.events.send("progress", done=self.done, total=self.total, unit="tasks")
 
+    def refuse_unsafe(self, catalogue):
+        """Fails the items that the job does not allow, of every model, and takes them out of it."""
+        for model in self.job["models"]:
+            allowed = []
+            for task in model["tasks"]:
+                try:
+                    check_unsafe_code(catalogue, self.job, task["task"])
+                    allowed.append(task)
+                except Exception as error:
+                    self.give_up(model, task, error)
+            model["tasks"] = allowed
+
     def model(self, catalogue, model):
         """Evaluates one model. Tasks are built first: one that cannot be had costs no loading of the model."""
         ready = []
@@ -787,7 +797,7 @@ def explain(error, model, task):
     if isinstance(error, NoFigure):
         return f"{place}: {error}", "stage"
     if isinstance(error, Refused):
-        return f"{place}: {error}", "experiment"
+        return f"{place}: {error}{f'; {error.hint}' if error.hint else ''}", "experiment"
     if type(error).__name__ == "OutOfMemoryError":
         return f"{place}: out of memory on the device; set a smaller batch_size or max_length", "stage"
     return f"{place}: {type(error).__name__}: {one_line(error)}", "stage"
@@ -841,7 +851,6 @@ def work(job, events):
     skip_unused_imports()
     catalogue = Catalogue(job["task_dirs"])
     catalogue.find(task_names(job))
-    check_unsafe_code(catalogue, job)
     import torch
 
     if job.get("threads"):
@@ -849,6 +858,7 @@ def work(job, events):
     out = Path(job["out"]).resolve()
     out.mkdir(parents=True, exist_ok=True)
     run = Run(job, events)
+    run.refuse_unsafe(catalogue)
     with tempfile.TemporaryDirectory(prefix=".datasets-", dir=out.parent) as cache, DataSets(cache):
         for model in job["models"]:
             run.model(catalogue, model)
