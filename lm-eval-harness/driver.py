@@ -32,7 +32,6 @@ import shlex
 import sys
 import tempfile
 import textwrap
-import time
 import traceback
 from pathlib import Path
 
@@ -720,12 +719,19 @@ class Run:
         self.total = sum(len(model["tasks"]) for model in job["models"])
         self.done = 0
         self.failed = 0
-        self.seconds = {}
+        self.described = False
 
-    def succeeded(self, task, started):
-        self.seconds[str(task["item"])] = round(time.monotonic() - started, 3)
+    def succeeded(self, task):
+        """Facts go before the item: what is known by then is what its manifest remembers."""
+        self.events.send("facts", facts={"peak_memory": peak_memory()})
         self.events.send("item", item=task["item"])
         self.progress()
+
+    def describe(self, model):
+        """Says once what the work is done with; after a model is loaded, so that vLLM finds no other user of the GPU."""
+        if not self.described:
+            self.described = True
+            self.events.send("facts", facts={"device": device_name(self.job, model), "versions": versions(self.job)})
 
     def give_up(self, model, task, error):
         print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
@@ -767,8 +773,8 @@ class Run:
             for task, _ in ready:
                 self.give_up(model, task, error)
             return
+        self.describe(model)
         for task, loaded in ready:
-            started = time.monotonic()
             try:
                 results = evaluate(lm, settings, self.job, task, loaded)
                 metrics, left_out = metrics_of(results, loaded, task)
@@ -780,7 +786,7 @@ class Run:
                 if left_out:
                     message = f"{where(model, task)}: left out, for it is no finite number: {', '.join(left_out)}"
                     self.events.send("note", message=message)
-                self.succeeded(task, started)
+                self.succeeded(task)
         unload_model(lm, self.job["backend"])
 
 
@@ -822,18 +828,16 @@ def defaults(job):
     return job
 
 
-def facts(job, run, started):
-    """What the manifest remembers of this process."""
+def versions(job):
+    packages = ["lm_eval", "transformers", "torch", "tokenizers", "datasets", *(["vllm"] if job["backend"] == "vllm" else [])]
+    return {"python": sys.version.split()[0], **{package: version_of(package) for package in packages}}
+
+
+def peak_memory():
+    """The most memory that this process has held so far, in bytes (that of a GPU is not in it)."""
     import resource
 
-    packages = ["lm_eval", "transformers", "torch", "tokenizers", "datasets", *(["vllm"] if job["backend"] == "vllm" else [])]
-    return {
-        "versions": {"python": sys.version.split()[0], **{package: version_of(package) for package in packages}},
-        "device": device_name(job, job["models"][0]),
-        "seconds": round(time.monotonic() - started, 3),
-        "item_seconds": run.seconds,
-        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def device_name(job, model):
@@ -845,7 +849,6 @@ def device_name(job, model):
 
 def work(job, events):
     """Runs the job; the exit code."""
-    started = time.monotonic()
     require_packages(job["backend"])
     set_environment(job)
     skip_unused_imports()
@@ -862,7 +865,7 @@ def work(job, events):
     with tempfile.TemporaryDirectory(prefix=".datasets-", dir=out.parent) as cache, DataSets(cache):
         for model in job["models"]:
             run.model(catalogue, model)
-        events.send("facts", facts=facts(job, run, started))
+        events.send("facts", facts={"peak_memory": peak_memory()})
     return EXIT_FAILED if run.failed else 0
 
 

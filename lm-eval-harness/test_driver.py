@@ -210,8 +210,18 @@ class DriverTest(unittest.TestCase):
         choose = json.loads((out / "1/metrics.json").read_text())
         self.assertEqual([row["metric"] for row in choose], ["acc", "acc_norm"])
         self.assertIn("def target(doc)", json.loads((out / "1/task.json").read_text())["configs"]["choose"]["doc_to_target"])
-        versions = events[-1]["facts"]["versions"]
+
+    def test_facts_come_before_the_item_that_they_are_of(self):
+        _, events, _ = self.run_driver([{"task": "sum", "limit": 1}, {"task": "choose", "limit": 1}])
+        seen = [event["event"] for event in events if event["event"] != "progress"]
+        self.assertEqual(seen, ["facts", "facts", "item", "facts", "item", "facts"], self.log)
+        facts = [event["facts"] for event in events if event["event"] == "facts"]
+        self.assertEqual(facts[0]["device"], "cpu")
+        versions = facts[0]["versions"]
         self.assertTrue(versions["lm_eval"] and versions["torch"] and versions["transformers"])
+        peaks = [each["peak_memory"] for each in facts[1:]]
+        self.assertEqual(peaks, sorted(peaks))
+        self.assertGreater(peaks[0], 50_000_000)
 
     def test_the_same_job_writes_the_same_bytes_and_no_path_of_this_machine(self):
         tasks = [{"task": "sum", "num_fewshot": 2, "seed": 3, "batch_size": 4}, {"task": "choose"}]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use mergelab_wire::{Event, VERSION};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Context, Failure, Job, Product, Program, tensor};
 use crate::experiment::{Backend, Suite, Task};
@@ -75,11 +75,15 @@ fn drive(
         events: Some(events),
         timeout: None,
     };
+    // What the driver has said of itself so far: its device, versions, peak memory.
+    let mut facts = Map::new();
     tensor::run_reporting("lm_eval", context, &program, &mut |event| match event {
+        Event::Facts { facts: more } => facts.extend(more),
         Event::Item { item } => {
             if let Some(job) = jobs.get(item) {
                 let moved = move_files(&results.join(item.to_string()), &job.out);
-                on_done(item, moved.map(|()| Product { logged: true, ..Product::default() }));
+                let product = Product { facts: facts.clone(), logged: true, external: None };
+                on_done(item, moved.map(|()| product));
             }
         }
         Event::ItemFailed { item, message, fault } => {
