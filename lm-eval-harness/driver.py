@@ -61,8 +61,6 @@ class NoFigure(Exception):
     """A task was run, and none of its metrics came out as a finite number."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- job
-
 JOB_KEYS = {
     "wire", "events", "out", "backend", "device", "threads", "task_dirs", "unsafe_code", "models", "offline",
 }  # fmt: skip
@@ -108,9 +106,6 @@ class Events:
 
     def send(self, event, **fields):
         os.write(self.descriptor, (json.dumps({"event": event, **fields}) + "\n").encode())
-
-
-# -------------------------------------------------------------------------------------------------------- environment
 
 
 def set_environment(job):
@@ -170,9 +165,6 @@ class MissingPackage(Exception):
 
     def __init__(self, package):
         super().__init__(f"{sys.executable} has no package {package}")
-
-
-# -------------------------------------------------------------------------------------------------------------- tasks
 
 
 class Catalogue:
@@ -384,9 +376,6 @@ def configure(built, task):
     built.set_fewshot_seed(seed=task["seed"])
 
 
-# -------------------------------------------------------------------------------------------------------------- model
-
-
 def device_of(job, model):
     """`cpu`, `cuda` or `cuda:N`; what is said for the model comes before what is said for the job."""
     import torch
@@ -461,7 +450,8 @@ def task_settings(lm, backend):
     if backend == "vllm":
         places = [(lm, "batch_size"), (lm, "hf_chat_template")]
     else:
-        places = [(lm, "batch_size_per_gpu"), (lm, "batch_schedule"), (lm, "batch_sizes"), (lm.tokenizer, "chat_template")]
+        places = [(lm, name) for name in ("batch_size_per_gpu", "batch_schedule", "batch_sizes")]
+        places.append((lm.tokenizer, "chat_template"))
     return [(owner, name, copy.copy(getattr(owner, name))) for owner, name in places]
 
 
@@ -524,9 +514,6 @@ def limit_of(task):
     return int(limit) if limit is not None and limit >= 1 else limit
 
 
-# ------------------------------------------------------------------------------------------------------------ results
-
-
 def metrics_of(results, loaded, task):
     """metrics.json: every `metric,filter` of the task, or of the group that it is, that is a finite number.
 
@@ -566,7 +553,8 @@ def metrics_of(results, loaded, task):
     if not rows:
         raise NoFigure(
             f"no metric is a finite number ({', '.join(left_out) or 'lm_eval gave none'}): NaN and inf come of weights "
-            "that are not finite (look at the merge), of a dtype too narrow for the model, or of a task that divides by 0"
+            "that are not finite (look at the merge), of a dtype too narrow for the model, or of a task that divides "
+            "by 0"
         )
     return sorted(rows, key=lambda row: (row["metric"], row["filter"])), left_out
 
@@ -707,9 +695,6 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# --------------------------------------------------------------------------------------------------------------- main
-
-
 class Run:
     """One job on its way: counts items, reports each."""
 
@@ -728,7 +713,7 @@ class Run:
         self.progress()
 
     def describe(self, model):
-        """Says once what the work is done with; after a model is loaded, so that vLLM finds no other user of the GPU."""
+        """Says once what the work is done with; a model is loaded by then, so that vLLM finds the GPU untouched."""
         if not self.described:
             self.described = True
             self.events.send("facts", facts={"device": device_name(self.job, model), "versions": versions(self.job)})
