@@ -306,16 +306,18 @@ class DriverTest(unittest.TestCase):
     def test_a_chat_template_that_the_model_lacks_is_an_error_of_the_experiment(self):
         code, events, _ = self.run_driver([{"task": "sum", "apply_chat_template": True}])
         self.assertEqual((code, self.kinds(events)), (1, ["item-failed"]), self.log)
-        self.assertIn("no chat template", events[0]["message"])
-        self.assertEqual(events[0]["fault"], "experiment")
+        failed = next(event for event in events if event["event"] == "item-failed")
+        self.assertIn("no chat template", failed["message"])
+        self.assertEqual(failed["fault"], "experiment")
 
     def test_what_is_no_finite_number_is_left_out_and_a_task_without_any_has_failed(self):
         code, events, out = self.run_driver([{"task": "partly"}, {"task": "nowhere"}])
         self.assertEqual((code, self.kinds(events)), (1, ["note", "item", "item-failed"]), self.log)
         (row,) = json.loads((out / "0/metrics.json").read_text())
         self.assertEqual((row["metric"], row["value"]), ("right", 1.0))
-        self.assertIn("partly on tiny", events[0]["message"])
-        self.assertIn("wrong,none = inf", events[0]["message"])
+        note = next(event for event in events if event["event"] == "note")
+        self.assertIn("partly on tiny", note["message"])
+        self.assertIn("wrong,none = inf", note["message"])
         failed = next(event for event in events if event["event"] == "item-failed")
         self.assertEqual((failed["item"], failed["fault"]), (1, "stage"))
         self.assertIn("(right,none = nan, wrong,none = inf)", failed["message"])
