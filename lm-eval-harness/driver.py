@@ -13,10 +13,11 @@ What is written for item N, under `OUT/N/`, the same bytes whenever the inputs a
     task.json          the task as it was run: configuration, version, shots, counts, the `lm_eval` command
     samples.jsonl.gz   one line per document: prompts, responses, what the filters made of them, scores
 
-Events (JSON Lines) are appended to the job's `events` file. Exit codes: 0 done, 1 something failed, 3 the job asks for
-something that is not there (a task's name) or not allowed (running a model's code).
+Events (JSON Lines) are appended to the job's `events` file. Exit codes: 0 done, 1 something failed, 3 the job names a
+task that is not there, or is not a job.
 """
 
+import copy
 import difflib
 import gzip
 import hashlib
@@ -31,7 +32,6 @@ import shlex
 import sys
 import tempfile
 import textwrap
-import time
 import traceback
 from pathlib import Path
 
@@ -40,9 +40,6 @@ EXIT_FAILED, EXIT_EXPERIMENT = 1, 3
 
 # Builders of `datasets` that read files; everything else comes from a hub repository.
 FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-
-# How the work is spread, which decides no result: left out of task.json.
-ONLY_SPEED = {"batch_size", "max_batch_size", "device", "tensor_parallel_size", "data_parallel_size"}
 
 # Small enough for a big model with long prompts; a suite that knows better sets `batch_size`.
 HF_BATCH_SIZE = 8
@@ -60,12 +57,14 @@ class DataUnavailable(Exception):
     """A task's data set is not on this machine."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- job
+class NoFigure(Exception):
+    """A task was run, and none of its metrics came out as a finite number."""
+
 
 JOB_KEYS = {
     "wire", "events", "out", "backend", "device", "threads", "task_dirs", "unsafe_code", "models", "offline",
 }  # fmt: skip
-MODEL_KEYS = {"name", "path", "model_args", "tasks"}
+MODEL_KEYS = {"name", "path", "model_args", "speed_args", "tasks"}
 TASK_KEYS = {
     "item", "task", "name", "data", "num_fewshot", "limit", "gen_kwargs", "apply_chat_template", "system_instruction",
     "fewshot_as_multiturn", "batch_size", "seed",
@@ -107,9 +106,6 @@ class Events:
 
     def send(self, event, **fields):
         os.write(self.descriptor, (json.dumps({"event": event, **fields}) + "\n").encode())
-
-
-# -------------------------------------------------------------------------------------------------------- environment
 
 
 def set_environment(job):
@@ -169,9 +165,6 @@ class MissingPackage(Exception):
 
     def __init__(self, package):
         super().__init__(f"{sys.executable} has no package {package}")
-
-
-# -------------------------------------------------------------------------------------------------------------- tasks
 
 
 class Catalogue:
@@ -261,22 +254,20 @@ def find_shipped(names):
     return found
 
 
-def check_unsafe_code(catalogue, job):
-    """Refuses tasks that run what a model wrote, unless the job allows it. No model is loaded by then."""
+def check_unsafe_code(catalogue, job, name):
+    """Refuses a task that runs what a model wrote, unless the job allows it."""
     rule = job.get("unsafe_code", "refuse")
-    if rule == "allow":
+    if rule == "allow" or not any(leaf.get("unsafe_code") for leaf in catalogue.leaves(name)):
         return
-    for name in task_names(job):
-        if any(leaf.get("unsafe_code") for leaf in catalogue.leaves(name)):
-            if rule == "sandbox":
-                raise Refused(
-                    f"task `{name}` runs code that the model wrote, and this version has no sandbox for it yet",
-                    "leave the task out, or set `unsafe_code: allow` to run that code on this machine as you",
-                )
-            raise Refused(
-                f"task `{name}` runs code that the model wrote, and `unsafe_code` is `refuse`",
-                "set `unsafe_code: allow` on the suite to run that code on this machine as you",
-            )
+    if rule == "sandbox":
+        raise Refused(
+            f"task `{name}` runs code that the model wrote, and this version has no sandbox for it yet",
+            "leave the task out, or set `unsafe_code: allow` to run that code on this machine as you",
+        )
+    raise Refused(
+        f"task `{name}` runs code that the model wrote, and `unsafe_code` is `refuse`",
+        "set `unsafe_code: allow` on the suite to run that code on this machine as you",
+    )
 
 
 def task_names(job):
@@ -385,27 +376,25 @@ def configure(built, task):
     built.set_fewshot_seed(seed=task["seed"])
 
 
-# -------------------------------------------------------------------------------------------------------------- model
-
-
-def device_of(job):
-    """`cpu`, `cuda` or `cuda:N`."""
+def device_of(job, model):
+    """`cpu`, `cuda` or `cuda:N`; what is said for the model comes before what is said for the job."""
     import torch
 
-    if job["device"] != "auto":
-        return job["device"]
+    device = model["speed_args"].get("device") or job["device"]
+    if device != "auto":
+        return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def model_arguments(job, model):
-    """What the backend's model class is given, defaults that decide results spelled out."""
+def model_arguments(model):
+    """What the backend's model class is given that decides results, defaults spelled out."""
     arguments = dict(model["model_args"])
     if "pretrained" in arguments:
-        raise Refused(f"model {model['name']}: `pretrained` is the model's own directory and cannot be set in model_args")
+        raise Refused("`pretrained` is the model's own directory and cannot be set in model_args")
     # The default of lm_eval has changed between releases: always said.
     arguments.setdefault("add_bos_token", False)
-    if job["backend"] == "hf":
-        arguments.setdefault("dtype", "float32" if device_of(job) == "cpu" else "bfloat16")
+    # The checkpoint's own, on every device.
+    arguments.setdefault("dtype", "auto")
     return arguments
 
 
@@ -415,9 +404,9 @@ def load_model(job, model):
 
     if not Path(model["path"]).is_dir():
         raise FileNotFoundError(f"{model['path']} is not a directory")
-    arguments = model_arguments(job, model)
+    arguments = {**model_arguments(model), **model["speed_args"]}
     if job["backend"] == "hf":
-        arguments.update(device=device_of(job))
+        arguments["device"] = device_of(job, model)
         arguments.setdefault("batch_size", HF_BATCH_SIZE)
     else:
         arguments.setdefault("batch_size", "auto")
@@ -456,6 +445,21 @@ def set_batch_size(lm, backend, size):
         lm.batch_size_per_gpu = int(size)
 
 
+def task_settings(lm, backend):
+    """What a task may change on a loaded model, as it is now: `[(object, attribute, value)]`."""
+    if backend == "vllm":
+        places = [(lm, "batch_size"), (lm, "hf_chat_template")]
+    else:
+        places = [(lm, name) for name in ("batch_size_per_gpu", "batch_schedule", "batch_sizes")]
+        places.append((lm.tokenizer, "chat_template"))
+    return [(owner, name, copy.copy(getattr(owner, name))) for owner, name in places]
+
+
+def restore(settings):
+    for owner, name, value in settings:
+        setattr(owner, name, copy.copy(value))
+
+
 def choose_template(lm, backend, wanted):
     """Makes `apply_chat_template: NAME` mean that template; refuses one that the model does not have."""
     if not wanted:
@@ -479,12 +483,16 @@ def set_seeds(seed):
     torch.manual_seed(seed)
 
 
-def evaluate(lm, job, task, loaded):
-    """Runs one task; lm_eval's result dict. Every task starts from its own seed, whatever ran before it."""
+def evaluate(lm, settings, job, task, loaded):
+    """Runs one task; lm_eval's result dict.
+
+    Every task starts from its own seed and from the `settings` that the model was loaded with, whatever ran before it.
+    """
     from lm_eval.evaluator import evaluate as lm_eval_evaluate
 
     template = task["apply_chat_template"] or False
     multiturn = task["fewshot_as_multiturn"]
+    restore(settings)
     choose_template(lm, job["backend"], template)
     set_batch_size(lm, job["backend"], task["batch_size"])
     set_seeds(task["seed"])
@@ -506,11 +514,11 @@ def limit_of(task):
     return int(limit) if limit is not None and limit >= 1 else limit
 
 
-# ------------------------------------------------------------------------------------------------------------ results
-
-
 def metrics_of(results, loaded, task):
-    """metrics.json: every `metric,filter` of the task, or of the group that it is."""
+    """metrics.json: every `metric,filter` of the task, or of the group that it is, that is a finite number.
+
+    Beside it, what the others came out as. Raises [`NoFigure`] when there is no other kind.
+    """
     name = task["task"]
     groups = results.get("groups", {})
     if name in groups:
@@ -523,10 +531,13 @@ def metrics_of(results, loaded, task):
         raise Refused(f"`{name}` is a group without a score of its own; name its tasks: {members}")
     better = results["higher_is_better"].get(name) or {}
     count = results["n-samples"].get(name, {}).get("effective", scores.get("sample_len"))
-    rows = []
+    rows, left_out = [], []
     for key, value in scores.items():
         metric, comma, filter_name = key.partition(",")
         if not comma or metric.endswith("_stderr"):
+            continue
+        if number(value) is None:
+            left_out.append(f"{key} = {value}")
             continue
         rows.append(
             {
@@ -539,14 +550,21 @@ def metrics_of(results, loaded, task):
                 "higher_is_better": better.get(metric),
             }
         )
-    return sorted(rows, key=lambda row: (row["metric"], row["filter"]))
+    if not rows:
+        raise NoFigure(
+            f"no metric is a finite number ({', '.join(left_out) or 'lm_eval gave none'}): NaN and inf come of weights "
+            "that are not finite (look at the merge), of a dtype too narrow for the model, or of a task that divides "
+            "by 0"
+        )
+    return sorted(rows, key=lambda row: (row["metric"], row["filter"])), left_out
 
 
 def number(value):
-    """A JSON number, or None for what is not one (lm_eval says `N/A`; JSON knows no NaN)."""
-    if isinstance(value, bool) or value is None or isinstance(value, str):
+    """A finite float, or None for what is not one (lm_eval says `N/A`; JSON knows no NaN)."""
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
         return None
-    value = float(value)
     return value if math.isfinite(value) else None
 
 
@@ -559,7 +577,7 @@ def task_file(results, loaded, job, model, task):
         if task["data"] is not None:
             config.pop("dataset_kwargs", None)
         configs[name] = config
-    arguments = {k: v for k, v in model_arguments(job, model).items() if k not in ONLY_SPEED}
+    arguments = model_arguments(model)
     return {
         "task": task["task"],
         "configs": configs,
@@ -677,9 +695,6 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# --------------------------------------------------------------------------------------------------------------- main
-
-
 class Run:
     """One job on its way: counts items, reports each."""
 
@@ -689,12 +704,19 @@ class Run:
         self.total = sum(len(model["tasks"]) for model in job["models"])
         self.done = 0
         self.failed = 0
-        self.seconds = {}
+        self.described = False
 
-    def succeeded(self, task, started):
-        self.seconds[str(task["item"])] = round(time.monotonic() - started, 3)
+    def succeeded(self, task):
+        """Facts go before the item: what is known by then is what its manifest remembers."""
+        self.events.send("facts", facts={"peak_memory": peak_memory()})
         self.events.send("item", item=task["item"])
         self.progress()
+
+    def describe(self, model):
+        """Says once what the work is done with; a model is loaded by then, so that vLLM finds the GPU untouched."""
+        if not self.described:
+            self.described = True
+            self.events.send("facts", facts={"device": device_name(self.job, model), "versions": versions(self.job)})
 
     def give_up(self, model, task, error):
         print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
@@ -706,6 +728,18 @@ class Run:
     def progress(self):
         self.done += 1
         self.events.send("progress", done=self.done, total=self.total, unit="tasks")
+
+    def refuse_unsafe(self, catalogue):
+        """Fails the items that the job does not allow, of every model, and takes them out of it."""
+        for model in self.job["models"]:
+            allowed = []
+            for task in model["tasks"]:
+                try:
+                    check_unsafe_code(catalogue, self.job, task["task"])
+                    allowed.append(task)
+                except Exception as error:
+                    self.give_up(model, task, error)
+            model["tasks"] = allowed
 
     def model(self, catalogue, model):
         """Evaluates one model. Tasks are built first: one that cannot be had costs no loading of the model."""
@@ -719,35 +753,45 @@ class Run:
             return
         try:
             lm = load_model(self.job, model)
+            settings = task_settings(lm, self.job["backend"])
         except Exception as error:
             for task, _ in ready:
                 self.give_up(model, task, error)
             return
+        self.describe(model)
         for task, loaded in ready:
-            started = time.monotonic()
             try:
-                results = evaluate(lm, self.job, task, loaded)
-                metrics = metrics_of(results, loaded, task)
+                results = evaluate(lm, settings, self.job, task, loaded)
+                metrics, left_out = metrics_of(results, loaded, task)
                 description = task_file(results, loaded, self.job, model, task)
                 write_item(Path(self.job["out"]) / str(task["item"]), metrics, description, samples_of(results))
             except Exception as error:
                 self.give_up(model, task, error)
             else:
-                self.succeeded(task, started)
+                if left_out:
+                    message = f"{where(model, task)}: left out, for it is no finite number: {', '.join(left_out)}"
+                    self.events.send("note", message=message)
+                self.succeeded(task)
         unload_model(lm, self.job["backend"])
+
+
+def where(model, task):
+    return f"{task['task']} on {model['name']}"
 
 
 def explain(error, model, task):
     """A message that names model, task and the way out, and whose fault it is."""
-    where = f"{task['task']} on {model['name']}"
+    place = where(model, task)
     if isinstance(error, DataUnavailable):
         way_out = "" if task["data"] else "; name a local file with `data:`, or fetch the data set on a machine with network"
-        return f"{where}: its data set cannot be had: {error}{way_out}", "stage"
+        return f"{place}: its data set cannot be had: {error}{way_out}", "stage"
+    if isinstance(error, NoFigure):
+        return f"{place}: {error}", "stage"
     if isinstance(error, Refused):
-        return f"{where}: {error}", "experiment"
+        return f"{place}: {error}{f'; {error.hint}' if error.hint else ''}", "experiment"
     if type(error).__name__ == "OutOfMemoryError":
-        return f"{where}: out of memory on the device; set a smaller batch_size or max_length", "stage"
-    return f"{where}: {type(error).__name__}: {one_line(error)}", "stage"
+        return f"{place}: out of memory on the device; set a smaller batch_size or max_length", "stage"
+    return f"{place}: {type(error).__name__}: {one_line(error)}", "stage"
 
 
 def one_line(error):
@@ -760,7 +804,8 @@ def defaults(job):
     job.setdefault("task_dirs", [])
     job.setdefault("device", "auto")
     for model in job["models"]:
-        model["model_args"] = model.get("model_args") or {}
+        for key in ("model_args", "speed_args"):
+            model[key] = model.get(key) or {}
         for task in model["tasks"]:
             for key in TASK_KEYS - {"item", "task"}:
                 task.setdefault(key, None)
@@ -768,36 +813,32 @@ def defaults(job):
     return job
 
 
-def facts(job, run, started):
-    """What the manifest remembers of this process."""
+def versions(job):
+    packages = ["lm_eval", "transformers", "torch", "tokenizers", "datasets", *(["vllm"] if job["backend"] == "vllm" else [])]
+    return {"python": sys.version.split()[0], **{package: version_of(package) for package in packages}}
+
+
+def peak_memory():
+    """The most memory that this process has held so far, in bytes (that of a GPU is not in it)."""
     import resource
 
-    packages = ["lm_eval", "transformers", "torch", "tokenizers", "datasets", *(["vllm"] if job["backend"] == "vllm" else [])]
-    return {
-        "versions": {"python": sys.version.split()[0], **{package: version_of(package) for package in packages}},
-        "device": device_name(job),
-        "seconds": round(time.monotonic() - started, 3),
-        "item_seconds": run.seconds,
-        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def device_name(job):
+def device_name(job, model):
     import torch
 
-    device = device_of(job)
+    device = device_of(job, model)
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def work(job, events):
     """Runs the job; the exit code."""
-    started = time.monotonic()
     require_packages(job["backend"])
     set_environment(job)
     skip_unused_imports()
     catalogue = Catalogue(job["task_dirs"])
     catalogue.find(task_names(job))
-    check_unsafe_code(catalogue, job)
     import torch
 
     if job.get("threads"):
@@ -805,10 +846,11 @@ def work(job, events):
     out = Path(job["out"]).resolve()
     out.mkdir(parents=True, exist_ok=True)
     run = Run(job, events)
+    run.refuse_unsafe(catalogue)
     with tempfile.TemporaryDirectory(prefix=".datasets-", dir=out.parent) as cache, DataSets(cache):
         for model in job["models"]:
             run.model(catalogue, model)
-        events.send("facts", facts=facts(job, run, started))
+        events.send("facts", facts={"peak_memory": peak_memory()})
     return EXIT_FAILED if run.failed else 0
 
 

@@ -3,13 +3,15 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import driver
 
@@ -52,6 +54,32 @@ doc_to_choice: ["1", "2", "3"]
 num_fewshot: 0
 metadata:
   version: 1
+"""
+
+SCORED = """\
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+process_results: !function scored.{name}
+generation_kwargs: {{ max_gen_toks: 2 }}
+metric_list:
+  - {{ metric: right, aggregation: mean, higher_is_better: true }}
+  - {{ metric: wrong, aggregation: mean, higher_is_better: false }}
+"""
+
+SCORES = """\
+def partly(doc, results):
+    return {"right": 1.0, "wrong": float("inf")}
+
+
+def nowhere(doc, results):
+    return {"right": float("nan"), "wrong": float("inf")}
 """
 
 UNSAFE = GENERATE + "unsafe_code: true\n"
@@ -106,6 +134,9 @@ class DriverTest(unittest.TestCase):
         (tasks / "gone.yaml").write_text(GENERATE.format(name="gone", data=cls.root / "gone.jsonl"))
         (tasks / "unsafe.yaml").write_text(UNSAFE.format(name="unsafe", data=data))
         (tasks / "choose.yaml").write_text(CHOOSE.format(data=data))
+        for name in ("partly", "nowhere"):
+            (tasks / f"{name}.yaml").write_text(SCORED.format(name=name, data=data))
+        (tasks / "scored.py").write_text(SCORES)
         (tasks / "choose.py").write_text("def target(doc):\n    return len(doc['question']) % 3\n")
 
     @classmethod
@@ -143,12 +174,26 @@ class DriverTest(unittest.TestCase):
         events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
         return code, events, out / "out"
 
+    @contextmanager
+    def batch_sizes(self):
+        """Collects `(size, schedule)` of each task that is run."""
+        from lm_eval import evaluator
+
+        sizes, real = [], evaluator.evaluate
+
+        def evaluate(lm, **options):
+            sizes.append((lm.batch_size_per_gpu, lm.batch_schedule))
+            return real(lm=lm, **options)
+
+        with mock.patch("lm_eval.evaluator.evaluate", evaluate):
+            yield sizes
+
     def kinds(self, events):
-        return [event["event"] for event in events if event["event"] != "progress"]
+        return [event["event"] for event in events if event["event"] not in ("progress", "facts")]
 
     def test_each_task_gets_its_metrics_configuration_and_samples(self):
         code, events, out = self.run_driver([{"task": "sum", "limit": 4.0}, {"task": "choose"}], start=True)
-        self.assertEqual((code, self.kinds(events)), (0, ["item", "item", "facts"]), self.log)
+        self.assertEqual((code, self.kinds(events)), (0, ["item", "item"]), self.log)
         (metric,) = json.loads((out / "0/metrics.json").read_text())
         self.assertEqual((metric["metric"], metric["filter"], metric["n_samples"]), ("exact_match", "none", 4))
         self.assertEqual((metric["n_shot"], metric["higher_is_better"]), (0, True))
@@ -156,7 +201,7 @@ class DriverTest(unittest.TestCase):
         task = json.loads((out / "0/task.json").read_text())
         self.assertEqual(task["versions"], {"sum": 7})
         self.assertEqual(task["n_samples"], {"sum": {"original": 6, "effective": 4}})
-        self.assertIn("--model_args pretrained=MODEL,add_bos_token=False,dtype=float32", task["command"])
+        self.assertIn("--model_args pretrained=MODEL,add_bos_token=False,dtype=auto", task["command"])
         with gzip.open(out / "0/samples.jsonl.gz", "rt") as file:
             samples = [json.loads(line) for line in file]
         self.assertEqual([sample["doc"]["question"] for sample in samples], ["0+1=", "1+1=", "2+1=", "3+1="])
@@ -165,8 +210,18 @@ class DriverTest(unittest.TestCase):
         choose = json.loads((out / "1/metrics.json").read_text())
         self.assertEqual([row["metric"] for row in choose], ["acc", "acc_norm"])
         self.assertIn("def target(doc)", json.loads((out / "1/task.json").read_text())["configs"]["choose"]["doc_to_target"])
-        versions = events[-1]["facts"]["versions"]
+
+    def test_facts_come_before_the_item_that_they_are_of(self):
+        _, events, _ = self.run_driver([{"task": "sum", "limit": 1}, {"task": "choose", "limit": 1}])
+        seen = [event["event"] for event in events if event["event"] != "progress"]
+        self.assertEqual(seen, ["facts", "facts", "item", "facts", "item", "facts"], self.log)
+        facts = [event["facts"] for event in events if event["event"] == "facts"]
+        self.assertEqual(facts[0]["device"], "cpu")
+        versions = facts[0]["versions"]
         self.assertTrue(versions["lm_eval"] and versions["torch"] and versions["transformers"])
+        peaks = [each["peak_memory"] for each in facts[1:]]
+        self.assertEqual(peaks, sorted(peaks))
+        self.assertGreater(peaks[0], 50_000_000)
 
     def test_the_same_job_writes_the_same_bytes_and_no_path_of_this_machine(self):
         tasks = [{"task": "sum", "num_fewshot": 2, "seed": 3, "batch_size": 4}, {"task": "choose"}]
@@ -186,21 +241,29 @@ class DriverTest(unittest.TestCase):
         self.assertIn("`gsm8k`", events[0]["hint"])
         self.assertEqual(events[0]["fault"], "experiment")
 
-    def test_a_task_that_runs_code_is_refused_and_the_message_says_what_to_set(self):
-        code, events, out = self.run_driver([{"task": "sum"}, {"task": "unsafe"}])
-        self.assertEqual((code, self.kinds(events)), (3, ["error"]))
+    def test_a_task_that_runs_code_is_refused_by_itself_and_the_message_says_what_to_set(self):
+        models = [
+            {"name": "tiny", "path": str(self.root / "model"), "tasks": [{"item": 0, "task": "sum"}]},
+            {"name": "gone", "path": str(self.root / "no-model"), "tasks": [{"item": 1, "task": "unsafe"}]},
+        ]
+        code, events, out = self.run_driver([], models=models)
+        # Before the first model is loaded, and the second one, of which nothing is left, never is.
+        self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "item"]), self.log)
+        self.assertEqual((events[0]["item"], events[0]["fault"]), (1, "experiment"))
         self.assertIn("`unsafe`", events[0]["message"])
-        self.assertIn("unsafe_code: allow", events[0]["hint"])
-        self.assertFalse(out.exists())
+        self.assertIn("unsafe_code: allow", events[0]["message"])
+        self.assertFalse((out / "1").exists())
+
+    def test_a_task_that_runs_code_runs_if_that_is_allowed_and_there_is_no_sandbox_for_it(self):
         code, events, _ = self.run_driver([{"task": "mbpp"}], unsafe_code="sandbox")
-        self.assertEqual(code, 3)
+        self.assertEqual((code, self.kinds(events)), (1, ["item-failed"]))
         self.assertIn("no sandbox", events[0]["message"])
         code, events, _ = self.run_driver([{"task": "unsafe", "limit": 1}], unsafe_code="allow")
-        self.assertEqual((code, self.kinds(events)), (0, ["item", "facts"]), self.log)
+        self.assertEqual((code, self.kinds(events)), (0, ["item"]), self.log)
 
     def test_a_task_that_fails_leaves_the_others(self):
         code, events, out = self.run_driver([{"task": "gone"}, {"task": "sum"}, {"task": "gsm8k"}])
-        self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "item-failed", "item", "facts"]), self.log)
+        self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "item-failed", "item"]), self.log)
         self.assertIn("gone.jsonl", events[0]["message"])
         hub = next(event for event in events if event["event"] == "item-failed" and event["item"] == 2)
         self.assertIn("`data:`", hub["message"])
@@ -237,14 +300,66 @@ class DriverTest(unittest.TestCase):
             {"name": "tiny", "path": str(self.root / "model"), "tasks": [{"item": 1, "task": "sum"}]},
         ]
         code, events, _ = self.run_driver([], models=models)
-        self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "item", "facts"]), self.log)
+        self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "item"]), self.log)
         self.assertIn("no-model", events[0]["message"])
 
     def test_a_chat_template_that_the_model_lacks_is_an_error_of_the_experiment(self):
         code, events, _ = self.run_driver([{"task": "sum", "apply_chat_template": True}])
-        self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "facts"]), self.log)
-        self.assertIn("no chat template", events[0]["message"])
-        self.assertEqual(events[0]["fault"], "experiment")
+        self.assertEqual((code, self.kinds(events)), (1, ["item-failed"]), self.log)
+        failed = next(event for event in events if event["event"] == "item-failed")
+        self.assertIn("no chat template", failed["message"])
+        self.assertEqual(failed["fault"], "experiment")
+
+    def test_what_is_no_finite_number_is_left_out_and_a_task_without_any_has_failed(self):
+        code, events, out = self.run_driver([{"task": "partly"}, {"task": "nowhere"}])
+        self.assertEqual((code, self.kinds(events)), (1, ["note", "item", "item-failed"]), self.log)
+        (row,) = json.loads((out / "0/metrics.json").read_text())
+        self.assertEqual((row["metric"], row["value"]), ("right", 1.0))
+        note = next(event for event in events if event["event"] == "note")
+        self.assertIn("partly on tiny", note["message"])
+        self.assertIn("wrong,none = inf", note["message"])
+        failed = next(event for event in events if event["event"] == "item-failed")
+        self.assertEqual((failed["item"], failed["fault"]), (1, "stage"))
+        self.assertIn("(right,none = nan, wrong,none = inf)", failed["message"])
+        self.assertFalse((out / "1").exists())
+
+    def test_a_task_leaves_neither_its_chat_template_nor_its_batch_size_to_the_next(self):
+        from transformers import AutoTokenizer
+
+        model = self.root / "model-with-templates"
+        shutil.copytree(self.root / "model", model)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer.chat_template = {"default": "1{{ messages[0].content }}", "other": "2{{ messages[0].content }}"}
+        tokenizer.save_pretrained(model)
+        tasks = [
+            {"task": "sum", "apply_chat_template": "other", "batch_size": 3},
+            {"task": "sum", "apply_chat_template": True},
+            {"task": "sum", "batch_size": "auto:2"},
+            {"task": "sum", "apply_chat_template": "other"},
+        ]
+        items = [{"item": item, **task} for item, task in enumerate(tasks)]
+        with self.batch_sizes() as sizes:
+            code, _, out = self.run_driver([], models=[{"name": "tiny", "path": str(model), "tasks": items}])
+        self.assertEqual(code, 0, self.log)
+        self.assertEqual(sizes, [(3, 1), (driver.HF_BATCH_SIZE, 1), ("auto", 2.0), (driver.HF_BATCH_SIZE, 1)])
+        starts = []
+        for item in range(4):
+            with gzip.open(out / f"{item}/samples.jsonl.gz", "rt") as file:
+                starts.append(json.loads(file.readline())["arguments"][0][0])
+        self.assertEqual(starts, ["20+1=", "10+1=", "0+1=", "20+1="])
+
+    def test_arguments_that_decide_the_speed_only_reach_the_model_and_no_file(self):
+        written = []
+        with self.batch_sizes() as sizes:
+            for speed_args in ({}, {"batch_size": 3}):
+                tasks = [{"item": 0, "task": "sum"}]
+                model = {"name": "tiny", "path": str(self.root / "model"), "speed_args": speed_args, "tasks": tasks}
+                code, _, out = self.run_driver([], models=[model])
+                self.assertEqual(code, 0, self.log)
+                written.append({path.name: path.read_bytes() for path in (out / "0").iterdir()})
+        self.assertEqual(sizes, [(driver.HF_BATCH_SIZE, 1), (3, 1)])
+        self.assertEqual(len(written[0]), 3)
+        self.assertEqual(written[0], written[1])
 
 
 if __name__ == "__main__":

@@ -38,9 +38,12 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::Project(_) => exit::USAGE,
             Self::Experiment(_) | Self::Source { .. } => exit::EXPERIMENT,
-            Self::Store(StoreError::TooNew { .. } | StoreError::NoFormat { .. } | StoreError::Manifest { .. }) => {
-                exit::DISAGREES
-            }
+            Self::Store(
+                StoreError::TooNew { .. }
+                | StoreError::LaterManifest { .. }
+                | StoreError::NoFormat { .. }
+                | StoreError::Manifest { .. },
+            ) => exit::DISAGREES,
             Self::Store(_) | Self::Failed(_) => exit::FAILED,
         }
     }
@@ -59,7 +62,9 @@ impl CliError {
             Self::Store(error) => (
                 error.to_string(),
                 match error {
-                    StoreError::TooNew { .. } => Some("use the mergelab that made it, or a newer one".to_owned()),
+                    StoreError::TooNew { .. } | StoreError::LaterManifest { .. } => {
+                        Some("use the mergelab that made it, or a newer one".to_owned())
+                    }
                     StoreError::NoFormat { .. } => {
                         Some("is this a store? `[store] path` in mergelab.toml names it".to_owned())
                     }

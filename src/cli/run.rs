@@ -71,7 +71,9 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     results::check_places(&session, &open)?;
 
     let store = Store::open(&session.project.store_path())?;
-    let _shared = store.lock_shared()?;
+    let _shared = store.lock_shared(|lock| {
+        eprintln!("something is being deleted from the store; waiting for {}", lock.display());
+    })?;
     // What a killed run left of a stage that it had committed is nobody's work any more. What cannot be removed takes
     // space only.
     let _ = store.sweep();

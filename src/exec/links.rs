@@ -1,7 +1,8 @@
 //! `runs/<experiment>/<stage>`: links to artifacts under names that people know.
 //!
 //! Reading a thousand links takes longer than the rest of a run in which nothing is to be done, so what each of them was
-//! last pointed at is noted in the store's cache (one line a link: stage, tab, target), and only looked at as a whole.
+//! last pointed at is noted beside them in `.links` (one line a link: stage, tab, target), and only looked at as a whole.
+//! A stage's name does not start with a dot, so none is in the way of the note.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -10,7 +11,6 @@ use std::path::{Component, Path, PathBuf};
 /// The links of a run. They are a convenience: where one cannot be made nothing is lost.
 pub(super) struct Links {
     root: PathBuf,
-    cache: PathBuf,
     experiments: HashMap<String, Noted>,
 }
 
@@ -23,16 +23,16 @@ struct Noted {
 }
 
 impl Links {
-    /// Links of a project, with notes in its store.
-    pub(super) fn new(root: &Path, store: &Path) -> Self {
-        Self { root: root.join("runs"), cache: store.join("cache"), experiments: HashMap::new() }
+    /// Links of a project.
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.join("runs"), experiments: HashMap::new() }
     }
 
     /// Points the link of a stage at its artifact.
     pub(super) fn refresh(&mut self, experiment: &str, stage: &str, location: &Path) {
         let folder = self.root.join(experiment);
         if !self.experiments.contains_key(experiment) {
-            let noted = Noted::read(&self.cache.join(note_name(experiment)), &folder);
+            let noted = Noted::read(&folder);
             self.experiments.insert(experiment.to_owned(), noted);
         }
         let Some(noted) = self.experiments.get_mut(experiment) else { return };
@@ -55,7 +55,7 @@ impl Links {
                 .filter_map(|(stage, target)| Some(format!("{stage}\t{}\n", target.to_str()?)))
                 .collect();
             lines.sort();
-            let path = self.cache.join(note_name(experiment));
+            let path = self.root.join(experiment).join(NOTE);
             let fresh = path.with_extension(format!("{}.new", std::process::id()));
             let written = std::fs::write(&fresh, lines.concat()).and_then(|()| std::fs::rename(&fresh, &path));
             if written.is_err() {
@@ -65,13 +65,12 @@ impl Links {
     }
 }
 
-fn note_name(experiment: &str) -> String {
-    format!("links-{experiment}")
-}
+/// The note's file, in the folder of its experiment.
+const NOTE: &str = ".links";
 
 impl Noted {
-    fn read(note: &Path, folder: &Path) -> Self {
-        let text = std::fs::read_to_string(note).unwrap_or_default();
+    fn read(folder: &Path) -> Self {
+        let text = std::fs::read_to_string(folder.join(NOTE)).unwrap_or_default();
         let lines = text.lines().filter_map(|line| line.split_once('\t'));
         let targets = lines.map(|(stage, target)| (stage.to_owned(), PathBuf::from(target))).collect();
         let mut present = HashSet::new();
@@ -137,17 +136,30 @@ mod tests {
     fn a_link_follows_its_artifact_and_comes_back_when_it_was_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join(".mergelab");
-        std::fs::create_dir_all(store.join("cache")).unwrap();
         let link = dir.path().join("runs/x/evals.suite/avg/gsm8k");
         for object in ["one", "one", "two"] {
             std::fs::create_dir_all(store.join(object)).unwrap();
-            let mut links = Links::new(dir.path(), &store);
+            let mut links = Links::new(dir.path());
             links.refresh("x", "evals.suite/avg/gsm8k", &store.join(object));
             links.save();
             assert_eq!(std::fs::canonicalize(&link).unwrap(), std::fs::canonicalize(store.join(object)).unwrap());
         }
         std::fs::remove_file(&link).unwrap();
-        Links::new(dir.path(), &store).refresh("x", "evals.suite/avg/gsm8k", &store.join("two"));
+        Links::new(dir.path()).refresh("x", "evals.suite/avg/gsm8k", &store.join("two"));
         assert!(link.exists());
+    }
+
+    #[test]
+    fn two_projects_of_one_store_have_links_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        for (project, object) in [("p", "one"), ("q", "two"), ("p", "two")] {
+            let object = dir.path().join("store").join(object);
+            std::fs::create_dir_all(&object).unwrap();
+            let mut links = Links::new(&dir.path().join(project));
+            links.refresh("x", "commands.a", &object);
+            links.save();
+            let link = dir.path().join(project).join("runs/x/commands.a");
+            assert_eq!(std::fs::canonicalize(link).unwrap(), std::fs::canonicalize(object).unwrap());
+        }
     }
 }

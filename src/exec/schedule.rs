@@ -164,7 +164,7 @@ pub fn run(
             hashing: HashMap::new(),
             needs: HashMap::new(),
             room: Room::new(options.jobs, options.memory, &machine.gpus),
-            links: Links::new(&shop.context.project.root, shop.store.root()),
+            links: Links::new(&shop.context.project.root),
             halted: false,
         };
         // The programs that still run, and hashing, would keep the scope open for as long as they take.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use mergelab_wire::{Event, VERSION};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Context, Failure, Job, Product, Program, tensor};
 use crate::experiment::{Backend, Suite, Task};
@@ -81,11 +81,15 @@ fn drive(
         events: Some(events),
         timeout: None,
     };
+    // What the driver has said of itself so far: its device, versions, peak memory.
+    let mut facts = Map::new();
     tensor::run_reporting("lm_eval", context, &program, &mut |event| match event {
+        Event::Facts { facts: more } => facts.extend(more),
         Event::Item { item } => {
             if let Some(job) = jobs.get(item) {
                 let moved = move_files(&results.join(item.to_string()), &job.out);
-                on_done(item, moved.map(|()| Product { logged: true, ..Product::default() }));
+                let product = Product { facts: facts.clone(), logged: true, external: None };
+                on_done(item, moved.map(|()| product));
             }
         }
         Event::ItemFailed { item, message, fault } => {
@@ -106,15 +110,20 @@ fn parts<'a>(job: &'a Job<'_>) -> (&'a Suite, &'a Task, &'a str, u64) {
 
 /// The driver's job file: models in the order in which they come up, each with its tasks.
 fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &Path, events: &Path) -> Value {
-    let (mut model_args, speed) = model_arguments(suite);
-    model_args.extend(speed);
+    let (model_args, speed_args) = model_arguments(suite);
     let mut models: Vec<Value> = Vec::new();
     let mut by_name: HashMap<&str, usize> = HashMap::new();
     for (item, job) in jobs.iter().enumerate() {
         let (_, task, model, seed) = parts(job);
         let index = *by_name.entry(model).or_insert_with(|| {
             let path = &job.input("model").location;
-            models.push(json!({ "name": model, "path": path, "model_args": model_args, "tasks": [] }));
+            models.push(json!({
+                "name": model,
+                "path": path,
+                "model_args": model_args,
+                "speed_args": speed_args,
+                "tasks": [],
+            }));
             models.len() - 1
         });
         let mut entry = serde_json::to_value(&task.options).expect("options become JSON");

@@ -1,19 +1,26 @@
 //! Which files an `lm_eval` task is made of, found without starting `lm_eval`.
 //!
 //! A task is a YAML file that names itself (`task: gsm8k`), may take in others (`include:`), refers to functions of
-//! Python modules beside it (`!function utils.score`), and may read local data (`data_files:`). A group names tasks.
-//! The harness searches the user's directories before its own, and so do we.
+//! Python modules beside it (`!function utils.score`), and may read local data (`dataset_path:`, `data_files:`). A group
+//! lists tasks, groups and tags; a tag stands for all tasks that carry it. The harness searches the user's directories
+//! before its own, the last of them first, and so do we.
+
+mod data;
+mod index;
+mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use self::index::{Named, index};
+use self::yaml::Yaml;
 use crate::project::Python;
 
 /// Finds the files of tasks.
 #[derive(Debug, Default)]
 pub struct TaskFiles {
-    indexes: Mutex<HashMap<PathBuf, BTreeMap<String, PathBuf>>>,
+    indexes: Mutex<HashMap<PathBuf, BTreeMap<String, Named>>>,
 }
 
 /// A task that is nowhere.
@@ -26,7 +33,7 @@ pub struct NoTask {
 }
 
 impl TaskFiles {
-    /// Files of a task or group: under names that are the same on every machine, and where they are.
+    /// Files of a task, group or tag: under names that are the same on every machine, and where they are.
     ///
     /// # Errors
     /// When no directory has a task of that name.
@@ -37,20 +44,20 @@ impl TaskFiles {
         python: Option<&Python>,
         task: &str,
     ) -> Result<BTreeMap<String, PathBuf>, NoTask> {
-        let mut places: Vec<PathBuf> = dirs.iter().map(|dir| root.join(dir)).collect();
+        let mut places: Vec<PathBuf> = dirs.iter().rev().map(|dir| root.join(dir)).collect();
         let own = python.map(Python::site_packages).unwrap_or_default();
         places.extend(own.iter().map(|site| site.join("lm_eval").join("tasks")).filter(|dir| dir.is_dir()));
-        let mut found = BTreeMap::new();
+        let mut gathered = Gathered { root, files: BTreeMap::new(), read: BTreeSet::new(), outside: Vec::new() };
         let mut pending = vec![task.to_owned()];
         let mut seen = BTreeSet::new();
         while let Some(name) = pending.pop() {
             if !seen.insert(name.clone()) {
                 continue;
             }
-            let place = places.iter().find_map(|dir| Some((dir, self.lookup(dir, &name)?)));
-            match place {
-                Some((dir, file)) => pending.extend(gather(root, dir, &file, &mut found)),
-                // A group may refer to what is no file of its own, such as a task that it defines in place.
+            match places.iter().find_map(|dir| Some((dir, self.lookup(dir, &name)?))) {
+                Some((dir, Named::File(file))) => pending.extend(gathered.task(dir, file)),
+                Some((_, Named::Tag(tasks))) => pending.extend(tasks),
+                // A group may list what is no file of its own: a task or group that it defines in place.
                 None if name != task => {}
                 None => {
                     let nearest = self.nearest(&places, task);
@@ -60,10 +67,10 @@ impl TaskFiles {
                 }
             }
         }
-        Ok(found)
+        Ok(gathered.files)
     }
 
-    fn lookup(&self, dir: &Path, task: &str) -> Option<PathBuf> {
+    fn lookup(&self, dir: &Path, task: &str) -> Option<Named> {
         let mut indexes = self.indexes.lock().expect("no holder of this lock panics");
         indexes.entry(dir.to_path_buf()).or_insert_with(|| index(dir)).get(task).cloned()
     }
@@ -77,105 +84,186 @@ impl TaskFiles {
     }
 }
 
-/// Task and group names of a directory with the files that define them; the first in path order wins.
-fn index(dir: &Path) -> BTreeMap<String, PathBuf> {
-    let mut names = BTreeMap::new();
-    for path in yaml_files(dir) {
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        for field in ["task", "group"] {
-            if let Some(name) = top_level(&text, field) {
-                names.entry(name).or_insert_with(|| path.clone());
-            }
-        }
-    }
-    names
+/// The files found so far.
+struct Gathered<'a> {
+    /// Directory that the harness runs in.
+    root: &'a Path,
+    files: BTreeMap<String, PathBuf>,
+    /// Task files that were read.
+    read: BTreeSet<PathBuf>,
+    /// Places without a name that is the same everywhere: their numbers are their names.
+    outside: Vec<PathBuf>,
 }
 
-fn yaml_files(dir: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut pending = vec![dir.to_path_buf()];
-    while let Some(dir) = pending.pop() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => pending.push(path),
-                Ok(_) if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") => {
-                    files.push(path);
+impl Gathered<'_> {
+    /// Takes down a task file of a directory and all that it refers to; gives the names that it lists as members.
+    fn task(&mut self, dir: &Path, file: PathBuf) -> Vec<String> {
+        let mut members = Vec::new();
+        let mut pending = vec![file];
+        while let Some(path) = pending.pop() {
+            let path = plain(&path);
+            if !self.read.insert(path.clone()) {
+                continue;
+            }
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            self.add_beside(dir, &path);
+            let yaml = yaml::read(&text);
+            let folder = path.parent().unwrap_or(dir).to_path_buf();
+            let included = yaml.get("include").map(Yaml::texts).unwrap_or_default();
+            pending.extend(included.into_iter().map(|include| folder.join(include)));
+            let mut modules = BTreeSet::new();
+            let mut named = Vec::new();
+            yaml.scalars(&mut |scalar| match scalar {
+                Yaml::Function(function) => {
+                    modules.insert(function.rsplit_once('.').map_or("", |(module, _)| module).replace('.', "/"));
                 }
+                Yaml::Text(text) => named.push(text.as_str()),
                 _ => {}
+            });
+            for module in modules {
+                // A module may import its neighbours: all of them count.
+                let beside = folder.join(format!("{module}.py"));
+                self.add_modules(dir, &folder);
+                self.add_modules(dir, beside.parent().unwrap_or(&folder));
             }
-        }
-    }
-    files.sort();
-    files
-}
-
-/// A scalar at the top level of a YAML mapping.
-fn top_level(text: &str, field: &str) -> Option<String> {
-    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-    let value = value.split(" #").next().unwrap_or(value).trim().trim_matches(['"', '\'']);
-    (!value.is_empty() && !value.starts_with(['[', '{', '#', '!'])).then(|| value.to_owned())
-}
-
-/// Takes down one YAML file and all that it refers to; gives the names of the tasks that a group lists.
-fn gather(root: &Path, dir: &Path, file: &Path, found: &mut BTreeMap<String, PathBuf>) -> Vec<String> {
-    let mut tasks = Vec::new();
-    let mut pending = vec![file.to_path_buf()];
-    while let Some(path) = pending.pop() {
-        let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        if found.insert(name, path.clone()).is_some() {
-            continue;
-        }
-        let folder = path.parent().unwrap_or(dir);
-        if let Some(included) = top_level(&text, "include") {
-            pending.push(folder.join(included));
-        }
-        let has_functions = text.contains("!function");
-        if has_functions {
-            // A module may import its neighbours: all of them count.
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                let module = entry.path();
-                if module.extension().is_some_and(|extension| extension == "py") {
-                    let name = module.strip_prefix(dir).unwrap_or(&module).to_string_lossy().into_owned();
-                    found.insert(name, module);
+            for field in ["dataset_path", "dataset_kwargs"] {
+                if let Some(value) = yaml.get(field) {
+                    value.scalars(&mut |scalar| self.add_data(scalar.text().unwrap_or_default(), true));
                 }
             }
-        }
-        for word in text.split(|letter: char| letter.is_whitespace() || "\"',[]{}".contains(letter)) {
-            // Local data is named relative to the project's root, which is where the harness runs.
-            if word.contains(['/', '.']) && root.join(word).is_file() {
-                found.insert(word.to_owned(), root.join(word));
+            // Whatever else names a file relative to where the harness runs is taken to be read.
+            for text in named {
+                self.add_data(text, false);
+            }
+            if let Some(Yaml::List(_)) = yaml.get("task") {
+                members_of(&yaml, &mut members);
             }
         }
-        if top_level(&text, "group").is_some() {
-            let listed = text.lines().filter_map(|line| line.trim().strip_prefix("- "));
-            let listed = listed.map(|item| item.trim().trim_start_matches("task:").trim().trim_matches(['"', '\'']));
-            tasks.extend(listed.filter(|item| !item.is_empty()).map(ToOwned::to_owned));
+        members
+    }
+
+    fn add_modules(&mut self, dir: &Path, folder: &Path) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let module = entry.path();
+            if module.extension().is_some_and(|extension| extension == "py") {
+                self.add_beside(dir, &module);
+            }
         }
     }
-    tasks
+
+    /// A file of a directory of tasks, named by its path in it.
+    fn add_beside(&mut self, dir: &Path, path: &Path) {
+        let path = plain(path);
+        match path.strip_prefix(plain(dir)) {
+            Ok(name) => self.add(name.to_string_lossy().into_owned(), path.clone()),
+            Err(_) => {
+                let name = self.name_of(&path.to_string_lossy());
+                self.add(name, path);
+            }
+        }
+    }
+
+    /// Data that a text names, if it does: a file, or where a data set stands, also a directory or a pattern.
+    fn add_data(&mut self, text: &str, is_data: bool) {
+        let found = if is_data { data::files(self.root, text) } else { data::file(self.root, text) };
+        if found.is_empty() {
+            return;
+        }
+        let name = self.name_of(data::fixed_part(text));
+        for (inner, path) in found {
+            let name = [name.as_str(), &inner].join("/").trim_matches('/').to_owned();
+            self.add(name, path);
+        }
+    }
+
+    /// A name for a path that is the same on every machine: relative to the root, or a number.
+    fn name_of(&mut self, path: &str) -> String {
+        let path = Path::new(path);
+        if path.is_relative() {
+            return plain(path).to_string_lossy().into_owned();
+        }
+        if let Ok(inner) = plain(path).strip_prefix(plain(self.root)) {
+            return inner.to_string_lossy().into_owned();
+        }
+        let path = plain(path);
+        let number = self.outside.iter().position(|other| *other == path).unwrap_or_else(|| {
+            self.outside.push(path);
+            self.outside.len() - 1
+        });
+        format!("data/{number}")
+    }
+
+    fn add(&mut self, name: String, path: PathBuf) {
+        // The same name in two directories of tasks, or twice the same file.
+        let mut free = name.clone();
+        for again in 1.. {
+            match self.files.get(&free) {
+                Some(other) if *other != path => free = format!("{name}~{again}"),
+                _ => break,
+            }
+        }
+        self.files.insert(free, path);
+    }
+}
+
+/// Names that a group lists, those of the groups that it defines in place included.
+fn members_of(group: &Yaml, names: &mut Vec<String>) {
+    for member in group.get("task").map(Yaml::items).unwrap_or_default() {
+        if let Some(name) = member.text() {
+            names.push(name.to_owned());
+        }
+        for field in ["group", "task"] {
+            names.extend(member.get(field).and_then(Yaml::text).map(ToOwned::to_owned));
+        }
+        members_of(member, names);
+    }
+}
+
+/// A path without `.`, and with `..` taken back as far as it can be, by its spelling.
+fn plain(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(plain.components().next_back(), Some(Component::Normal(_))) => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn project() -> tempfile::TempDir {
+    fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
+        for (name, text) in files {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
-        };
-        write("tasks/add/add.yaml", "task: add # sums\ninclude: _base\nprocess_results: !function score.exact\n");
-        write("tasks/add/_base", "dataset_path: json\ndataset_kwargs:\n  data_files: { test: data/add.jsonl }\n");
-        write("tasks/add/score.py", "from helper import x\n");
-        write("tasks/add/helper.py", "x = 1\n");
-        write("tasks/all.yaml", "group: all\ntask:\n  - add\n  - task: sub\n");
-        write("tasks/sub.yaml", "task: sub\n");
-        write("data/add.jsonl", "{}\n");
+        }
         dir
+    }
+
+    fn found(files: &[(&str, &str)], task: &str) -> Vec<String> {
+        let dir = written(files);
+        TaskFiles::default().find(dir.path(), &["tasks".into()], None, task).unwrap().into_keys().collect()
+    }
+
+    fn project() -> tempfile::TempDir {
+        written(&[
+            ("tasks/add/add.yaml", "task: add # sums\ninclude: _base\nprocess_results: !function score.exact\n"),
+            ("tasks/add/_base", "dataset_path: json\ndataset_kwargs:\n  data_files: { test: data/add.jsonl }\n"),
+            ("tasks/add/score.py", "from helper import x\n"),
+            ("tasks/add/helper.py", "x = 1\n"),
+            ("tasks/all.yaml", "group: all\ntask:\n  - add\n  - task: sub\n"),
+            ("tasks/sub.yaml", "task: sub\n"),
+            ("data/add.jsonl", "{}\n"),
+        ])
     }
 
     fn names(task: &str) -> Vec<String> {
@@ -193,6 +281,72 @@ mod tests {
     fn a_group_is_all_of_its_tasks() {
         assert!(names("all").contains(&"sub.yaml".to_owned()));
         assert!(names("all").contains(&"add/add.yaml".to_owned()));
+    }
+
+    #[test]
+    fn a_tag_is_every_task_that_carries_it_itself_or_by_what_it_includes() {
+        let found = found(
+            &[
+                ("tasks/one.yaml", "\"task\": \"one\"\n\"tag\": \"letters\"\n"),
+                ("tasks/two.yaml", "task: two\ntag:\n  - letters\n  - more\n"),
+                ("tasks/three.yaml", "task: three\ninclude: _base\n"),
+                ("tasks/other.yaml", "task: other\ntag: more\n"),
+                ("tasks/_base", "tag: letters\n"),
+            ],
+            "letters",
+        );
+        assert_eq!(found, ["_base", "one.yaml", "three.yaml", "two.yaml"]);
+    }
+
+    #[test]
+    fn a_group_is_followed_through_flow_lists_tags_and_groups_defined_in_place() {
+        let files = [
+            (
+                "tasks/all.yaml",
+                "group: all\ntask: [a, letters, { group: inner, task: [{ task: c }, { group: deep }] }]\n",
+            ),
+            ("tasks/deep.yaml", "group: deep\ntask:\n  - d\n  - in-place\n"),
+            ("tasks/a.yaml", "task: a\n"),
+            ("tasks/b.yaml", "task: b\ntag: [letters]\n"),
+            ("tasks/c.yaml", "task: c\n"),
+            ("tasks/d.yaml", "task: d\n"),
+            ("tasks/e.yaml", "task: e\n"),
+        ];
+        assert_eq!(found(&files, "all"), ["a.yaml", "all.yaml", "b.yaml", "c.yaml", "d.yaml", "deep.yaml"]);
+    }
+
+    #[test]
+    fn data_is_a_file_a_directory_or_a_pattern() {
+        let files = [
+            (
+                "tasks/a.yaml",
+                "task: a\ndataset_path: data/dir\ndataset_kwargs: { data_files: { test: [\"more/*.json\"] } }\n",
+            ),
+            ("data/dir/x.parquet", ""),
+            ("data/dir/deep/y.parquet", ""),
+            ("data/dir/.cache/z", ""),
+            ("more/one.json", ""),
+            ("more/two.txt", ""),
+        ];
+        assert_eq!(found(&files, "a"), ["a.yaml", "data/dir/deep/y.parquet", "data/dir/x.parquet", "more/one.json"]);
+    }
+
+    #[test]
+    fn data_elsewhere_is_named_by_a_number_and_not_by_where_it_is() {
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::fs::write(elsewhere.path().join("x.jsonl"), "{}").unwrap();
+        let at = elsewhere.path().display();
+        let text = format!("task: a\ndataset_kwargs:\n  data_files: {at}/x.jsonl\n");
+        assert_eq!(found(&[("tasks/a.yaml", &text)], "a"), ["a.yaml", "data/0"]);
+        let text = format!("task: a\ndataset_path: {at}\n");
+        assert_eq!(found(&[("tasks/a.yaml", &text)], "a"), ["a.yaml", "data/0/x.jsonl"]);
+    }
+
+    #[test]
+    fn the_last_directory_that_has_a_task_defines_it() {
+        let dir = written(&[("one/a.yaml", "task: a\n"), ("two/b.yaml", "task: a\n")]);
+        let found = TaskFiles::default().find(dir.path(), &["one".into(), "two".into()], None, "a").unwrap();
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), ["b.yaml"]);
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub(super) fn run(
     run_reporting("mergelab-tensor", context, &program, on_event)
 }
 
-/// Runs a program that reports by events; its own account of a failure is preferred to its last lines.
+/// Runs a program that reports by events; its own account of a failure is preferred to its last lines. Facts are kept
+/// for the product and passed on too, for a batch has products before its program ends.
 pub(super) fn run_reporting(
     name: &str,
     context: &Context<'_>,
@@ -53,7 +54,10 @@ pub(super) fn run_reporting(
     let mut product = Product { logged: true, ..Product::default() };
     let mut failure: Option<(String, Option<String>, Fault)> = None;
     let ending = context.launcher.run(program, &mut |event| match event {
-        Event::Facts { facts } => product.facts.extend(facts),
+        Event::Facts { facts } => {
+            product.facts.extend(facts.clone());
+            on_event(Event::Facts { facts });
+        }
         Event::Error { message, hint, fault } => failure = Some((message, hint, fault)),
         other => on_event(other),
     });

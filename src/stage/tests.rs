@@ -190,6 +190,22 @@ fn a_task_that_fails_leaves_the_others_alone() {
 }
 
 #[test]
+fn an_evaluation_remembers_what_the_driver_said_of_itself_before_it() {
+    let bench = Bench::new();
+    let done = bench.run_batch("evals.suite", &|program, on_event| {
+        let facts = |facts: Value| Event::Facts { facts: facts.as_object().unwrap().clone() };
+        on_event(facts(json!({ "device": "cpu", "peak_memory": 7 })));
+        finish(program, 0, on_event);
+        on_event(facts(json!({ "peak_memory": 9 })));
+        (1..4).for_each(|item| finish(program, item, on_event));
+        Ok(Ending::Code(0))
+    });
+    let facts = |item: usize| Value::from(done[item].1.as_ref().unwrap().facts.clone());
+    assert_eq!(facts(0), json!({ "device": "cpu", "peak_memory": 7 }));
+    assert_eq!(facts(3), json!({ "device": "cpu", "peak_memory": 9 }));
+}
+
+#[test]
 fn a_driver_that_gives_up_is_quoted_in_place_of_its_last_lines() {
     let bench = Bench::new();
     let done = bench.run_batch("evals.suite", &|program, on_event| {
@@ -297,7 +313,8 @@ fn the_driver_is_told_of_each_model_once_with_its_tasks() {
     for (model, name) in models.iter().zip(["a", "b"]) {
         assert_eq!(model["name"], name);
         assert_eq!(model["path"], json!(bench.path(&format!("artifacts/models.{name}"))));
-        assert_eq!(model["model_args"], json!({ "add_bos_token": false, "batch_size": 4, "dtype": "float32" }));
+        assert_eq!(model["model_args"], json!({ "add_bos_token": false, "dtype": "float32" }));
+        assert_eq!(model["speed_args"], json!({ "batch_size": 4 }));
     }
     let tasks = |model: usize, field: &str| {
         models[model]["tasks"].as_array().unwrap().iter().map(|task| task[field].clone()).collect::<Vec<_>>()

@@ -73,9 +73,12 @@ impl Store {
     /// Starts work on a key.
     ///
     /// # Errors
-    /// When the directory cannot be made.
+    /// [`StoreError::LaterManifest`] where the result would replace one; when the directory cannot be made.
     pub fn begin(&self, lock: &KeyLock) -> Result<Work, StoreError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
+        if let Err(error @ StoreError::LaterManifest { .. }) = manifest::read(&self.manifest_path(lock.key())) {
+            return Err(error);
+        }
         let (pid, count) = (std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         let dir = self.root.join("tmp").join(format!("{}.{}.{pid}.{count}", lock.key(), self.host));
         let work = Work { dir };
@@ -196,9 +199,10 @@ impl Store {
     }
 }
 
-/// Makes a two-digit directory of `objects/` or `keys/`, and sees to it that a power cut does not unmake it.
+/// Makes a two-digit directory of `objects/` or `keys/`, and sees to it that a power cut does not unmake it. One that is
+/// empty counts as new: whoever made it may have been killed before it was flushed.
 fn make_shard(shard: &Path) -> Result<(), StoreError> {
-    if shard.is_dir() {
+    if std::fs::read_dir(shard).is_ok_and(|mut entries| entries.next().is_some()) {
         return Ok(());
     }
     std::fs::create_dir_all(shard).context("create", shard)?;

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::digest::{Digest, Key};
-
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -44,7 +42,17 @@ pub enum StoreError {
         /// What it says.
         text: String,
     },
-    /// A manifest that is no manifest, or of a later version.
+    /// A manifest of a later version: it is left alone.
+    #[error("{} is a manifest of version {found}, this mergelab knows up to {known}", path.display())]
+    LaterManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// Version found.
+        found: u64,
+        /// Version known.
+        known: u32,
+    },
+    /// A manifest that is no manifest.
     #[error("{}: not a manifest: {reason}", path.display())]
     Manifest {
         /// The manifest.
@@ -65,22 +73,6 @@ pub enum StoreError {
     Empty {
         /// Where it should have been.
         path: PathBuf,
-    },
-    /// A lock that guards another key than the one to be written.
-    #[error("the lock of {held} does not allow writing {wanted}")]
-    WrongLock {
-        /// Key that the lock guards.
-        held: Key,
-        /// Key to be written.
-        wanted: Key,
-    },
-    /// A stage made other bytes than its recipe promises.
-    #[error("made {made}, where the manifest promises {promised}")]
-    OtherBytes {
-        /// Digest of what was made.
-        made: Digest,
-        /// Digest in the manifest.
-        promised: Digest,
     },
 }
 

@@ -1,6 +1,7 @@
 //! Advisory locks: one file a key, held by the process that makes the artifact and by the programs it starts.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
 
 use super::error::IoContext;
 use super::{Store, StoreError};
@@ -45,14 +46,22 @@ impl Store {
         Ok(Some(lock))
     }
 
-    /// Takes the whole store for reading and adding.
+    /// Takes the whole store for reading and adding. Where somebody has it to delete from it, `waiting` is told of the
+    /// lock file, and then it is waited for.
     ///
     /// # Errors
-    /// When the lock file cannot be opened or somebody is deleting from the store.
-    pub fn lock_shared(&self) -> Result<File, StoreError> {
+    /// When the lock file cannot be opened or locked.
+    pub fn lock_shared(&self, waiting: impl FnOnce(&Path)) -> Result<File, StoreError> {
         let path = self.root.join("locks").join("store");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("open", &path)?;
-        file.lock_shared().context("lock", &path)?;
+        match file.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                waiting(&path);
+                file.lock_shared().context("lock", &path)?;
+            }
+            Err(TryLockError::Error(error)) => return Err(error).context("lock", &path),
+        }
         Ok(file)
     }
 

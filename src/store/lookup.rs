@@ -46,7 +46,7 @@ impl Store {
     /// Looks at a key without changing anything but the cache of digests.
     ///
     /// # Errors
-    /// When a file that should be re-hashed cannot be read.
+    /// [`StoreError::LaterManifest`]; when the manifest cannot be read, or a file changes while it is.
     pub fn inspect(&self, key: &Key) -> Result<Inspection, StoreError> {
         let path = self.manifest_path(key);
         let manifest = match manifest::read(&path) {
@@ -74,7 +74,7 @@ impl Store {
     /// Looks up a key; on a miss, takes its lock, looks again, and moves damaged files out of the way.
     ///
     /// # Errors
-    /// When the store cannot be read or damaged files cannot be moved.
+    /// As [`Self::inspect`], and when damaged files cannot be moved.
     pub fn lookup(&self, key: &Key) -> Result<Lookup, StoreError> {
         if let Inspection::Hit(manifest) = self.inspect(key)? {
             return Ok(Lookup::Hit(manifest));
@@ -84,11 +84,15 @@ impl Store {
             Inspection::Hit(manifest) => Ok(Lookup::Hit(manifest)),
             Inspection::Absent => Ok(Lookup::Miss { lock, damage: None }),
             Inspection::Damaged { path, reason, digest } => {
-                if let Some(digest) = digest {
-                    self.quarantine(&digest)?;
-                }
                 let manifest = self.manifest_path(key);
-                std::fs::remove_file(&manifest).context("remove", &manifest)?;
+                match digest {
+                    // The manifest is sound, but what it promises is gone from its place.
+                    Some(digest) => {
+                        self.quarantine(&digest)?;
+                        std::fs::remove_file(&manifest).context("remove", &manifest)?;
+                    }
+                    None => self.move_to_quarantine(&manifest, &format!("{key}.json"))?,
+                }
                 Ok(Lookup::Miss { lock, damage: Some(format!("{} {reason}", path.display())) })
             }
         }
@@ -101,6 +105,7 @@ impl Store {
             Ok(metadata) if metadata.is_file() => metadata,
             Ok(_) => return Ok(Some("is no longer a regular file")),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some("is gone")),
+            Err(error) if is_unreadable(&error) => return Ok(Some(UNREADABLE)),
             Err(error) => return Err(error).context("read", &path),
         };
         let stamp = Stamp::of(&metadata);
@@ -109,21 +114,51 @@ impl Store {
         }
         let digest = match self.stats.known(&stamp) {
             Some(digest) => digest,
-            None => *self.stats.digest(&path)?.digest(),
+            None => match self.stats.digest(&path) {
+                Ok(watch) => *watch.digest(),
+                Err(StoreError::Io { source, .. }) if is_unreadable(&source) => return Ok(Some(UNREADABLE)),
+                Err(error) => return Err(error),
+            },
         };
         Ok((digest != output.sha256).then_some("does not match its digest"))
     }
 
     /// Moves an object out of the way; whoever refers to it will find that it is gone.
     pub(super) fn quarantine(&self, digest: &Digest) -> Result<(), StoreError> {
-        let object = self.object_dir(digest);
+        self.move_to_quarantine(&self.object_dir(digest), &digest.to_string())
+    }
+
+    fn move_to_quarantine(&self, path: &Path, name: &str) -> Result<(), StoreError> {
         let quarantine = self.root.join("quarantine");
-        let moved = (0..10_000).map(|n| quarantine.join(format!("{digest}.{n}"))).find(|path| !path.exists());
-        let moved = moved.unwrap_or_else(|| quarantine.join(digest.to_string()));
-        match std::fs::rename(&object, &moved) {
+        let moved = (0..10_000).map(|n| quarantine.join(format!("{name}.{n}"))).find(|path| !path.exists());
+        let moved = moved.unwrap_or_else(|| quarantine.join(name));
+        match std::fs::rename(path, &moved) {
             Ok(()) => sync_dir(&quarantine),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error).context("move to quarantine", &object),
+            Err(error) => Err(error).context("move to quarantine", path),
         }
+    }
+}
+
+const UNREADABLE: &str = "cannot be read";
+
+/// Whether an error is the file's, which will be there the next time too, and not a shortage of the machine's.
+fn is_unreadable(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let is_errno = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    error.kind() == std::io::ErrorKind::PermissionDenied
+        || [Errno::IO, Errno::BADMSG, Errno::UCLEAN].into_iter().any(is_errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_disk_is_damage_and_a_busy_machine_is_not() {
+        use rustix::io::Errno;
+        let is_damage = |errno: Errno| is_unreadable(&std::io::Error::from_raw_os_error(errno.raw_os_error()));
+        assert!([Errno::IO, Errno::ACCESS, Errno::UCLEAN].into_iter().all(is_damage));
+        assert!(![Errno::MFILE, Errno::NOMEM, Errno::INTR].into_iter().any(is_damage));
     }
 }

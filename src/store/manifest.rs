@@ -70,13 +70,21 @@ pub struct Git {
 /// Reads a manifest.
 ///
 /// # Errors
-/// When it cannot be read, is no manifest, or is of a later version.
+/// When it cannot be read, is of a later version ([`StoreError::LaterManifest`]), or is no manifest
+/// ([`StoreError::Manifest`]).
 pub(super) fn read(path: &Path) -> Result<Manifest, StoreError> {
     let bytes = std::fs::read(path).context("read", path)?;
     let refuse = |reason: String| StoreError::Manifest { path: path.to_path_buf(), reason };
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
-    if manifest.format > FORMAT {
-        return Err(refuse(format!("version {}, this mergelab knows up to {FORMAT}", manifest.format)));
+    let read = serde_json::from_slice(&bytes);
+    // A later version may have other fields: what does not read as ours is asked for its version alone.
+    let found = match &read {
+        Ok(Manifest { format, .. }) => Some(u64::from(*format)),
+        Err(_) => serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|json| json["format"].as_u64()),
+    };
+    match found {
+        Some(found) if found > u64::from(FORMAT) => {
+            Err(StoreError::LaterManifest { path: path.to_path_buf(), found, known: FORMAT })
+        }
+        _ => read.map_err(|error| refuse(error.to_string())),
     }
-    Ok(manifest)
 }

@@ -140,26 +140,30 @@ impl Store {
     /// # Errors
     /// When `keys/` cannot be listed.
     pub fn manifests(&self) -> Result<Vec<Manifest>, StoreError> {
-        Ok(self.manifest_paths()?.iter().filter_map(|path| manifest::read(path).ok()).collect())
+        Ok(self.manifest_paths()?.0.iter().filter_map(|path| manifest::read(path).ok()).collect())
     }
 
-    fn manifest_paths(&self) -> Result<Vec<PathBuf>, StoreError> {
+    /// Files of manifests, sorted, and the directories of some that cannot be listed.
+    fn manifest_paths(&self) -> Result<(Vec<PathBuf>, Vec<(PathBuf, std::io::Error)>), StoreError> {
         let keys = self.root.join("keys");
-        let mut paths = Vec::new();
+        let (mut paths, mut unlisted) = (Vec::new(), Vec::new());
         for shard in std::fs::read_dir(&keys).context("list", &keys)? {
             let shard = shard.context("list", &keys)?.path();
             if !shard.is_dir() {
                 continue;
             }
-            for entry in std::fs::read_dir(&shard).context("list", &shard)? {
-                let path = entry.context("list", &shard)?.path();
-                if path.extension().is_some_and(|extension| extension == "json") {
-                    paths.push(path);
-                }
+            match std::fs::read_dir(&shard).and_then(Iterator::collect::<std::io::Result<Vec<_>>>) {
+                Ok(entries) => paths.extend(
+                    entries
+                        .into_iter()
+                        .map(|entry| entry.path())
+                        .filter(|path| path.extension().is_some_and(|extension| extension == "json")),
+                ),
+                Err(error) => unlisted.push((shard, error)),
             }
         }
         paths.sort();
-        Ok(paths)
+        Ok((paths, unlisted))
     }
 
     /// Writes down what was learnt about files.

@@ -1,11 +1,15 @@
 //! Digests of files by what stat says of them, so that a file is hashed once.
 //!
-//! One line a file: `dev ino size mtime ctime sha256`, times in nanoseconds. A file younger than two seconds is not
-//! written down: it may be changed again within the resolution of its time stamps.
+//! One line a file: `dev ino size mtime ctime sha256 day`, times in nanoseconds, the day (since 1970) being that on which
+//! somebody last asked for the file, to within a week. A file younger than two seconds is not written down: it may be
+//! changed again within the resolution of its time stamps. What nobody asked for in 90 days is left out.
 //!
-//! Version history: 1, the first.
+//! Several processes may write the cache: each reads what is there, adds what it has hashed, and takes out what it found
+//! bad. Where two write at the same instant, one loses what it added, which costs time only.
+//!
+//! Version history: 1, without the day; 2. Other versions are read as empty.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::Metadata;
 use std::io::Write as _;
@@ -19,11 +23,15 @@ use super::StoreError;
 use super::error::IoContext;
 use crate::digest::Digest;
 
-const HEADER: &str = "mergelab stat 1";
+const HEADER: &str = "mergelab stat 2";
+/// Days after which a file that nobody asked for is left out.
+const KEPT_DAYS: u32 = 90;
+/// Days after which that somebody asked is worth writing the cache.
+const SEEN_DAYS: u32 = 7;
 const YOUNG: i128 = 2_000_000_000;
 
 /// What stat says of a file; two equal stamps of an old file mean equal contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
     dev: u64,
     ino: u64,
@@ -93,32 +101,44 @@ struct Entry {
     stamp: Stamp,
     digest: Digest,
     young: bool,
+    /// Day on which somebody last asked.
+    seen: u32,
+    /// Whether this process has hashed the file, and not only read the cache.
+    ours: bool,
 }
+
+type Entries = HashMap<(u64, u64), Entry>;
 
 /// The cache.
 #[derive(Debug)]
 pub struct StatCache {
     path: PathBuf,
-    entries: Mutex<HashMap<(u64, u64), Entry>>,
+    entries: Mutex<Entries>,
+    /// Stamps that must not come back from the disk.
+    forgotten: Mutex<HashSet<Stamp>>,
     changed: AtomicBool,
+    today: u32,
 }
 
 impl StatCache {
     /// Reads the cache; what cannot be read is as good as absent.
     pub(super) fn load(path: &Path) -> Self {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let mut lines = text.lines();
-        let entries = match lines.next() {
-            Some(HEADER) => lines.filter_map(parse).map(|entry| ((entry.stamp.dev, entry.stamp.ino), entry)).collect(),
-            _ => HashMap::new(),
-        };
-        Self { path: path.to_path_buf(), entries: Mutex::new(entries), changed: AtomicBool::new(false) }
+        Self::load_on(path, (now() / (86_400 * 1_000_000_000)) as u32)
+    }
+
+    fn load_on(path: &Path, today: u32) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            entries: Mutex::new(read(path)),
+            forgotten: Mutex::default(),
+            changed: AtomicBool::new(false),
+            today,
+        }
     }
 
     /// The digest of a file with this stamp, if it is known.
     pub fn known(&self, stamp: &Stamp) -> Option<Digest> {
-        let entries = self.entries.lock().expect("no holder of this lock panics");
-        entries.get(&(stamp.dev, stamp.ino)).filter(|entry| entry.stamp == *stamp).map(|entry| entry.digest)
+        self.entry(stamp).map(|entry| entry.digest)
     }
 
     /// Digest of a file, hashed if it is not known.
@@ -144,28 +164,36 @@ impl StatCache {
         if after != stamp {
             return Err(StoreError::Unstorable { path: path.to_path_buf(), reason: "changed while it was being read" });
         }
-        self.remember(Entry { stamp, digest, young });
+        self.remember(stamp, digest, young);
         Ok(Watch { path: path.to_path_buf(), stamp, digest, young })
     }
 
     /// Takes down a digest that is certain: of a file that nobody else can write.
     pub(super) fn learn(&self, stamp: Stamp, digest: Digest) {
-        self.remember(Entry { stamp, digest, young: false });
+        self.remember(stamp, digest, false);
     }
 
     /// Forgets a file, so that it is hashed again.
     pub(super) fn forget(&self, stamp: &Stamp) {
         self.entries.lock().expect("no holder of this lock panics").remove(&(stamp.dev, stamp.ino));
+        self.forgotten.lock().expect("no holder of this lock panics").insert(*stamp);
         self.changed.store(true, Ordering::Relaxed);
     }
 
     fn entry(&self, stamp: &Stamp) -> Option<Entry> {
-        let entries = self.entries.lock().expect("no holder of this lock panics");
-        entries.get(&(stamp.dev, stamp.ino)).filter(|entry| entry.stamp == *stamp).copied()
+        let mut entries = self.entries.lock().expect("no holder of this lock panics");
+        let entry = entries.get_mut(&(stamp.dev, stamp.ino)).filter(|entry| entry.stamp == *stamp)?;
+        if entry.seen.saturating_add(SEEN_DAYS) < self.today {
+            self.changed.store(true, Ordering::Relaxed);
+        }
+        entry.seen = self.today;
+        Some(*entry)
     }
 
-    fn remember(&self, entry: Entry) {
-        let key = (entry.stamp.dev, entry.stamp.ino);
+    fn remember(&self, stamp: Stamp, digest: Digest, young: bool) {
+        let key = (stamp.dev, stamp.ino);
+        let entry = Entry { stamp, digest, young, seen: self.today, ours: true };
+        self.forgotten.lock().expect("no holder of this lock panics").remove(&stamp);
         self.entries.lock().expect("no holder of this lock panics").insert(key, entry);
         self.changed.store(true, Ordering::Relaxed);
     }
@@ -176,20 +204,49 @@ impl StatCache {
         }
         let mut text = String::from(HEADER);
         text.push('\n');
-        {
-            let entries = self.entries.lock().expect("no holder of this lock panics");
-            let mut entries: Vec<_> = entries.values().filter(|entry| !entry.young).collect();
-            entries.sort_by_key(|entry| (entry.stamp.dev, entry.stamp.ino));
-            for Entry { stamp, digest, .. } in entries {
-                let Stamp { dev, ino, size, mtime, ctime } = stamp;
-                writeln!(text, "{dev} {ino} {size} {mtime} {ctime} {digest}").expect("a string takes everything");
-            }
+        for Entry { stamp, digest, seen, .. } in self.merged() {
+            let Stamp { dev, ino, size, mtime, ctime } = stamp;
+            writeln!(text, "{dev} {ino} {size} {mtime} {ctime} {digest} {seen}").expect("a string takes everything");
         }
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let mut file = super::new_file_in(dir)?;
         file.write_all(text.as_bytes()).context("write", &self.path)?;
         file.persist(&self.path).map_err(|error| error.error).context("write", &self.path)?;
         Ok(())
+    }
+}
+
+impl StatCache {
+    /// What is on the disk now, with what this process has learnt, sorted.
+    fn merged(&self) -> Vec<Entry> {
+        let mut merged = read(&self.path);
+        let entries = self.entries.lock().expect("no holder of this lock panics");
+        let forgotten = self.forgotten.lock().expect("no holder of this lock panics");
+        merged.retain(|_, entry| !forgotten.contains(&entry.stamp));
+        for (key, entry) in &*entries {
+            match merged.get_mut(key) {
+                _ if entry.ours && !entry.young => {
+                    merged.insert(*key, *entry);
+                }
+                // What we have only read, and is no longer there, was taken out by somebody who knew better.
+                Some(theirs) if theirs.stamp == entry.stamp => theirs.seen = theirs.seen.max(entry.seen),
+                _ => {}
+            }
+        }
+        let mut merged: Vec<_> = merged.into_values().collect();
+        merged.retain(|entry| entry.seen.saturating_add(KEPT_DAYS) >= self.today);
+        merged.sort_by_key(|entry| (entry.stamp.dev, entry.stamp.ino));
+        merged
+    }
+}
+
+/// The entries in a file; one of another version has none.
+fn read(path: &Path) -> Entries {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut lines = text.lines();
+    match lines.next() {
+        Some(HEADER) => lines.filter_map(parse).map(|entry| ((entry.stamp.dev, entry.stamp.ino), entry)).collect(),
+        _ => HashMap::new(),
     }
 }
 
@@ -214,7 +271,8 @@ fn parse(line: &str) -> Option<Entry> {
         mtime: words.next()?.parse().ok()?,
         ctime: words.next()?.parse().ok()?,
     };
-    Some(Entry { stamp, digest: words.next()?.parse().ok()?, young: false })
+    let (digest, seen) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some(Entry { stamp, digest, young: false, seen, ours: false })
 }
 
 fn now() -> i128 {
@@ -256,6 +314,56 @@ mod tests {
         assert_eq!(again.known(&stamp), Some(Digest::of(b"one")));
         std::fs::write(&file, "three").unwrap();
         assert_eq!(again.known(&Stamp::of(&std::fs::metadata(&file).unwrap())), None);
+    }
+
+    #[test]
+    fn what_others_wrote_is_kept_and_what_was_forgotten_does_not_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stat");
+        let stamp = |ino| Stamp { dev: 1, ino, size: 3, mtime: 0, ctime: 0 };
+        let (one, other) = (StatCache::load(&path), StatCache::load(&path));
+        one.learn(stamp(1), Digest::of(b"one"));
+        one.save().unwrap();
+        other.learn(stamp(2), Digest::of(b"two"));
+        other.save().unwrap();
+        let (third, stale) = (StatCache::load(&path), StatCache::load(&path));
+        assert_eq!(third.known(&stamp(1)), Some(Digest::of(b"one")));
+        assert_eq!(third.known(&stamp(2)), Some(Digest::of(b"two")));
+        third.forget(&stamp(1));
+        third.save().unwrap();
+        // Somebody who had read it before writes after.
+        assert!(stale.known(&stamp(1)).is_some());
+        stale.learn(stamp(3), Digest::of(b"three"));
+        stale.save().unwrap();
+        let last = StatCache::load(&path);
+        assert_eq!([1, 2, 3].map(|ino| last.known(&stamp(ino)).is_some()), [false, true, true]);
+    }
+
+    #[test]
+    fn what_nobody_asked_for_in_ninety_days_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stat");
+        let stamp = |ino| Stamp { dev: 1, ino, size: 3, mtime: 0, ctime: 0 };
+        let first = StatCache::load_on(&path, 1000);
+        first.learn(stamp(1), Digest::of(b"asked for"));
+        first.learn(stamp(2), Digest::of(b"not asked for"));
+        first.save().unwrap();
+        let later = StatCache::load_on(&path, 1050);
+        later.known(&stamp(1)).unwrap();
+        later.save().unwrap();
+        let last = StatCache::load_on(&path, 1091);
+        last.learn(stamp(3), Digest::of(b"new"));
+        last.save().unwrap();
+        let left = StatCache::load_on(&path, 1091);
+        assert_eq!([1, 2, 3].map(|ino| left.known(&stamp(ino)).is_some()), [true, false, true]);
+    }
+
+    #[test]
+    fn a_cache_of_the_first_version_is_read_as_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stat");
+        std::fs::write(&path, format!("mergelab stat 1\n1 1 3 0 0 {}\n", Digest::of(b"one"))).unwrap();
+        assert_eq!(StatCache::load(&path).known(&Stamp { dev: 1, ino: 1, size: 3, mtime: 0, ctime: 0 }), None);
     }
 
     #[test]

@@ -225,15 +225,90 @@ fn a_manifest_that_promises_something_else_than_its_key_is_bad() {
 }
 
 #[test]
-fn a_manifest_of_a_later_version_is_no_hit() {
+fn a_manifest_of_a_later_version_is_an_error_and_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
-    let mut made = make(&store, "a", &[("out", "1")]).unwrap();
-    made.format += 1;
-    fs::write(store.manifest_path(&key("a")), serde_json::to_vec(&made).unwrap()).unwrap();
-    assert!(matches!(store.inspect(&key("a")).unwrap(), Inspection::Damaged { reason: "is not a manifest", .. }));
-    let bad = store.verify().unwrap().bad;
-    assert_eq!(bad[0].problem, "not a manifest: version 2, this mergelab knows up to 1");
+    make(&store, "a", &[("out", "1")]).unwrap();
+    let path = store.manifest_path(&key("a"));
+    // Its other fields need not be what they are now.
+    let later = r#"{"format": 2, "made_by": "somebody else"}"#;
+    fs::write(&path, later).unwrap();
+    let is_later = |error: StoreError| matches!(error, StoreError::LaterManifest { found: 2, known: 1, .. });
+    assert!(is_later(store.inspect(&key("a")).unwrap_err()));
+    assert!(is_later(store.lookup(&key("a")).unwrap_err()));
+    // Nor does a stage that is run again by force replace it.
+    let lock = store.try_lock(&key("a")).unwrap().unwrap();
+    assert!(is_later(store.begin(&lock).unwrap_err()));
+    assert_eq!(
+        store.verify().unwrap().bad[0].problem,
+        "a manifest of version 2, this mergelab knows up to 1: left alone"
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), later);
+}
+
+#[test]
+fn a_damaged_manifest_is_kept_in_quarantine() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    make(&store, "a", &[("out", "1")]).unwrap();
+    fs::write(store.manifest_path(&key("a")), "half a manif").unwrap();
+    let (_, damage) = miss(&store, "a");
+    assert!(damage.unwrap().ends_with("is not a manifest"));
+    let kept = dir.path().join(format!("store/quarantine/{}.json.0", key("a")));
+    assert_eq!(fs::read_to_string(kept).unwrap(), "half a manif");
+}
+
+#[test]
+fn what_cannot_be_read_is_reported_and_hides_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    make(&store, "a", &[("out", "1")]).unwrap();
+    let gone = make(&store, "b", &[("out", "2")]).unwrap();
+    fs::remove_file(store.object_dir(&gone.digest).join("out")).unwrap();
+    // A directory in the place of a manifest: whoever reads the file is refused, root too.
+    let odd = store.root().join("keys/00/odd.json");
+    fs::create_dir_all(&odd).unwrap();
+    let mut problems: Vec<String> = store.verify().unwrap().bad.into_iter().map(|bad| bad.problem).collect();
+    problems.sort();
+    assert_eq!(problems, ["cannot be read: Is a directory (os error 21)", "is gone"]);
+}
+
+#[test]
+fn an_object_that_may_not_be_read_is_damaged() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let made = make(&store, "a", &[("out", "1")]).unwrap();
+    let path = store.object_dir(&made.digest).join("out");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    // Root may read everything, and then nothing is wrong.
+    let is_readable = fs::File::open(&path).is_ok();
+    let found = store.inspect(&key("a")).unwrap();
+    if is_readable {
+        assert!(matches!(found, Inspection::Hit(_)));
+    } else {
+        assert!(matches!(found, Inspection::Damaged { reason: "cannot be read", .. }));
+    }
+}
+
+#[test]
+fn who_must_wait_for_the_store_is_told_what_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let path = store.root().join("locks/store");
+    let sharing = store.lock_shared(|_| panic!("nobody has it")).unwrap();
+    let also = store.lock_shared(|_| panic!("it is shared")).unwrap();
+    drop((sharing, also));
+    let deleting = fs::File::open(&path).unwrap();
+    deleting.lock().unwrap();
+    let mut told = None;
+    store
+        .lock_shared(|lock| {
+            told = Some(lock.to_path_buf());
+            drop(deleting);
+        })
+        .unwrap();
+    assert_eq!(told, Some(path));
 }
 
 #[test]

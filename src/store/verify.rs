@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::error::IoContext;
 use super::{Stamp, Store, StoreError, manifest};
 use crate::artifact::artifact_digest;
 use crate::digest::Digest;
@@ -40,20 +39,30 @@ impl Store {
     /// of digests, so that the next run finds it, moves it to quarantine and makes it again.
     ///
     /// # Errors
-    /// When the store cannot be listed or a file cannot be read for another reason than being gone.
+    /// When `keys/` cannot be listed. Whatever else cannot be read is reported as bad.
     pub fn verify(&self) -> Result<Verification, StoreError> {
         let mut found = Verification::default();
         let mut seen = std::collections::HashSet::new();
-        for path in self.manifest_paths()? {
+        let (paths, unlisted) = self.manifest_paths()?;
+        for (path, error) in unlisted {
+            found.bad.push(Bad::unknown(path, format!("cannot be listed: {error}")));
+        }
+        for path in paths {
             found.artifacts += 1;
             let manifest = match manifest::read(&path) {
                 Ok(manifest) => manifest,
-                Err(StoreError::Manifest { path, reason }) => {
-                    let (experiment, stage) = (String::new(), String::new());
-                    found.bad.push(Bad { experiment, stage, path, problem: format!("not a manifest: {reason}") });
+                Err(error) => {
+                    let problem = match error {
+                        StoreError::Manifest { reason, .. } => format!("not a manifest: {reason}"),
+                        StoreError::LaterManifest { found, known, .. } => {
+                            format!("a manifest of version {found}, this mergelab knows up to {known}: left alone")
+                        }
+                        StoreError::Io { source, .. } => format!("cannot be read: {source}"),
+                        other => other.to_string(),
+                    };
+                    found.bad.push(Bad::unknown(path, problem));
                     continue;
                 }
-                Err(error) => return Err(error),
             };
             let mut complain = |path: PathBuf, problem: &str| {
                 let (experiment, stage) = (manifest.experiment.clone(), manifest.stage.clone());
@@ -86,9 +95,19 @@ impl Store {
                         complain(path, "is gone");
                         continue;
                     }
-                    Err(error) => return Err(error).context("read", &path),
+                    Err(error) => {
+                        complain(path, &format!("cannot be read: {error}"));
+                        continue;
+                    }
                 };
-                let (digest, size) = Digest::of_file(&path).context("read", &path)?;
+                let (digest, size) = match Digest::of_file(&path) {
+                    Ok(read) => read,
+                    Err(error) => {
+                        self.stats().forget(&Stamp::of(&metadata));
+                        complain(path, &format!("cannot be read: {error}"));
+                        continue;
+                    }
+                };
                 found.files += 1;
                 found.bytes += size;
                 if digest != output.sha256 {
@@ -97,7 +116,18 @@ impl Store {
                 }
             }
         }
-        self.save_stats()?;
+        if let Err(error) = self.save_stats()
+            && !found.bad.is_empty()
+        {
+            found.bad.push(Bad::unknown(self.root().join("cache"), format!("does not take what was found: {error}")));
+        }
         Ok(found)
+    }
+}
+
+impl Bad {
+    /// Of an artifact that cannot be told.
+    fn unknown(path: PathBuf, problem: String) -> Self {
+        Self { experiment: String::new(), stage: String::new(), path, problem }
     }
 }
