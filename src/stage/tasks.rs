@@ -155,10 +155,10 @@ impl Gathered<'_> {
     fn add_beside(&mut self, dir: &Path, path: &Path) {
         let path = plain(path);
         match path.strip_prefix(plain(dir)) {
-            Ok(name) => self.add(name.to_string_lossy().into_owned(), path.clone()),
+            Ok(name) => self.add(&name.to_string_lossy(), path.clone()),
             Err(_) => {
                 let name = self.name_of(&path.to_string_lossy());
-                self.add(name, path);
+                self.add(&name, path);
             }
         }
     }
@@ -171,8 +171,7 @@ impl Gathered<'_> {
         }
         let name = self.name_of(data::fixed_part(text));
         for (inner, path) in found {
-            let name = [name.as_str(), &inner].join("/").trim_matches('/').to_owned();
-            self.add(name, path);
+            self.add([name.as_str(), &inner].join("/").trim_matches('/'), path);
         }
     }
 
@@ -193,9 +192,9 @@ impl Gathered<'_> {
         format!("data/{number}")
     }
 
-    fn add(&mut self, name: String, path: PathBuf) {
+    fn add(&mut self, name: &str, path: PathBuf) {
         // The same name in two directories of tasks, or twice the same file.
-        let mut free = name.clone();
+        let mut free = name.to_owned();
         for again in 1.. {
             match self.files.get(&free) {
                 Some(other) if *other != path => free = format!("{name}~{again}"),

@@ -18,17 +18,26 @@ pub(super) enum Named {
 /// What a file says of itself at its top level; `None` is what it leaves to those it includes.
 #[derive(Clone, Debug, Default)]
 struct Head {
-    /// `Some(None)` for a list, which is a group's.
-    task: Option<Option<String>>,
-    group: Option<Option<String>>,
+    task: Option<Said>,
+    group: Option<Said>,
     tags: Option<Vec<String>>,
     has_class: bool,
     include: Vec<String>,
 }
 
+/// What stands under `task:` or `group:`.
+#[derive(Clone, Debug)]
+enum Said {
+    Name(String),
+    /// A list of members, or something else that names nothing.
+    NoName,
+}
+
 impl Head {
     fn of(yaml: &Yaml) -> Self {
-        let name = |field: &str| yaml.get(field).map(|value| value.text().map(ToOwned::to_owned));
+        let name = |field: &str| {
+            yaml.get(field).map(|value| value.text().map_or(Said::NoName, |text| Said::Name(text.to_owned())))
+        };
         let list = |field: &str| {
             yaml.get(field).map(|value| value.texts().into_iter().map(ToOwned::to_owned).collect::<Vec<_>>())
         };
@@ -52,7 +61,7 @@ pub(super) fn index(dir: &Path) -> BTreeMap<String, Named> {
         // A Python task is named by `task`, whatever else is there; a group's `task` is the list of its members.
         let group = head.group.filter(|_| !head.has_class);
         let is_group = group.is_some();
-        let Some(Some(name)) = group.or(head.task) else { continue };
+        let Some(Said::Name(name)) = group.or(head.task) else { continue };
         match names.entry(name.clone()) {
             Entry::Occupied(_) => continue,
             Entry::Vacant(entry) => entry.insert(Named::File(path)),
@@ -111,11 +120,8 @@ fn yaml_files(dir: &Path) -> Vec<PathBuf> {
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             let path = entry.path();
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() => {
-                    if !matches!(entry.file_name().to_str(), Some("__pycache__" | ".ipynb_checkpoints")) {
-                        pending.push(path);
-                    }
-                }
+                Ok(_) if matches!(entry.file_name().to_str(), Some("__pycache__" | ".ipynb_checkpoints")) => {}
+                Ok(kind) if kind.is_dir() => pending.push(path),
                 Ok(_) if path.extension().is_some_and(|extension| extension == "yaml") => files.push(path),
                 _ => {}
             }
