@@ -33,7 +33,7 @@ impl<'a> Surveyor<'a> {
             project,
             python,
             store,
-            tasks: TaskFiles::default(),
+            tasks: TaskFiles::cached_in(store.root().join("cache")),
             watches: Mutex::default(),
             stopped: AtomicBool::new(false),
         }

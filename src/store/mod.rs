@@ -7,10 +7,10 @@
 //!   keys/ab/<key>.json           manifest; its presence means that the artifact is complete
 //!   tmp/<key>.<host>.<pid>.<r>/  work in progress
 //!   partial/<key>/               what a long stage can resume from
-//!   locks/<key>                  advisory locks
+//!   locks/<key>, locks/store     advisory locks
 //!   logs/<key>.log               output of the stage's program
-//!   quarantine/                  what did not match its digest
-//!   cache/stat-<host>            digests of files by what stat says of them; losing it costs time only
+//!   quarantine/                  objects that did not match their digest, manifests that were none
+//!   cache/stat-<host>            digests of files by what stat says of them; losing what is in `cache/` costs time only
 //! ```
 //!
 //! The store knows nothing of stages: a key is a digest of some JSON, an artifact is a directory.

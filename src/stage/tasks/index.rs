@@ -115,18 +115,34 @@ fn over(upper: Head, lower: Head) -> Head {
 /// Task files under a directory, in the harness's order: that of their paths as text.
 fn yaml_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut pending = vec![dir.to_path_buf()];
-    while let Some(dir) = pending.pop() {
+    for dir in directories(dir) {
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             let path = entry.path();
-            match entry.file_type() {
-                Ok(_) if matches!(entry.file_name().to_str(), Some("__pycache__" | ".ipynb_checkpoints")) => {}
-                Ok(kind) if kind.is_dir() => pending.push(path),
-                Ok(_) if path.extension().is_some_and(|extension| extension == "yaml") => files.push(path),
-                _ => {}
+            if path.extension().is_some_and(|extension| extension == "yaml") && !is_dir(&entry) {
+                files.push(path);
             }
         }
     }
     files.sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
     files
+}
+
+/// A directory and all under it in which the harness looks for tasks.
+pub(super) fn directories(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_path_buf()];
+    let mut next = 0;
+    while let Some(dir) = found.get(next).cloned() {
+        next += 1;
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let is_ignored = matches!(entry.file_name().to_str(), Some("__pycache__" | ".ipynb_checkpoints"));
+            if is_dir(&entry) && !is_ignored {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+fn is_dir(entry: &std::fs::DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
 }
