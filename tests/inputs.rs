@@ -222,7 +222,7 @@ fn what_git_keeps_beside_a_model_is_neither_hashed_nor_waited_for() {
 fn a_file_that_comes_into_an_input_directory_while_the_stage_runs_is_noticed() {
     let project = Project::with(
         r#"name: x
-commands: { c: { run: [sh, -c, 'touch "$1/new"; touch "$0/out"', "{out}", "{inputs.d}"], inputs: { d: dir } } }
+commands: { c: { run: [sh, -c, 'test -e "$1/new" || touch "$1/new"; touch "$0/out"', "{out}", "{inputs.d}"], inputs: { d: dir } } }
 "#,
     );
     project.write("dir/old", "");

@@ -218,7 +218,7 @@ fn an_input_that_changes_under_a_running_stage_fails_it_and_nothing_is_kept() {
         r#"name: x
 commands:
   slow:
-    run: [sh, -c, 'cat in.txt > "$0/out.txt"; echo changed > in.txt', "{out}"]
+    run: [sh, -c, 'cat in.txt > "$0/out.txt"; grep -q changed in.txt || echo changed > in.txt', "{out}"]
     inputs: [in.txt]
 "#,
     )
@@ -229,7 +229,7 @@ commands:
     assert_eq!(project.in_store("objects"), [""; 0]);
     assert_eq!(project.in_store("keys"), [""; 0]);
     assert_eq!(project.in_store("tmp"), [""; 0]);
-    // It writes the same from now on, which is no change.
+    // It leaves the file alone from now on.
     project.run(&[]).ran(&["commands.slow"]);
 }
 
@@ -247,4 +247,18 @@ fn bytes_are_the_same_whatever_jobs() {
         (project.keys(), project.contents(".mergelab/objects"))
     };
     assert_eq!(contents("1"), contents("8"));
+}
+
+#[test]
+fn an_input_that_changes_and_changes_back_under_a_running_stage_fails_it() {
+    let project = Project::with(
+        r#"name: x
+commands:
+  slow:
+    run: [sh, -c, 'echo other > in.txt; cat in.txt > "$0/out.txt"; echo first > in.txt', "{out}"]
+    inputs: [in.txt]
+"#,
+    )
+    .file("in.txt", "first\n");
+    project.run(&[]).failed(1, &["commands.slow"], &[]).says("[project]/in.txt changed while the stage ran");
 }

@@ -88,6 +88,22 @@ fn a_store_of_a_later_version_is_refused_untouched() {
 }
 
 #[test]
+fn a_manifest_of_a_later_version_is_refused_untouched() {
+    let project = done();
+    let key = project.keys().into_iter().find(|(stage, _)| stage == "commands.second").unwrap().1;
+    let key = key.as_str().unwrap().to_owned();
+    let path = format!(".mergelab/keys/{}/{key}.json", &key[..2]);
+    project.write(&path, r#"{"format": 2}"#);
+    for arguments in [&["run", "x.yaml"][..], &["status", "x.yaml"], &["show", "commands.second", "x.yaml"]] {
+        let said = project.mergelab(arguments).exits(4);
+        said.says(".json is a manifest of version 2, this mergelab knows up to 1\n")
+            .says("hint: use the mergelab that made it, or a newer one\n");
+    }
+    project.mergelab(&["run", "--force", "commands.second", "x.yaml"]).exits(1).says("a manifest of version 2");
+    assert_eq!(project.read(&path), r#"{"format": 2}"#);
+}
+
+#[test]
 fn a_directory_that_is_no_store_is_refused() {
     let project = done();
     project.write(".mergelab/format", "something else\n");

@@ -28,6 +28,11 @@ pub enum CliError {
     Project(ProjectError),
     /// The store cannot be used.
     Store(StoreError),
+    /// Something that is needed is not installed.
+    Missing {
+        /// What, for what, and where it was looked for.
+        message: String,
+    },
     /// Anything else that could not be done.
     Failed(String),
 }
@@ -44,7 +49,7 @@ impl CliError {
                 | StoreError::NoFormat { .. }
                 | StoreError::Manifest { .. },
             ) => exit::DISAGREES,
-            Self::Store(_) | Self::Failed(_) => exit::FAILED,
+            Self::Store(_) | Self::Failed(_) | Self::Missing { .. } => exit::FAILED,
         }
     }
 
@@ -53,10 +58,18 @@ impl CliError {
         let (message, hint) = match self {
             Self::Experiment(files) => {
                 let texts: Vec<_> = files.iter().map(|file| file.render(colour_on_stderr())).collect();
-                eprintln!("{}", texts.join("\n\n"));
+                say!("{}", texts.join("\n\n"));
                 return;
             }
             Self::Usage(message) | Self::Failed(message) => (message.clone(), None),
+            Self::Missing { message } => (
+                message.clone(),
+                Some(
+                    "`make setup` installs it; or name a Python that has it under `[python] path` in mergelab.toml; \
+                     --keep-going does what does not need it"
+                        .to_owned(),
+                ),
+            ),
             Self::Source { message, hint } => (message.clone(), hint.clone()),
             Self::Project(error) => (error.to_string(), None),
             Self::Store(error) => (
@@ -73,9 +86,9 @@ impl CliError {
                 },
             ),
         };
-        eprintln!("error: {message}");
+        say!("error: {message}");
         if let Some(hint) = hint {
-            eprintln!("hint: {hint}");
+            say!("hint: {hint}");
         }
     }
 }

@@ -27,7 +27,7 @@ impl Interrupts {
                     match &*handler.lock().expect("no holder of this lock panics") {
                         Some(handler) => handler(),
                         None => {
-                            eprintln!("interrupted");
+                            say!("interrupted");
                             std::process::exit(exit::INTERRUPTED.into());
                         }
                     }

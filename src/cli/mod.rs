@@ -1,5 +1,13 @@
 //! The command line: one file a subcommand. Data goes to standard output, everything else to standard error.
 
+/// Prints a line to standard error. One that cannot be written is lost, and the run goes on: `eprintln!` would end it.
+macro_rules! say {
+    ($($arguments:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($arguments)*);
+    }};
+}
+
 mod error;
 mod explain;
 mod graph;
@@ -19,6 +27,7 @@ mod verify;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use mergelab_wire::exit;
 
 pub use error::CliError;
 use interrupts::Interrupts;
@@ -82,6 +91,7 @@ pub fn main(cli: Cli) -> u8 {
         Command::Schema => Ok(schema::run()),
     };
     match result {
+        Ok(exit::DONE) if output::was_lost() => exit::FAILED,
         Ok(code) => code,
         Err(error) => {
             error.print();

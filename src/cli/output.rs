@@ -1,12 +1,28 @@
-//! Standard output, where a reader that goes away (`| head`) is no error.
+//! Standard output, where a reader that goes away (`| head`) is no error, and a full disk is.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
+static LOST: AtomicBool = AtomicBool::new(false);
+
 /// Prints text.
 pub(super) fn print(text: &str) {
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            if !LOST.swap(true, Ordering::Relaxed) {
+                say!("error: cannot write to standard output: {error}");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether something could not be printed.
+pub(super) fn was_lost() -> bool {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// Prints a value as indented JSON.
@@ -21,5 +37,4 @@ pub(super) fn print_json_line(value: &impl Serialize) {
     let mut text = serde_json::to_string(value).expect("what is printed becomes JSON");
     text.push('\n');
     print(&text);
-    let _ = io::stdout().lock().flush();
 }

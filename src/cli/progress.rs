@@ -33,7 +33,7 @@ impl Progress {
             Some(bars) => {
                 let _ = bars.println(text);
             }
-            None => eprintln!("{text}"),
+            None => say!("{text}"),
         }
     }
 }
@@ -74,7 +74,7 @@ impl Watcher for Progress {
             output::print_json_line(&json!({ "event": "started", "experiment": experiment, "stage": stage }));
         }
         match &self.bars {
-            None => eprintln!("run     {name}"),
+            None => say!("run     {name}"),
             Some(bars) => {
                 let bar = bars.add(ProgressBar::new_spinner());
                 let style = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {msg}");

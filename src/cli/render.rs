@@ -28,14 +28,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let changed: Vec<_> = changes.iter().filter(|change| change.state != State::Same).collect();
     for change in &changed {
         let word = if change.state == State::New { "new" } else { "changed" };
-        eprintln!("{word}: {}", change.path.display());
+        say!("{word}: {}", change.path.display());
     }
     if arguments.check {
         if changed.is_empty() {
             return Ok(exit::DONE);
         }
-        eprintln!("error: {} files differ from what is there to be rendered", changed.len());
-        eprintln!("hint: `mergelab render` writes them");
+        say!("error: {} files differ from what is there to be rendered", changed.len());
+        say!("hint: `mergelab render` writes them");
         return Ok(exit::DISAGREES);
     }
     report::files::write(&session.project.root, &changes)?;

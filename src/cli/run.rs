@@ -14,7 +14,7 @@ use super::status::{self, look};
 use super::{CliError, Files, output};
 use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, shortfalls, unsupported};
 use crate::experiment;
-use crate::plan::{Facts, Graph, Kind, StageId};
+use crate::plan::{self, Facts, Graph, Kind, StageId};
 use crate::report::{self, State};
 use crate::stage::Context;
 use crate::store::Store;
@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
 
     let store = Store::open(&session.project.store_path())?;
     let _shared = store.lock_shared(|lock| {
-        eprintln!("something is being deleted from the store; waiting for {}", lock.display());
+        say!("something is being deleted from the store; waiting for {}", lock.display());
     })?;
     // What a killed run left of a stage that it had committed is nobody's work any more. What cannot be removed takes
     // space only.
@@ -80,6 +80,9 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     let surveyor = Surveyor::new(&session.project, session.python.as_ref(), &store);
     let mut facts = session.facts();
     session.look_at_sources(&surveyor, &wanted, &mut facts)?;
+    if !arguments.keep_going {
+        check_tools(&session, &wanted, &facts)?;
+    }
     let supervisor =
         Supervisor::new().map_err(|error| CliError::Failed(format!("cannot supervise programs: {error}")))?;
     let context = Context {
@@ -146,6 +149,22 @@ fn obstacles(session: &Session, machine: &Machine, wanted: &[bool]) -> Result<Ve
     Ok(blocked)
 }
 
+/// Refuses, before hours of work, what only shows when an evaluation starts: its harness is not there.
+fn check_tools(session: &Session, wanted: &[bool], facts: &Facts) -> Result<(), CliError> {
+    for (id, stage) in session.graph.iter().filter(|(id, _)| wanted[id.0]) {
+        if let Some(tool) = plan::missing_tool(stage, facts) {
+            let name = full_name(&session.graph, id);
+            let python = match &session.python {
+                Some(python) => python.executable.display().to_string(),
+                None => "any Python that mergelab finds".to_owned(),
+            };
+            let message = format!("{name} needs {}, which is not installed in {python}", tool.replace('_', "-"));
+            return Err(CliError::Missing { message });
+        }
+    }
+    Ok(())
+}
+
 /// Which stages are wanted at all.
 fn wanted(session: &Session, only: &[String]) -> Result<Vec<bool>, CliError> {
     if only.is_empty() {
@@ -191,9 +210,9 @@ fn dry_run(
 fn say_blocked(graph: &Graph, blocked: &[Vec<String>]) {
     for (experiment, reasons) in graph.experiments.iter().zip(blocked) {
         if !reasons.is_empty() {
-            eprintln!("blocked {} ({}):", experiment.name, experiment.file.display());
+            say!("blocked {} ({}):", experiment.name, experiment.file.display());
             for reason in reasons {
-                eprintln!("  {reason}");
+                say!("  {reason}");
             }
         }
     }
@@ -227,7 +246,7 @@ fn write_results(
         .collect();
     let changes = results::changes(session, &complete, &results)?;
     for change in changes.iter().filter(|change| change.state != State::Same) {
-        eprintln!("wrote   {}", change.path.display());
+        say!("wrote   {}", change.path.display());
     }
     Ok(report::files::write(&session.project.root, &changes)?)
 }
@@ -238,9 +257,9 @@ fn summarize(graph: &Graph, report: &Report, blocked: &[Vec<String>], seconds: f
     for (id, outcome) in &report.outcomes {
         match outcome {
             Outcome::Failed(failure) if failed > 1 => {
-                eprintln!("failed  {}: {}", full_name(graph, *id), describe(failure));
+                say!("failed  {}: {}", full_name(graph, *id), describe(failure));
             }
-            Outcome::Blocked(reason) => eprintln!("skipped {}: {reason}", full_name(graph, *id)),
+            Outcome::Blocked(reason) => say!("skipped {}: {reason}", full_name(graph, *id)),
             _ => {}
         }
     }
@@ -252,7 +271,7 @@ fn summarize(graph: &Graph, report: &Report, blocked: &[Vec<String>], seconds: f
     if blocked_files > 0 {
         line += &format!(", {blocked_files} of {} experiments blocked", blocked.len());
     }
-    eprintln!("{line} in {seconds:.1} s");
+    say!("{line} in {seconds:.1} s");
     if json {
         let mut stages: Vec<_> = report
             .outcomes

@@ -20,6 +20,9 @@ pub(super) struct Arguments {
 
 /// Hashes everything in the store; no store has nothing wrong with it.
 pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
+    if !arguments.directory.is_dir() {
+        return Err(CliError::Usage(format!("{}: no such directory", arguments.directory.display())));
+    }
     let project = Project::find(&arguments.directory)?;
     let found = match Store::open_existing(&project.store_path())? {
         Some(store) => store.verify()?,
@@ -34,9 +37,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
             output::print(&format!("{}{stage}: {}\n", bad.path.display(), bad.problem));
         }
         let (artifacts, files, bytes) = (found.artifacts, found.files, found.bytes);
-        eprintln!("{artifacts} artifacts, {files} files, {bytes} bytes: {} bad", found.bad.len());
+        say!("{artifacts} artifacts, {files} files, {bytes} bytes: {} bad", found.bad.len());
         if !found.bad.is_empty() {
-            eprintln!("hint: `mergelab run` moves what is bad to quarantine and makes it again");
+            say!("hint: `mergelab run` moves what is bad to quarantine and makes it again");
         }
     }
     Ok(if found.bad.is_empty() { exit::DONE } else { exit::DISAGREES })

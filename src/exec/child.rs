@@ -6,7 +6,7 @@
 //! inherits them, so that an orphan, should there be one, keeps its keys until it is gone.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -61,7 +61,8 @@ pub fn supervise(program: &[std::ffi::OsString]) -> i32 {
     let main = match command.spawn() {
         Ok(child) => i32::try_from(child.id()).ok().and_then(Pid::from_raw),
         Err(error) => {
-            eprintln!("cannot start {}: {error}", name.display());
+            // The log may lie on a full disk.
+            let _ = writeln!(std::io::stderr(), "cannot start {}: {error}", name.display());
             return CANNOT_START;
         }
     };

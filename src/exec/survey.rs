@@ -41,7 +41,7 @@ impl<'a> Surveyor<'a> {
             project,
             python,
             store,
-            tasks: TaskFiles::default(),
+            tasks: TaskFiles::cached_in(store.root().join("cache")),
             seen: Mutex::default(),
             stopped: AtomicBool::new(false),
         }

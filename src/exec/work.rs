@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use mergelab_wire::Event;
 
-use super::machine::free_bytes;
+use super::machine::{free_bytes, size};
 use super::schedule::Message;
 use super::survey::Surveyor;
 use crate::artifact::Output;
@@ -59,8 +59,20 @@ impl Shop<'_> {
         let job = self.job(task, &work);
         self.check_disk(&job)?;
         let id = task.id;
-        let product = stage::run(&self.context, &job, &mut |event| forward(send, id, event))?;
+        let product = stage::run(&self.context, &job, &mut |event| forward(send, id, event))
+            .map_err(|failure| self.blame_change(task, failure))?;
         self.keep(task, &work, product, &began, &job.log)
+    }
+
+    /// A stage whose inputs changed under it failed for that reason, whatever it says itself.
+    fn blame_change(&self, task: &Task, failure: Failure) -> Failure {
+        match self.surveyor.changed(&task.sources) {
+            Ok(Some(path)) if !failure.interrupted => {
+                let message = format!("{} changed while the stage ran: {}", path.display(), failure.message);
+                Failure { message, hint: Some("run again".to_owned()), ..failure }
+            }
+            _ => failure,
+        }
     }
 
     fn run_batch(&self, tasks: Vec<Task>, send: &Sender<Message>) {
@@ -127,10 +139,10 @@ impl Shop<'_> {
         let free = free_bytes(self.store.root());
         if needed > free {
             let message = format!(
-                "it writes about {} MB, and the disk that holds {} has {} MB free",
-                needed / 1_000_000,
+                "it writes about {}, and the disk that holds {} has {} free",
+                size(needed),
                 self.store.root().display(),
-                free / 1_000_000
+                size(free)
             );
             return Err(Failure::stage(message).hint("free some space, or set `[store] path` in mergelab.toml"));
         }

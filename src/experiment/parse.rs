@@ -29,9 +29,9 @@ pub fn parse(file: &Path, text: &str) -> Result<Loaded, Diagnostics> {
     // A byte order mark is no part of the text, and would put every column of the first line off by one.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Arc::new(Source { file: file.to_path_buf(), text: text.to_owned() });
-    let root = match tree::read(text) {
-        Ok(Some(root)) => root,
-        Ok(None) => {
+    let (root, repeated) = match tree::read(text) {
+        Ok((Some(root), repeated)) => (root, repeated),
+        Ok((None, _)) => {
             let empty =
                 Diagnostic::new(Span::default(), "this experiment is empty").hint("it needs at least `name: NAME`");
             return Err(Diagnostics::new(source, vec![empty]));
@@ -39,6 +39,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Loaded, Diagnostics> {
         Err(diagnostic) => return Err(Diagnostics::new(source, vec![*diagnostic])),
     };
     let report = Report::default();
+    repeated.into_iter().for_each(|diagnostic| report.add(diagnostic));
     let read = Sections::of(&report, &root).and_then(|sections| experiment(&report, file, &sections));
     match read {
         Some((experiment, origins)) if report.count() == 0 => Ok(Loaded::new(experiment, source, root, origins)),

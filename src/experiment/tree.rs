@@ -90,17 +90,19 @@ fn measure<'a>(nodes: impl Iterator<Item = &'a Arc<Node>>) -> (usize, usize) {
     nodes.fold((0, 0), |(size, height), node| (size.saturating_add(node.size), height.max(node.height)))
 }
 
-/// Reads the one document of a text; an empty one gives `None`.
-pub(super) fn read(text: &str) -> Result<Option<Arc<Node>>, Box<Diagnostic>> {
+/// Reads the one document of a text; an empty one gives `None`. A key that stands twice counts where it stands first; the
+/// others are given as errors, so that the rest of the file is still looked at.
+pub(super) fn read(text: &str) -> Result<(Option<Arc<Node>>, Vec<Diagnostic>), Box<Diagnostic>> {
     if let Some(at) = text.find('\0') {
         return Err(Diagnostic::new(Span { start: at, end: at + 1 }, "a NUL byte: this is not a YAML file").into());
     }
-    let mut builder = Builder { text, open: Vec::new(), anchors: HashMap::new(), aliased: 0, root: None };
+    let mut builder =
+        Builder { text, open: Vec::new(), anchors: HashMap::new(), aliased: 0, root: None, repeated: Vec::new() };
     for event in Parser::new_from_str(text) {
         let (event, marks) = event.map_err(|error| scan_error(text, &error, builder.open.last()))?;
         builder.event(event, span_of(marks))?;
     }
-    Ok(builder.root)
+    Ok((builder.root, builder.repeated))
 }
 
 fn offset(marker: Marker) -> usize {
@@ -148,6 +150,8 @@ struct Builder<'a> {
     anchors: HashMap<usize, Arc<Node>>,
     aliased: usize,
     root: Option<Arc<Node>>,
+    /// Keys that stand twice.
+    repeated: Vec<Diagnostic>,
 }
 
 impl Builder<'_> {
@@ -254,7 +258,7 @@ impl Builder<'_> {
                     Entry::Occupied(first) => {
                         let message = format!("`{}` stands twice in this mapping", first.key());
                         let diagnostic = Diagnostic::new(at, message).label("again here");
-                        return Err(diagnostic.other(first.get().key, "first here").into());
+                        self.repeated.push(diagnostic.other(first.get().key, "first here"));
                     }
                 },
             },

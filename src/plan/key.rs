@@ -346,13 +346,8 @@ impl Reader<'_> {
     }
 
     fn tools(&self, backend: Backend) -> Result<BTreeMap<String, String>, Open> {
-        let wanted: &[&'static str] = match backend {
-            Backend::Hf => &["lm_eval", "torch", "transformers"],
-            Backend::Vllm => &["lm_eval", "torch", "transformers", "vllm"],
-            Backend::Loss | Backend::Command => &[],
-        };
         let mut tools = BTreeMap::new();
-        for &name in wanted {
+        for &name in tools_of(backend) {
             let version = self.facts.tools.get(name).ok_or(Open::NoTool(name))?;
             tools.insert(name.to_owned(), version.clone());
         }
@@ -360,14 +355,30 @@ impl Reader<'_> {
     }
 }
 
+/// Python distributions that a backend needs, and whose versions decide its results.
+fn tools_of(backend: Backend) -> &'static [&'static str] {
+    match backend {
+        Backend::Hf => &["lm_eval", "torch", "transformers"],
+        Backend::Vllm => &["lm_eval", "torch", "transformers", "vllm"],
+        Backend::Loss | Backend::Command => &[],
+    }
+}
+
+/// The first Python distribution that a stage needs and that is not there.
+pub fn missing_tool(stage: &Stage, facts: &Facts) -> Option<&'static str> {
+    let Spec::Eval { suite, .. } = &stage.spec else { return None };
+    tools_of(suite.backend).iter().copied().find(|name| !facts.tools.contains_key(*name))
+}
+
 /// Arguments of a backend's model: those that decide a result (with `add_bos_token` always explicit, since its default
 /// changed between releases, and `dtype`, since a default by device would hide in no key), and those that decide how fast it comes.
 pub fn model_arguments(suite: &Suite) -> (BTreeMap<String, Value>, BTreeMap<String, Value>) {
-    const SPEED: [&str; 11] = [
+    const SPEED: [&str; 12] = [
         "tensor_parallel_size",
         "data_parallel_size",
         "pipeline_parallel_size",
         "gpu_memory_utilization",
+        "max_batch_size",
         "max_num_seqs",
         "max_num_batched_tokens",
         "enforce_eager",

@@ -12,5 +12,5 @@ mod tests;
 pub use diff::{differences, distance};
 pub use facts::{Artifact, Facts, Sighting, Source};
 pub use graph::{Graph, GraphError};
-pub use key::{KeyStruct, Open, key_struct, model_arguments};
+pub use key::{KeyStruct, Open, key_struct, missing_tool, model_arguments};
 pub use stage::{Kind, Need, Spec, Stage, StageId, sources};

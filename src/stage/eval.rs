@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use mergelab_wire::{Event, VERSION};
+use mergelab_wire::{Event, Fault, VERSION};
 use serde_json::{Map, Value, json};
 
-use super::{Context, Failure, Job, Product, Program, tensor};
+use super::{Context, Failure, Job, Product, Program, tail, tensor};
 use crate::experiment::{Backend, Suite, Task};
 use crate::plan::{Spec, Stage, model_arguments};
 
@@ -93,12 +93,26 @@ fn drive(
             }
         }
         Event::ItemFailed { item, message, fault } => {
-            let failure = Failure { message, hint: None, fault, log: Some(first.log.clone()), interrupted: false };
-            on_done(item, Err(failure));
+            on_done(item, Err(told(Failure { message, hint: None, fault, log: None, interrupted: false }, &first.log)));
         }
         other => on_event(other),
     })
     .map(|_| ())
+    .map_err(|failure| if failure.message.contains(TAIL) { failure } else { told(failure, &first.log) })
+}
+
+/// Introduces the last lines of a log.
+const TAIL: &str = "its last lines:";
+
+/// The driver says in a sentence what was raised; where it was raised stands in the log. What is wrong with the
+/// experiment needs no more than the sentence.
+fn told(failure: Failure, log: &Path) -> Failure {
+    let last = if failure.fault == Fault::Stage && !failure.interrupted { tail(log) } else { Vec::new() };
+    let message = match last.as_slice() {
+        [] => failure.message,
+        last => format!("{}; {TAIL}\n{}", failure.message, last.join("\n")),
+    };
+    Failure { message, ..failure }.with_log(log)
 }
 
 fn parts<'a>(job: &'a Job<'_>) -> (&'a Suite, &'a Task, &'a str, u64) {

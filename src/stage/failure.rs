@@ -64,6 +64,12 @@ impl Failure {
             Ending::Code(127) => format!("{name} could not be started"),
             Ending::Code(code) => format!("{name} ended with exit code {code}"),
         };
+        if is_full(log) {
+            let disk = log.parent().unwrap_or(log).display();
+            return Self::stage(format!("{what}: no space left on the disk that holds {disk}"))
+                .hint("free some space, or set `[store] path` in mergelab.toml; nothing was lost")
+                .with_log(log);
+        }
         let last = tail(log);
         let message = if last.is_empty() { what } else { format!("{what}; its last lines:\n{}", last.join("\n")) };
         Self::stage(message).with_log(log)
@@ -81,6 +87,12 @@ impl From<StoreError> for Failure {
             _ => failure,
         }
     }
+}
+
+/// Whether the disk of a file has so little room left that a program may not even have been able to say so.
+fn is_full(path: &Path) -> bool {
+    let folder = path.parent().unwrap_or(path);
+    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < 1 << 19)
 }
 
 /// The last lines of a log.

@@ -1,9 +1,12 @@
 //! Gram capture: the model's directory and the rows go to the tensor program.
 
+use std::path::PathBuf;
+
 use mergelab_wire::{Engine, Event, GramJob, Job as Work, Rows};
 
 use super::{Context, Failure, Job, Product, tensor};
-use crate::experiment::Capture;
+use crate::experiment::{Capture, DataSource};
+use crate::plan::{Spec, StageId};
 
 /// What this version cannot capture yet.
 pub(super) fn unsupported(capture: &Capture) -> Option<String> {
@@ -11,6 +14,19 @@ pub(super) fn unsupported(capture: &Capture) -> Option<String> {
         return Some("capture in `shards` is not in this version".to_owned());
     }
     (capture.engine == Engine::Transformers).then(|| "`engine: transformers` is not in this version".to_owned())
+}
+
+/// The file that a data set's rows come from, as the experiment names it.
+fn source_of(context: &Context<'_>, data: StageId) -> Option<PathBuf> {
+    let Spec::Data(data) = &context.graph.stage(data).spec else { return None };
+    match &data.source {
+        DataSource::Path(path) => Some(path.clone()),
+        DataSource::From(output) => {
+            let command = PathBuf::from(format!("commands.{}", output.command));
+            Some(output.path.as_ref().map_or(command.clone(), |path| command.join(path)))
+        }
+        DataSource::Hub { repo, .. } => Some(repo.into()),
+    }
 }
 
 /// Captures the Grams of one model on one data set.
@@ -23,6 +39,7 @@ pub(super) fn run(
     let work = Work::Gram(GramJob {
         model: job.input("model").location.clone(),
         data: job.input("data").location.join("rows.jsonl"),
+        shown: job.stage.need("data").and_then(|id| source_of(context, id)),
         rows: rows.clone(),
         strict,
         max_length: capture.max_length,

@@ -5,6 +5,7 @@
 //! lists tasks, groups and tags; a tag stands for all tasks that carry it. The harness searches the user's directories
 //! before its own, the last of them first, and so do we.
 
+mod cache;
 mod data;
 mod index;
 mod yaml;
@@ -15,11 +16,14 @@ use std::sync::Mutex;
 
 use self::index::{Named, index};
 use self::yaml::Yaml;
+use crate::digest::Digest;
 use crate::project::Python;
 
 /// Finds the files of tasks.
 #[derive(Debug, Default)]
 pub struct TaskFiles {
+    /// Where the index of the harness's own tasks is kept.
+    cache: Option<PathBuf>,
     indexes: Mutex<HashMap<PathBuf, BTreeMap<String, Named>>>,
 }
 
@@ -33,6 +37,11 @@ pub struct NoTask {
 }
 
 impl TaskFiles {
+    /// With a directory that keeps the index of the harness's own tasks; losing it costs time only.
+    pub fn cached_in(dir: PathBuf) -> Self {
+        Self { cache: Some(dir), ..Self::default() }
+    }
+
     /// Files of a task, group or tag: under names that are the same on every machine, and where they are.
     ///
     /// # Errors
@@ -46,7 +55,10 @@ impl TaskFiles {
     ) -> Result<BTreeMap<String, PathBuf>, NoTask> {
         let mut places: Vec<PathBuf> = dirs.iter().rev().map(|dir| root.join(dir)).collect();
         let own = python.map(Python::site_packages).unwrap_or_default();
-        places.extend(own.iter().map(|site| site.join("lm_eval").join("tasks")).filter(|dir| dir.is_dir()));
+        let own: Vec<_> =
+            own.iter().map(|site| site.join("lm_eval").join("tasks")).filter(|dir| dir.is_dir()).collect();
+        let users = places.len();
+        places.extend(own);
         let mut gathered = Gathered { root, files: BTreeMap::new(), read: BTreeSet::new(), outside: Vec::new() };
         let mut pending = vec![task.to_owned()];
         let mut seen = BTreeSet::new();
@@ -54,7 +66,11 @@ impl TaskFiles {
             if !seen.insert(name.clone()) {
                 continue;
             }
-            match places.iter().find_map(|dir| Some((dir, self.lookup(dir, &name)?))) {
+            let mut numbered = places.iter().enumerate();
+            match numbered.find_map(|(number, dir)| {
+                let shipped_with = python.filter(|_| number >= users);
+                Some((dir, self.lookup(dir, shipped_with, &name)?))
+            }) {
                 Some((dir, Named::File(file))) => pending.extend(gathered.task(dir, file)),
                 Some((_, Named::Tag(tasks))) => pending.extend(tasks),
                 // A group may list what is no file of its own: a task or group that it defines in place.
@@ -70,9 +86,13 @@ impl TaskFiles {
         Ok(gathered.files)
     }
 
-    fn lookup(&self, dir: &Path, task: &str) -> Option<Named> {
+    fn lookup(&self, dir: &Path, shipped_with: Option<&Python>, task: &str) -> Option<Named> {
         let mut indexes = self.indexes.lock().expect("no holder of this lock panics");
-        indexes.entry(dir.to_path_buf()).or_insert_with(|| index(dir)).get(task).cloned()
+        let names = indexes.entry(dir.to_path_buf()).or_insert_with(|| match (&self.cache, shipped_with) {
+            (Some(cache), Some(python)) => cached(cache, dir, python),
+            _ => index(dir),
+        });
+        names.get(task).cloned()
     }
 
     fn nearest(&self, dirs: &[PathBuf], task: &str) -> Option<String> {
@@ -82,6 +102,19 @@ impl TaskFiles {
             names.map(|name| (strsim::jaro_winkler(name, task), name)).filter(|(likeness, _)| *likeness > 0.85);
         ranked.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, name)| name.clone())
     }
+}
+
+/// The index of the harness's own tasks.
+fn cached(cache: &Path, dir: &Path, python: &Python) -> BTreeMap<String, Named> {
+    let versions = python.versions();
+    let version = versions.get("lm_eval").map_or("unknown", String::as_str);
+    let place = Digest::of(dir.as_os_str().as_encoded_bytes()).to_string();
+    let file = cache.join(format!("tasks-{version}-{}", &place[..16]));
+    cache::read(&file, dir).unwrap_or_else(|| {
+        let names = index(dir);
+        let _ = cache::write(&file, dir, &names);
+        names
+    })
 }
 
 /// The files found so far.
@@ -155,10 +188,10 @@ impl Gathered<'_> {
     fn add_beside(&mut self, dir: &Path, path: &Path) {
         let path = plain(path);
         match path.strip_prefix(plain(dir)) {
-            Ok(name) => self.add(name.to_string_lossy().into_owned(), path.clone()),
+            Ok(name) => self.add(&name.to_string_lossy(), path.clone()),
             Err(_) => {
                 let name = self.name_of(&path.to_string_lossy());
-                self.add(name, path);
+                self.add(&name, path);
             }
         }
     }
@@ -171,8 +204,7 @@ impl Gathered<'_> {
         }
         let name = self.name_of(data::fixed_part(text));
         for (inner, path) in found {
-            let name = [name.as_str(), &inner].join("/").trim_matches('/').to_owned();
-            self.add(name, path);
+            self.add([name.as_str(), &inner].join("/").trim_matches('/'), path);
         }
     }
 
@@ -193,9 +225,9 @@ impl Gathered<'_> {
         format!("data/{number}")
     }
 
-    fn add(&mut self, name: String, path: PathBuf) {
+    fn add(&mut self, name: &str, path: PathBuf) {
         // The same name in two directories of tasks, or twice the same file.
-        let mut free = name.clone();
+        let mut free = name.to_owned();
         for again in 1.. {
             match self.files.get(&free) {
                 Some(other) if *other != path => free = format!("{name}~{again}"),

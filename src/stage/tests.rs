@@ -206,7 +206,7 @@ fn an_evaluation_remembers_what_the_driver_said_of_itself_before_it() {
 }
 
 #[test]
-fn a_driver_that_gives_up_is_quoted_in_place_of_its_last_lines() {
+fn a_driver_that_gives_up_is_quoted_with_the_last_lines_of_its_log() {
     let bench = Bench::new();
     let done = bench.run_batch("evals.suite", &|program, on_event| {
         std::fs::write(&program.log, "Traceback\n").unwrap();
@@ -216,7 +216,7 @@ fn a_driver_that_gives_up_is_quoted_in_place_of_its_last_lines() {
     });
     for (_, result) in &done {
         let failure = result.as_ref().unwrap_err();
-        assert_eq!(failure.message, "lm_eval cannot be imported");
+        assert_eq!(failure.message, "lm_eval cannot be imported; its last lines:\n  Traceback");
         assert_eq!(failure.hint.as_deref(), Some("`make setup` installs it"));
     }
 }

@@ -7,10 +7,10 @@
 //!   keys/ab/<key>.json           manifest; its presence means that the artifact is complete
 //!   tmp/<key>.<host>.<pid>.<r>/  work in progress
 //!   partial/<key>/               what a long stage can resume from
-//!   locks/<key>                  advisory locks
+//!   locks/<key>, locks/store     advisory locks
 //!   logs/<key>.log               output of the stage's program
-//!   quarantine/                  what did not match its digest
-//!   cache/stat-<host>            digests of files by what stat says of them; losing it costs time only
+//!   quarantine/                  objects that did not match their digest, manifests that were none
+//!   cache/stat-<host>            digests of files by what stat says of them; losing what is in `cache/` costs time only
 //! ```
 //!
 //! The store knows nothing of stages: a key is a digest of some JSON, an artifact is a directory.
@@ -140,13 +140,13 @@ impl Store {
     /// # Errors
     /// When `keys/` cannot be listed.
     pub fn manifests(&self) -> Result<Vec<Manifest>, StoreError> {
-        Ok(self.manifest_paths()?.0.iter().filter_map(|path| manifest::read(path).ok()).collect())
+        Ok(self.manifest_paths()?.paths.iter().filter_map(|path| manifest::read(path).ok()).collect())
     }
 
-    /// Files of manifests, sorted, and the directories of some that cannot be listed.
-    fn manifest_paths(&self) -> Result<(Vec<PathBuf>, Vec<(PathBuf, std::io::Error)>), StoreError> {
+    /// Files of manifests, sorted.
+    fn manifest_paths(&self) -> Result<ManifestPaths, StoreError> {
         let keys = self.root.join("keys");
-        let (mut paths, mut unlisted) = (Vec::new(), Vec::new());
+        let ManifestPaths { mut paths, mut unlisted } = ManifestPaths::default();
         for shard in std::fs::read_dir(&keys).context("list", &keys)? {
             let shard = shard.context("list", &keys)?.path();
             if !shard.is_dir() {
@@ -163,7 +163,7 @@ impl Store {
             }
         }
         paths.sort();
-        Ok((paths, unlisted))
+        Ok(ManifestPaths { paths, unlisted })
     }
 
     /// Writes down what was learnt about files.
@@ -173,6 +173,15 @@ impl Store {
     pub fn save_stats(&self) -> Result<(), StoreError> {
         self.stats.save()
     }
+}
+
+/// Where manifests lie.
+#[derive(Debug, Default)]
+struct ManifestPaths {
+    /// The files, sorted.
+    paths: Vec<PathBuf>,
+    /// Directories of some that cannot be listed.
+    unlisted: Vec<(PathBuf, std::io::Error)>,
 }
 
 /// A new file, to be renamed to its place: with the usual permissions, since others may share the store.

@@ -280,7 +280,7 @@ fn an_object_that_may_not_be_read_is_damaged() {
     let store = store(&dir);
     let made = make(&store, "a", &[("out", "1")]).unwrap();
     let path = store.object_dir(&made.digest).join("out");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     // Root may read everything, and then nothing is wrong.
     let is_readable = fs::File::open(&path).is_ok();
     let found = store.inspect(&key("a")).unwrap();

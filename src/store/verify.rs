@@ -43,7 +43,7 @@ impl Store {
     pub fn verify(&self) -> Result<Verification, StoreError> {
         let mut found = Verification::default();
         let mut seen = std::collections::HashSet::new();
-        let (paths, unlisted) = self.manifest_paths()?;
+        let super::ManifestPaths { paths, unlisted } = self.manifest_paths()?;
         for (path, error) in unlisted {
             found.bad.push(Bad::unknown(path, format!("cannot be listed: {error}")));
         }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 the experiment is wrong. Before a code that is not 0 an error event is appended
 //! to the stage's event file, and the same text is printed.
 
+use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
@@ -68,8 +69,9 @@ fn run(path: &Path) -> u8 {
     match result {
         Ok(()) => exit::DONE,
         Err(failure) => {
-            eprintln!("{failure}");
+            // The event first, and no panic if the log lies on a full disk.
             reporter.error(&failure);
+            let _ = writeln!(std::io::stderr(), "{failure}");
             failure.exit_code()
         }
     }

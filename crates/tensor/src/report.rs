@@ -1,5 +1,6 @@
 //! What the program says while it works: events for the orchestrator, notes and facts for the manifest.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -48,7 +49,7 @@ impl Reporter {
     pub fn note(&self, message: impl Into<String>) {
         let message = message.into();
         if self.events.is_some() {
-            eprintln!("note: {message}");
+            let _ = writeln!(std::io::stderr(), "note: {message}");
         }
         self.send(&Event::Note { message: message.clone() });
         self.notes.lock().expect("no reporter panics").push(message);

@@ -47,6 +47,9 @@ pub struct GramJob {
     pub model: PathBuf,
     /// JSON Lines file, one object per row.
     pub data: PathBuf,
+    /// The file that people know the rows from, for messages; `data` if absent.
+    #[serde(default)]
+    pub shown: Option<PathBuf>,
     /// How a row becomes text.
     pub rows: Rows,
     /// Refuse a row that lacks a column, is empty or gives no tokens, in place of counting it.

@@ -50,7 +50,8 @@ pub(super) fn fixed_part(text: &str) -> &str {
     }
 }
 
-/// Files at most some directories deep under one, links followed, without what is hidden: `datasets` leaves that out, and a store is hidden.
+/// Files at most some directories deep under one, links followed, without what is hidden: `datasets` leaves that out, and
+/// a store is hidden.
 fn under(dir: &Path, depth: usize) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     let mut seen = HashSet::new();

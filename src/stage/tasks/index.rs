@@ -18,17 +18,26 @@ pub(super) enum Named {
 /// What a file says of itself at its top level; `None` is what it leaves to those it includes.
 #[derive(Clone, Debug, Default)]
 struct Head {
-    /// `Some(None)` for a list, which is a group's.
-    task: Option<Option<String>>,
-    group: Option<Option<String>>,
+    task: Option<Said>,
+    group: Option<Said>,
     tags: Option<Vec<String>>,
     has_class: bool,
     include: Vec<String>,
 }
 
+/// What stands under `task:` or `group:`.
+#[derive(Clone, Debug)]
+enum Said {
+    Name(String),
+    /// A list of members, or something else that names nothing.
+    NoName,
+}
+
 impl Head {
     fn of(yaml: &Yaml) -> Self {
-        let name = |field: &str| yaml.get(field).map(|value| value.text().map(ToOwned::to_owned));
+        let name = |field: &str| {
+            yaml.get(field).map(|value| value.text().map_or(Said::NoName, |text| Said::Name(text.to_owned())))
+        };
         let list = |field: &str| {
             yaml.get(field).map(|value| value.texts().into_iter().map(ToOwned::to_owned).collect::<Vec<_>>())
         };
@@ -52,7 +61,7 @@ pub(super) fn index(dir: &Path) -> BTreeMap<String, Named> {
         // A Python task is named by `task`, whatever else is there; a group's `task` is the list of its members.
         let group = head.group.filter(|_| !head.has_class);
         let is_group = group.is_some();
-        let Some(Some(name)) = group.or(head.task) else { continue };
+        let Some(Said::Name(name)) = group.or(head.task) else { continue };
         match names.entry(name.clone()) {
             Entry::Occupied(_) => continue,
             Entry::Vacant(entry) => entry.insert(Named::File(path)),
@@ -106,21 +115,34 @@ fn over(upper: Head, lower: Head) -> Head {
 /// Task files under a directory, in the harness's order: that of their paths as text.
 fn yaml_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut pending = vec![dir.to_path_buf()];
-    while let Some(dir) = pending.pop() {
+    for dir in directories(dir) {
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => {
-                    if !matches!(entry.file_name().to_str(), Some("__pycache__" | ".ipynb_checkpoints")) {
-                        pending.push(path);
-                    }
-                }
-                Ok(_) if path.extension().is_some_and(|extension| extension == "yaml") => files.push(path),
-                _ => {}
+            if path.extension().is_some_and(|extension| extension == "yaml") && !is_dir(&entry) {
+                files.push(path);
             }
         }
     }
     files.sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
     files
+}
+
+/// A directory and all under it in which the harness looks for tasks.
+pub(super) fn directories(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_path_buf()];
+    let mut next = 0;
+    while let Some(dir) = found.get(next).cloned() {
+        next += 1;
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let is_ignored = matches!(entry.file_name().to_str(), Some("__pycache__" | ".ipynb_checkpoints"));
+            if is_dir(&entry) && !is_ignored {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+fn is_dir(entry: &std::fs::DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
 }

@@ -50,6 +50,7 @@ pub fn run(job: &GramJob, out: &Path, device: Device, pool: Pool, reporter: &Rep
     let spec = TextSpec {
         model: &job.model,
         data: &job.data,
+        shown: job.shown.as_deref().unwrap_or(&job.data),
         rows: &job.rows,
         strict: job.strict,
         max_length: job.max_length,

@@ -77,6 +77,34 @@ pub enum MergeError {
         /// Its rows.
         other_size: usize,
     },
+    /// Models whose weights are laid out differently although they have one shape.
+    #[error("{key} is {first_value} in {first} and {other_value} in {other}")]
+    Layout {
+        /// Key of `config.json`.
+        key: &'static str,
+        /// First model.
+        first: String,
+        /// Its value.
+        first_value: String,
+        /// Other model.
+        other: String,
+        /// Its value.
+        other_value: String,
+    },
+    /// Models of vocabularies of one size in which a token has different ids.
+    #[error("vocabularies differ: token {token:?} is {first_id} in {first} and {other_id} in {other}")]
+    TokenIds {
+        /// The token.
+        token: String,
+        /// First model.
+        first: String,
+        /// Its id there.
+        first_id: u64,
+        /// Other model.
+        other: String,
+        /// Its id there.
+        other_id: u64,
+    },
     /// A tensor of integers that differs.
     #[error("{name} holds integers and differs between {first} and {other}; it cannot be merged")]
     Integers {
@@ -187,11 +215,15 @@ impl Diagnosis for MergeError {
             Self::Torch { source, .. } => return source.hint(),
             Self::Method(_) => format!("built: {}", super::registry::names().join(", ")),
             Self::Request { hint, .. } => (*hint).to_owned(),
-            Self::Names { .. } | Self::Shapes { .. } => {
+            Self::Names { .. } | Self::Shapes { .. } | Self::Layout { .. } => {
                 "only models of one architecture and size can be merged".to_owned()
             }
             Self::Vocabulary { .. } => {
                 "resize one model's embeddings to the other's vocabulary before merging (`resize_token_embeddings`)"
+                    .to_owned()
+            }
+            Self::TokenIds { .. } => {
+                "bring the rows of one model's embeddings into the order of the other's tokenizer before merging"
                     .to_owned()
             }
             Self::Integers { .. } => {

@@ -4,6 +4,7 @@
 //! run in parallel, read what they need by mmap and write into sized shards, so that memory does not grow with depth.
 //! Everything that can be wrong with the models is found before the first file is written.
 
+mod agreement;
 pub mod average;
 pub mod elementwise;
 pub mod error;
@@ -42,7 +43,11 @@ pub fn run(job: &MergeJob, out: &Path, device: Device, pool: Pool, reporter: &Re
     let method = registry::find(&job.method)?;
     method.check(job)?;
     let sources = Sources::open(job)?;
+    agreement::check(job, reporter)?;
     let decisions = rules::decide(job, &sources)?;
+    for rule in rules::unused(job, &sources)? {
+        reporter.note(format!("rule {rule:?} matches no tensor"));
+    }
     let dtype = sources.output_type(job)?;
     output::check(job, &sources)?;
 

@@ -80,3 +80,18 @@ pub fn decide(job: &MergeJob, sources: &Sources) -> Result<IndexMap<String, Deci
     }
     Ok(decisions)
 }
+
+/// Patterns that match no tensor: misspelt, most likely.
+///
+/// # Errors
+/// When a pattern is no glob.
+pub fn unused<'a>(job: &'a MergeJob, sources: &Sources) -> Result<Vec<&'a str>, MergeError> {
+    let mut unused = Vec::new();
+    for rule in &job.rules {
+        let matcher = matcher(rule)?;
+        if !sources.names().iter().any(|name| matcher.is_match(name)) {
+            unused.push(rule.pattern.as_str());
+        }
+    }
+    Ok(unused)
+}

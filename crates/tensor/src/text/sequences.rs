@@ -19,6 +19,8 @@ pub struct TextSpec<'a> {
     pub model: &'a Path,
     /// JSON Lines file.
     pub data: &'a Path,
+    /// The file that messages name.
+    pub shown: &'a Path,
     /// The experiment's templates.
     pub rows: &'a Rows,
     /// Refuse what would be counted and skipped.
@@ -105,13 +107,13 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
             Ok(rendered) => rendered,
             Err(RowError::Lacks(column)) => {
                 if spec.strict {
-                    return Err(lacking(spec.data, row, column, columns, false));
+                    return Err(lacking(spec.shown, row, column, columns, false));
                 }
                 skipped.lacking.entry(column).or_insert((0, row, columns)).0 += 1;
                 continue;
             }
             Err(RowError::Failed { place, reason }) => {
-                return Err(TextError::Render { file: spec.data.to_path_buf(), row, place, reason });
+                return Err(TextError::Render { file: spec.shown.to_path_buf(), row, place, reason });
             }
         };
         if rendered.is_blank() {
@@ -131,14 +133,14 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
 
     // A column that some rows have is a gap in the data; one that no row has is a mistake in the template.
     if let Some((column, (_, row, columns))) = skipped.lacking.iter().find(|(column, _)| !seen.contains(*column)) {
-        return Err(lacking(spec.data, *row, column.clone(), columns.clone(), true));
+        return Err(lacking(spec.shown, *row, column.clone(), columns.clone(), true));
     }
     if sequences.is_empty() {
         let why = if total == 0 { "the file is empty".to_owned() } else { skipped.reasons().join("; ") };
-        return Err(TextError::NoTokens { file: spec.data.to_path_buf(), rows: total, why });
+        return Err(TextError::NoTokens { file: spec.shown.to_path_buf(), rows: total, why });
     }
     for reason in skipped.reasons() {
-        reporter.note(format!("{}: {reason}, skipped", spec.data.display()));
+        reporter.note(format!("{}: {reason}, skipped", spec.shown.display()));
     }
     note_double_begin(spec, &sequences, &config, &tokenizer, reporter);
     let counted: usize =
@@ -153,7 +155,7 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
 }
 
 fn unusable(spec: &TextSpec<'_>, row: usize, what: &'static str) -> Result<(), TextError> {
-    if spec.strict { Err(TextError::Unusable { file: spec.data.to_path_buf(), row, what }) } else { Ok(()) }
+    if spec.strict { Err(TextError::Unusable { file: spec.shown.to_path_buf(), row, what }) } else { Ok(()) }
 }
 
 fn lacking(file: &Path, row: usize, column: String, available: Vec<String>, nowhere: bool) -> TextError {
@@ -174,7 +176,7 @@ fn tokenise(
     chat: Option<&ChatTemplate>,
     tokenizer: &Tokenizer,
 ) -> Result<(Tokens, Vec<bool>), TextError> {
-    let file = || spec.data.to_path_buf();
+    let file = || spec.shown.to_path_buf();
     let (tokens, mut counts) = match (rendered, chat) {
         (Rendered::Turns(turns), Some(chat)) if spec.tokens == TokenMask::Assistant => {
             let (text, said) = chat.render_with_assistant(turns).map_err(|reason| TextError::Assistant {

@@ -40,6 +40,7 @@ fn tokenised(model: &Path, data: &Path, tokens: TokenMask, max_length: Option<us
     let spec = TextSpec {
         model,
         data,
+        shown: data,
         rows: &rows,
         strict: false,
         max_length,

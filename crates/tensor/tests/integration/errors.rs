@@ -229,3 +229,23 @@ fn a_stage_file_of_another_version_is_refused() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("stage file of wire version 999, this program speaks 1"));
 }
+
+#[test]
+fn models_of_one_shape_whose_heads_or_token_ids_differ_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let models = two(&home, |second| {
+        let config = r#"{"model_type": "llama", "vocab_size": 9, "num_attention_heads": 2, "num_key_value_heads": 1}"#;
+        fs::write(second.join("config.json"), config).unwrap();
+    });
+    refused(&run(Job::Merge(merge_job("average", models)), 1), 3, &["num_attention_heads is not set in a and 2 in b"]);
+
+    let home = tempfile::tempdir().unwrap();
+    let tokenizer = |first: u32, second: u32| format!(r#"{{"model": {{"vocab": {{"x": {first}, "y": {second}}}}}}}"#);
+    let models = two(&home, |second| fs::write(second.join("tokenizer.json"), tokenizer(1, 0)).unwrap());
+    fs::write(models[0].path.join("tokenizer.json"), tokenizer(0, 1)).unwrap();
+    refused(&run(Job::Merge(merge_job("average", models)), 1), 3, &["token \"x\" is 0 in a and 1 in b"]);
+
+    let home = tempfile::tempdir().unwrap();
+    let models = two(&home, |second| fs::write(second.join("config.json"), "{").unwrap());
+    refused(&run(Job::Merge(merge_job("average", models)), 1), 3, &["config.json: not JSON"]);
+}

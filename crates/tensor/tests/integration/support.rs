@@ -111,6 +111,7 @@ pub(crate) fn gram_job(model: &Path, data: &Path) -> GramJob {
     GramJob {
         model: model.to_path_buf(),
         data: data.to_path_buf(),
+        shown: None,
         rows: chat_rows(),
         strict: false,
         max_length: Some(100),
