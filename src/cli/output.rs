@@ -10,13 +10,12 @@ static LOST: AtomicBool = AtomicBool::new(false);
 /// Prints text.
 pub(super) fn print(text: &str) {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            if !LOST.swap(true, Ordering::Relaxed) {
-                say!("error: cannot write to standard output: {error}");
-            }
-        }
-        _ => {}
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+        && !LOST.swap(true, Ordering::Relaxed)
+    {
+        say!("error: cannot write to standard output: {error}");
     }
 }
 

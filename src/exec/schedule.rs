@@ -4,6 +4,7 @@
 //! key is made by somebody else waits without a slot and is looked up again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::Scope;
@@ -165,6 +166,8 @@ pub fn run(
             needs: HashMap::new(),
             room: Room::new(options.jobs, options.memory, &machine.gpus),
             links: Links::new(&shop.context.project.root),
+            unlinked: Vec::new(),
+            links_due: false,
             halted: false,
         };
         // The programs that still run, and hashing, would keep the scope open for as long as they take.
@@ -173,6 +176,7 @@ pub fn run(
             surveyor.stop();
         })?;
         run.close();
+        run.link();
         run.links.save();
         Ok((run.report, run.facts))
     })
@@ -206,7 +210,11 @@ pub(super) struct Run<'r, 'scope, 'env> {
     /// What stages take that are or were free to run.
     pub(super) needs: HashMap<StageId, Need>,
     pub(super) room: Room,
-    pub(super) links: Links,
+    links: Links,
+    /// Results whose links are not pointed at them yet.
+    unlinked: Vec<(StageId, PathBuf)>,
+    /// Something was freed since links were looked at.
+    links_due: bool,
     /// Nothing more is started.
     pub(super) halted: bool,
 }
@@ -230,6 +238,10 @@ impl<'env> Run<'_, '_, 'env> {
             if is_idle && (self.elsewhere.is_empty() || self.halted) {
                 return Ok(());
             }
+            // Not between the end of a stage and the start of the next: now the next one runs.
+            if std::mem::take(&mut self.links_due) {
+                self.link();
+            }
             let message = if self.elsewhere.is_empty() || self.halted {
                 receive.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
@@ -251,6 +263,14 @@ impl<'env> Run<'_, '_, 'env> {
         }
     }
 
+    /// Points links at the results that came since the last time.
+    fn link(&mut self) {
+        for (id, location) in std::mem::take(&mut self.unlinked) {
+            let graph = self.graph();
+            self.links.refresh(graph.experiment_name(id), &graph.stage(id).name, &location);
+        }
+    }
+
     fn take(&mut self, message: Message) -> Result<(), StoreError> {
         match message {
             Message::Event(id, event) => self.watcher.event(self.graph(), id, &event),
@@ -263,6 +283,7 @@ impl<'env> Run<'_, '_, 'env> {
                 self.finish(id, outcome, seconds);
             }
             Message::Free { share, ids, panic } => {
+                self.links_due = true;
                 self.room.give_back(&share);
                 for id in ids {
                     // One that is done is no longer ours.
@@ -362,7 +383,7 @@ impl<'env> Run<'_, '_, 'env> {
                 let shop = self.shop;
                 let stage = graph.stage(id);
                 let result = artifact(shop.context.project, shop.store, &self.facts, stage, manifest);
-                self.links.refresh(graph.experiment_name(id), &stage.name, &result.location);
+                self.unlinked.push((id, result.location.clone()));
                 self.facts.results.insert(id, Arc::new(result));
                 for index in 0..self.dependents[id.0].len() {
                     let dependent = self.dependents[id.0][index];

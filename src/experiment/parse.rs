@@ -39,7 +39,9 @@ pub fn parse(file: &Path, text: &str) -> Result<Loaded, Diagnostics> {
         Err(diagnostic) => return Err(Diagnostics::new(source, vec![*diagnostic])),
     };
     let report = Report::default();
-    repeated.into_iter().for_each(|diagnostic| report.add(diagnostic));
+    for diagnostic in repeated {
+        report.add(diagnostic);
+    }
     let read = Sections::of(&report, &root).and_then(|sections| experiment(&report, file, &sections));
     match read {
         Some((experiment, origins)) if report.count() == 0 => Ok(Loaded::new(experiment, source, root, origins)),

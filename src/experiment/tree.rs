@@ -90,9 +90,12 @@ fn measure<'a>(nodes: impl Iterator<Item = &'a Arc<Node>>) -> (usize, usize) {
     nodes.fold((0, 0), |(size, height), node| (size.saturating_add(node.size), height.max(node.height)))
 }
 
+/// The one document of a text, and the keys in it that stand twice.
+pub(super) type Document = (Option<Arc<Node>>, Vec<Diagnostic>);
+
 /// Reads the one document of a text; an empty one gives `None`. A key that stands twice counts where it stands first; the
 /// others are given as errors, so that the rest of the file is still looked at.
-pub(super) fn read(text: &str) -> Result<(Option<Arc<Node>>, Vec<Diagnostic>), Box<Diagnostic>> {
+pub(super) fn read(text: &str) -> Result<Document, Box<Diagnostic>> {
     if let Some(at) = text.find('\0') {
         return Err(Diagnostic::new(Span { start: at, end: at + 1 }, "a NUL byte: this is not a YAML file").into());
     }
