@@ -17,21 +17,29 @@ pub(super) fn run(
     job: &Job<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
-    let fill = |argument: &String| {
-        let path = |name: &str| match name {
-            "out" => Some(job.out.clone()),
-            _ => input_path(context, command, job, name.strip_prefix("inputs.")?),
-        };
-        substitute(argument, |name| path(name)?.into_os_string().into_string().ok())
+    let path = |name: &str| match name {
+        "out" => Some(job.out.clone()),
+        _ => input_path(context, command, job, name.strip_prefix("inputs.")?),
     };
-    let mut arguments = command
-        .run
-        .iter()
-        .map(fill)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Failure::experiment(error.to_string()))?;
+    let environment = command.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let timeout = command.timeout.map(Duration::from_secs_f64);
+    run_argv(context, job, &command.run, &path, environment, timeout, on_event)
+}
+
+/// Fills in the placeholders of an argument list and runs it to its end in the project's root.
+pub(super) fn run_argv(
+    context: &Context<'_>,
+    job: &Job<'_>,
+    argv: &[String],
+    path: &dyn Fn(&str) -> Option<PathBuf>,
+    environment: Vec<(OsString, OsString)>,
+    timeout: Option<Duration>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
+    let fill = |argument: &String| substitute(argument, |name| path(name)?.into_os_string().into_string().ok());
+    let mut arguments =
+        argv.iter().map(fill).collect::<Result<Vec<_>, _>>().map_err(|error| Failure::experiment(error.to_string()))?;
     let name = arguments.remove(0);
-    let environment = command.env.iter().map(|(name, value)| (name.into(), value.into()));
     let program = Program {
         program: name.clone().into(),
         arguments: arguments.into_iter().map(OsString::from).collect(),
@@ -41,7 +49,7 @@ pub(super) fn run(
         locks: vec![job.lock],
         log: job.log.clone(),
         events: None,
-        timeout: command.timeout.map(Duration::from_secs_f64),
+        timeout,
     };
     match context.launcher.run(&program, on_event) {
         Ok(super::Ending::Code(0)) => Ok(Product { logged: true, ..Product::default() }),
@@ -51,7 +59,7 @@ pub(super) fn run(
 }
 
 /// `python` in a command means the project's.
-pub(super) fn python_first(python: Option<&Python>) -> Option<(OsString, OsString)> {
+fn python_first(python: Option<&Python>) -> Option<(OsString, OsString)> {
     let bin = python?.executable.parent()?.to_path_buf();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path))).ok()?;
