@@ -7,7 +7,7 @@ use mergelab_wire::{Job, StageFile};
 use crate::failure::Failure;
 use crate::parallel::Pool;
 use crate::report::Reporter;
-use crate::{device, gram, merge};
+use crate::{device, gram, merge, text};
 
 /// Runs a stage; facts are recorded and sent also when it fails.
 ///
@@ -33,6 +33,7 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
     let out: &Path = &stage.out;
     match &stage.job {
         Job::Gram(job) => gram::capture::run(job, out, device, pool, reporter),
+        Job::Tokens(job) => text::tokens::run(job, out, reporter),
         Job::Merge(job) => merge::run(job, out, device, pool, reporter),
     }
 }

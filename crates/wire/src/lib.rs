@@ -15,8 +15,8 @@ mod job;
 
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
-    Alpha, Engine, GramJob, Job, MergeJob, MergeSource, Message, Normalize, Rows, Rule, RuleUse, Solver, StageFile,
-    TokenMask, VersionMismatch,
+    Alpha, Engine, GramJob, Job, MergeJob, MergeSource, Message, NATIVE_FAMILIES, Normalize, Rows, Rule, RuleUse,
+    Solver, StageFile, TokenMask, VersionMismatch,
 };
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.

@@ -330,6 +330,7 @@ impl Capture<'_> {
                     n: Some(sum.tokens() as u64),
                     width: tiling.width,
                     tile: tiling.tile,
+                    transposed: false,
                 };
                 modules.insert(module.clone(), entry);
             }
@@ -345,7 +346,7 @@ impl Capture<'_> {
     }
 
     fn finish(&self, modules: IndexMap<String, GramEntry>, figures: &[InputFigures]) -> Result<(), GramError> {
-        GramIndex { format: FORMAT, modules }.write(self.out)?;
+        GramIndex { format: FORMAT, modules, without: None }.write(self.out)?;
         let path = self.out.join("layers.json");
         let text =
             serde_json::to_string_pretty(&json!({ "format": FORMAT, "inputs": figures })).expect("finite numbers");

@@ -2,7 +2,9 @@
 //!
 //! `index.json` is `{ format, modules: { NAME: { file, tensor, n, width, tile } } }`: for each linear module, by its full
 //! name, where its Gram lies and how it is cut ([`super::tiles`]). Modules that read the same input name the same tensor.
-//! The matrices are means over the `n` tokens.
+//! The matrices are means over the `n` tokens. A module whose weight is stored `[in, out]` (GPT-2's `Conv1D`) is marked
+//! `transposed`. Where the engine saw the whole model, `without: { TENSOR: REASON }` names every other matrix of the
+//! checkpoint that is, or may be, a linear layer's: what is in neither list is not one.
 //!
 //! Format history: 1, the first.
 
@@ -33,6 +35,9 @@ pub struct GramEntry {
     pub width: usize,
     /// Rows and columns of a tile.
     pub tile: usize,
+    /// Whether the module's weight is stored `[in, out]`, and not `[out, in]`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transposed: bool,
 }
 
 /// The contents of `index.json`.
@@ -42,6 +47,10 @@ pub struct GramIndex {
     pub format: u32,
     /// Module name -> Gram.
     pub modules: IndexMap<String, GramEntry>,
+    /// Tensor name -> why it has no Gram, of all matrices that are or may be linear layers' weights; absent where the
+    /// model was not looked at so (the native engine, whose families are known, and imported Grams).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without: Option<IndexMap<String, String>>,
 }
 
 /// A Gram artifact, open for reading.
@@ -106,6 +115,18 @@ impl GramSet {
     /// Where a module's Gram lies, if it has one.
     pub fn entry(&self, module: &str) -> Option<&GramEntry> {
         self.index.modules.get(module)
+    }
+
+    /// Whether a tensor is a linear layer's weight, for all that the artifact says: `None` where it does not say.
+    pub fn is_linear(&self, tensor: &str) -> Option<bool> {
+        let without = self.index.without.as_ref()?;
+        let module = tensor.strip_suffix(".weight");
+        Some(without.contains_key(tensor) || module.is_some_and(|module| self.index.modules.contains_key(module)))
+    }
+
+    /// Why a linear layer's weight has no Gram, where the artifact says so.
+    pub fn why_without(&self, tensor: &str) -> Option<&str> {
+        self.index.without.as_ref()?.get(tensor).map(String::as_str)
     }
 
     /// Names of the modules that have one.

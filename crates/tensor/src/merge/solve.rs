@@ -4,9 +4,10 @@
 //! model, corrected, written. A block whose refinement does not converge is solved again with an fp64 factor.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use mergelab_wire::{Normalize, Solver};
+use mergelab_wire::{MergeJob, MergeSource, Normalize, Solver};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::elementwise::mean;
@@ -31,10 +32,30 @@ pub struct Grams {
     pub held_out: Vec<GramSet>,
 }
 
-/// Linear layers with the same Grams and the same α.
+impl Grams {
+    /// Opens what a merge names.
+    ///
+    /// # Errors
+    /// When an artifact cannot be read.
+    pub fn open(job: &MergeJob) -> Result<Self, MergeError> {
+        let open = |path: &PathBuf| GramSet::open(path).map_err(MergeError::from);
+        let sets = |path: fn(&MergeSource) -> Option<&PathBuf>| {
+            job.models.iter().filter_map(path).map(open).collect::<Result<Vec<_>, _>>()
+        };
+        let used = sets(|model| model.grams.as_ref())?;
+        let mut held_out = sets(|model| model.held_out.as_ref())?;
+        if held_out.len() != used.len() {
+            held_out.clear();
+        }
+        Ok(Self { used, held_out })
+    }
+}
+
+/// Linear layers with the same Grams and the same α, whose weights are stored the same way.
 #[derive(Debug)]
 pub struct Group {
     tensors: Vec<String>,
+    transposed: bool,
     alpha: f64,
     grams: Arc<Grams>,
 }
@@ -110,8 +131,16 @@ impl Method {
 
 impl Group {
     /// A group; all its tensors have Grams in `grams`.
-    pub fn new(tensors: Vec<String>, alpha: f64, grams: Arc<Grams>) -> Self {
-        Self { tensors, alpha, grams }
+    ///
+    /// `transposed`: their weights are stored `[in, out]`. In there, in all that is computed, they are `[out, in]`.
+    pub fn new(tensors: Vec<String>, transposed: bool, alpha: f64, grams: Arc<Grams>) -> Self {
+        Self { tensors, transposed, alpha, grams }
+    }
+
+    /// `[out, in]` of a tensor.
+    fn shape(&self, context: &Context<'_>, tensor: &str) -> Result<[usize; 2], MergeError> {
+        let shape = context.sources.shape(tensor)?;
+        Ok(if self.transposed { [shape[1], shape[0]] } else { [shape[0], shape[1]] })
     }
 
     fn module(&self) -> &str {
@@ -209,11 +238,11 @@ impl Group {
             .iter()
             .zip(&sums)
             .map(|(tensor, sums)| {
-                let shape = context.sources.shape(tensor)?;
+                let shape = self.shape(context, tensor)?;
                 let objective = |forms: &[Vec<f64>], scales: &[f64]| objective(forms, scales, &weights, pivot);
                 Ok(LayerFigures {
                     tensor: tensor.clone(),
-                    shape: [shape[0], shape[1]],
+                    shape,
                     alpha: self.alpha,
                     path,
                     steps: steps.clone(),
@@ -242,11 +271,13 @@ impl Group {
 
     /// Blocks of rows of every tensor.
     fn blocks(&self, context: &Context<'_>) -> Result<Vec<(usize, Range<usize>)>, MergeError> {
-        // A least-squares call factors the matrix itself: as published, once for all rows.
-        let size = if context.job.solver == Solver::Lstsq { usize::MAX } else { BLOCK_ROWS };
+        // A least-squares call factors the matrix itself: as published, once for all rows. A row of a transposed weight is
+        // a column in the file; the models that have such weights are small enough to take them whole.
+        let whole = context.job.solver == Solver::Lstsq || self.transposed;
+        let size = if whole { usize::MAX } else { BLOCK_ROWS };
         let mut blocks = Vec::new();
         for (index, tensor) in self.tensors.iter().enumerate() {
-            let rows = context.sources.shape(tensor)?[0];
+            let [rows, _] = self.shape(context, tensor)?;
             let mut start = 0;
             while start < rows {
                 let end = start.saturating_add(size).min(rows);
@@ -267,7 +298,7 @@ impl Group {
         pivot: usize,
     ) -> Result<Option<Sums>, MergeError> {
         let name = &self.tensors[piece.tensor];
-        let width = context.sources.shape(name)?[1];
+        let [_, width] = self.shape(context, name)?;
         let range = piece.rows.start * width..piece.rows.end * width;
         let fail = || MergeError::torch(name);
         let rows = context
@@ -276,7 +307,11 @@ impl Group {
             .iter()
             .map(|source| {
                 let flat = source.elements(name, range.clone())?;
-                let matrix = flat.f_view([piece.rows.len() as i64, width as i64]);
+                let (rows, width) = (piece.rows.len() as i64, width as i64);
+                let matrix = match self.transposed {
+                    true => flat.f_view([width, rows]).and_then(|stored| stored.f_tr()?.f_contiguous()),
+                    false => flat.f_view([rows, width]),
+                };
                 matrix.and_then(|matrix| matrix.f_to_device(context.device)).map_err(fail())
             })
             .collect::<Result<Vec<_>, MergeError>>()?;
@@ -312,7 +347,11 @@ impl Group {
         };
         drop(rows);
         let merged = mean.f_add(&correction).map_err(fail())?;
-        writer.write(name, range.start, &merged)?;
+        let stored = match self.transposed {
+            true => merged.f_tr().and_then(|merged| merged.f_contiguous()).map_err(fail())?,
+            false => merged.shallow_clone(),
+        };
+        writer.write(name, range.start, &stored)?;
 
         let kind =
             context.dtype.or(FloatType::of_header(context.sources.dtype(name)?)).map_or(Kind::Float, FloatType::kind);

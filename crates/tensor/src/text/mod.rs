@@ -7,6 +7,7 @@ pub mod python;
 pub mod rows;
 pub mod sequences;
 pub mod tokenizer;
+pub mod tokens;
 
 pub use error::TextError;
 pub use sequences::{Sequence, TextSpec, sequences};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use mergelab_wire::{Rows, TokenMask};
+use mergelab_wire::{GramJob, Rows, TokenMask};
 use serde_json::json;
 
 use super::chat::ChatTemplate;
@@ -35,6 +35,24 @@ pub struct TextSpec<'a> {
     pub skip_first: usize,
     /// Chat template file in place of the model's own.
     pub chat_template: Option<&'a Path>,
+}
+
+impl<'a> TextSpec<'a> {
+    /// What a capture asks for.
+    pub fn of(job: &'a GramJob) -> Self {
+        Self {
+            model: &job.model,
+            data: &job.data,
+            shown: job.shown.as_deref().unwrap_or(&job.data),
+            rows: &job.rows,
+            strict: job.strict,
+            max_length: job.max_length,
+            add_special_tokens: job.add_special_tokens,
+            tokens: job.tokens,
+            skip_first: job.skip_first,
+            chat_template: job.chat_template.as_deref(),
+        }
+    }
 }
 
 /// One row's tokens.

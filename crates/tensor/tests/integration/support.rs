@@ -212,8 +212,10 @@ pub(crate) fn toy_grams(directory: &Path, x: &Tensor) -> PathBuf {
         n: Some(sum.tokens() as u64),
         width,
         tile: tiling.tile,
+        transposed: false,
     };
-    GramIndex { format: FORMAT, modules: IndexMap::from([(TOY_LAYER.to_owned(), entry)]) }.write(directory).unwrap();
+    let modules = IndexMap::from([(TOY_LAYER.to_owned(), entry)]);
+    GramIndex { format: FORMAT, modules, without: None }.write(directory).unwrap();
     directory.to_path_buf()
 }
 
