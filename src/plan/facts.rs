@@ -19,6 +19,8 @@ pub struct Artifact {
     pub outputs: Vec<Output>,
     /// Directory in which they lie.
     pub location: PathBuf,
+    /// Of a model: its family, `model_type` in its `config.json`.
+    pub family: Option<String>,
 }
 
 /// Something outside the store that a stage reads.

@@ -1,10 +1,10 @@
-//! Gram capture: the model's directory and the rows go to the tensor program.
+//! Gram capture: the model's directory and the rows go to the program of the engine.
 
 use std::path::PathBuf;
 
 use mergelab_wire::{Engine, Event, GramJob, Job as Work, Rows};
 
-use super::{Context, Failure, Job, Product, tensor};
+use super::{Context, Failure, Job, Product, capture, tensor};
 use crate::experiment::{Capture, DataSource};
 use crate::plan::{Spec, StageId};
 
@@ -13,7 +13,7 @@ pub(super) fn unsupported(capture: &Capture) -> Option<String> {
     if capture.shards > 1 {
         return Some("capture in `shards` is not in this version".to_owned());
     }
-    (capture.engine == Engine::Transformers).then(|| "`engine: transformers` is not in this version".to_owned())
+    None
 }
 
 /// The file that a data set's rows come from, as the experiment names it.
@@ -36,7 +36,9 @@ pub(super) fn run(
     job: &Job<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
-    let work = Work::Gram(GramJob {
+    let family = job.input("model").family.as_deref();
+    let engine = capture.engine.resolve(family);
+    let work = GramJob {
         model: job.input("model").location.clone(),
         data: job.input("data").location.join("rows.jsonl"),
         shown: job.stage.need("data").and_then(|id| source_of(context, id)),
@@ -49,7 +51,15 @@ pub(super) fn run(
         chat_template: capture.chat_template.as_ref().map(|path| context.project.resolve(path)),
         exclude: capture.exclude.clone(),
         dtype: capture.dtype.clone(),
-        engine: capture.engine,
-    });
-    tensor::run(context, job, work, on_event)
+        engine,
+    };
+    if engine != Engine::Transformers {
+        return tensor::run(context, job, Work::Gram(work), on_event);
+    }
+    if capture.engine == Engine::Auto {
+        let family = family.unwrap_or("(none)");
+        let message = format!("no native forward pass for model_type {family:?}: captured by `engine: transformers`");
+        on_event(Event::Note { message });
+    }
+    capture::run(context, job, work, on_event)
 }

@@ -2,6 +2,7 @@
 //!
 //! A stage gets an empty directory and fills it; keeping the result is not its business.
 
+mod capture;
 mod command;
 mod data;
 mod eval;
@@ -11,6 +12,7 @@ mod launch;
 mod merge;
 mod model;
 mod needs;
+mod python;
 mod score;
 mod table;
 mod tasks;
@@ -43,7 +45,7 @@ use crate::project::{Project, Python};
 pub struct Context<'a> {
     /// The project.
     pub project: &'a Project,
-    /// Python for evaluations and commands.
+    /// Python for evaluations, commands and `engine: transformers`.
     pub python: Option<&'a Python>,
     /// The program for tensor stages.
     pub tensor: Option<PathBuf>,

@@ -150,7 +150,10 @@ pub fn groups(
             key.push((entry.file.clone(), entry.tensor.clone()));
         }
         let alpha = alpha_of(context.job, rule, &name, layers)?;
-        groups.entry((key, transposed.is_some_and(|(transposed, _)| transposed), alpha.to_bits())).or_default().push(name);
+        groups
+            .entry((key, transposed.is_some_and(|(transposed, _)| transposed), alpha.to_bits()))
+            .or_default()
+            .push(name);
     }
     let unit = |((_, transposed, alpha), tensors)| {
         Unit::Regmean(Group::new(tensors, transposed, f64::from_bits(alpha), std::sync::Arc::clone(&grams)))

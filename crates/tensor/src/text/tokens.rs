@@ -81,8 +81,7 @@ mod tests {
         let path = dir.path().join(FILE);
         let sequence = |row, ids: &[u32]| Sequence { row, ids: ids.to_vec(), counts: vec![true; ids.len()] };
         write(&path, &[sequence(1, &[7, 8]), sequence(4, &[9])]).unwrap();
-        let expected =
-            "{\"row\":1,\"ids\":[7,8],\"counted\":[[0,2]]}\n{\"row\":4,\"ids\":[9],\"counted\":[[0,1]]}\n";
+        let expected = "{\"row\":1,\"ids\":[7,8],\"counted\":[[0,2]]}\n{\"row\":4,\"ids\":[9],\"counted\":[[0,1]]}\n";
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
     }
 }
