@@ -73,11 +73,14 @@ def load(job: Job, checkpoint: Checkpoint, dtype: str) -> Any:
         raise Refused(f"{job.model}/config.json: the weights are quantized; only float32, bfloat16 and float16 are read")
     if getattr(config, "is_encoder_decoder", False):
         raise Refused(f"{job.model}/config.json: {config.model_type} is an encoder with a decoder, and rows are one text each")
+    # The default attention (sdpa) leaves the soft cap of Gemma 2's out.
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
     found = (getattr(transformers, name, None) for name in config.architectures or [])
     loader = next((found for found in found if found is not None), transformers.AutoModel)
     model, info = loader.from_pretrained(
-        job.model, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True, output_loading_info=True
-    )
+        job.model, dtype=getattr(torch, dtype), attn_implementation="eager" if capped else None,
+        local_files_only=True, use_safetensors=True, output_loading_info=True,
+    )  # fmt: skip
     wrong = sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]}))
     if wrong:
         raise Refused(f"{job.model}: {type(model).__name__} needs {wrong[0]}, which the checkpoint does not have so "

@@ -238,26 +238,28 @@ pub(crate) fn reference_program(python: &Path, name: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The directory that `tests/reference/models.py` made, or `None` (said aloud) without a Python for it. Made once per
-/// version of the program, and kept between runs.
+/// The directory that `tests/reference/models.py` made, or `None` (said aloud) without a Python for it.
 pub(crate) fn references() -> Option<&'static Path> {
     static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
-        let python = python()?;
-        let mut hasher = DefaultHasher::new();
-        include_str!("../reference/models.py").hash(&mut hasher);
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("reference-{:016x}", hasher.finish()));
-        if !directory.join("complete").exists() {
-            let _ = fs::remove_dir_all(&directory);
-            reference_program(&python, "models.py", &[directory.to_str().unwrap()]);
-            fs::write(directory.join("complete"), "").unwrap();
-        }
-        Some(directory)
-    });
-    if made.is_none() {
+    MADE.get_or_init(|| made_by("models.py", &[include_str!("../reference/models.py")])).as_deref()
+}
+
+/// The directory that a reference program makes, or `None` (said aloud) without a Python for it. Made once per version of
+/// the program, which is made of these texts, and kept between runs.
+pub(crate) fn made_by(program: &str, texts: &[&str]) -> Option<PathBuf> {
+    let Some(python) = python() else {
         println!("skipped: no Python with transformers (MERGELAB_PYTHON, VIRTUAL_ENV, .venv)");
+        return None;
+    };
+    let mut hasher = DefaultHasher::new();
+    texts.hash(&mut hasher);
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("reference-{:016x}", hasher.finish()));
+    if !directory.join("complete").exists() {
+        let _ = fs::remove_dir_all(&directory);
+        reference_program(&python, program, &[directory.to_str().unwrap()]);
+        fs::write(directory.join("complete"), "").unwrap();
     }
-    made.as_deref()
+    Some(directory)
 }
 
 /// The families that `models.py` makes.
