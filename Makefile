@@ -55,6 +55,7 @@ test: setup  ## every test (without libtorch: `cargo test` runs those of the roo
 	$(CARGO) test --workspace
 	$(python) -W ignore -m unittest discover -s experiments/quickstart
 	$(python) -W ignore -m unittest discover -s lm-eval-harness
+	$(python) -W ignore -m unittest discover -s gram-transformers
 
 lint: setup  ## formatting, and clippy with warnings as errors
 	$(CARGO) fmt --all --check
