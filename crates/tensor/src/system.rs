@@ -26,9 +26,7 @@ impl MappedFile {
     pub(crate) fn let_go(&self, range: Range<usize>) {
         #[cfg(unix)]
         // SAFETY: the map is shared and read-only, so that dropping its pages loses nothing. It is a hint: a failure is none.
-        let _ = unsafe {
-            self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-        };
+        let _ = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
     }
 }
 

@@ -143,7 +143,9 @@ impl Accumulator {
             let rows = piece.tiling.rows(piece.block);
             std::cmp::Reverse(rows.len() * (piece.tiling.width - rows.start))
         });
-        pool.map(work, |Piece { tiling, block, strip, rows }| rows.iter().try_for_each(|x| strip.add(tiling, block, x)))?;
+        pool.map(work, |Piece { tiling, block, strip, rows }| {
+            rows.iter().try_for_each(|x| strip.add(tiling, block, x))
+        })?;
         Ok(())
     }
 
@@ -293,9 +295,10 @@ mod tests {
             let x = Tensor::randn([9, 5], (Kind::Float, Device::Cpu)).to_kind(kind);
             let counted = [0, 2, 3, 7];
             let add = |x: &Tensor, counted: Option<&[i64]>| {
-                let mut sums = [(Accumulator::new(5, kind, Device::Cpu).unwrap(), vec![
-                    Addend::new(x, counted, &[0, 2]).unwrap(),
-                ])];
+                let mut sums = [(
+                    Accumulator::new(5, kind, Device::Cpu).unwrap(),
+                    vec![Addend::new(x, counted, &[0, 2]).unwrap()],
+                )];
                 Accumulator::add(&mut sums, Pool::new(1)).unwrap();
                 let [(sum, _)] = sums;
                 let (tokens, first, energy) = (sum.tokens(), sum.first_energy(), sum.energy().unwrap());

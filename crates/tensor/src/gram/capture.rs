@@ -168,17 +168,18 @@ impl Capture<'_> {
         let bytes = (tokens.clone().sum::<usize>() * config.hidden * self.kind.elt_size_in_bytes()) as u64;
         let working = self.working_set(chunks);
         // On a GPU the states stay there where they and the work fit; else the machine's memory holds them.
-        let on_device = device == Device::Cpu || fits(bytes + working, device);
-        let limit = match self.means.memory {
-            Some(budget) if device == Device::Cpu => budget.saturating_sub(working),
-            Some(budget) => budget,
-            None => device::available_memory().unwrap_or(u64::MAX) / 2,
+        let on_gpu = device != Device::Cpu && fits(bytes + working, device);
+        let room = if on_gpu {
+            Room { home: device, limit: u64::MAX, spill: out }
+        } else {
+            let limit = match self.means.memory {
+                Some(budget) if device == Device::Cpu => budget.saturating_sub(working),
+                Some(budget) => budget,
+                None => device::available_memory().unwrap_or(u64::MAX) / 2,
+            };
+            Room { home: Device::Cpu, limit, spill: out }
         };
-        let room = match on_device {
-            true if device != Device::Cpu => Room { home: device, limit: u64::MAX, spill: out },
-            _ => Room { home: Device::Cpu, limit, spill: out },
-        };
-        if !on_device {
+        if device != Device::Cpu && !on_gpu {
             self.means.reporter.note("the hidden states do not fit on the GPU beside the work: main memory holds them");
         }
         let hidden = Hidden::new(tokens, config.hidden, (self.kind, device), room)?;
@@ -257,40 +258,35 @@ impl Capture<'_> {
         Ok(wanted.into_iter().zip(sums).map(finish).collect())
     }
 
-    /// One chunk through one layer: its new states, and what it adds to each wanted Gram. Where the device has no room for
-    /// the chunk, its halves run one after the other.
+    /// One chunk through one layer: its new states, and what it adds to each wanted Gram.
     fn pass(&self, pass: &Pass<'_>, states: &Tensor, chunk: &Chunk) -> Result<(Tensor, Vec<Vec<Addend>>), GramError> {
-        let whole = pass.layer.forward(states, &chunk.spans, pass.rope).and_then(|after| {
-            let addend = |input: &Input| {
-                let addend = Addend::new(&after.inputs[*input as usize], chunk.counted.as_deref(), &chunk.first);
-                Ok(vec![addend?])
-            };
-            Ok((pass.inputs.iter().map(addend).collect::<Result<Vec<_>, TchError>>()?, after.output))
-        });
-        match whole {
-            Ok((addends, output)) => {
-                check_finite(&output, chunk, pass.place)?;
-                Ok((output, addends))
+        let crowded = |chunk: &Chunk| {
+            if !self.crowded.swap(true, Ordering::Relaxed) {
+                let (place, tokens) = (pass.place, chunk.tokens);
+                self.means
+                    .reporter
+                    .note(format!("{place}: no room for a chunk of {tokens} tokens, going on in halves"));
             }
-            Err(error) => {
-                let halves = if out_of_memory(&error) { chunk.halves() } else { None };
-                let Some([left, right]) = halves else { return Err(GramError::torch(pass.place)(error)) };
-                if !self.crowded.swap(true, Ordering::Relaxed) {
-                    let tokens = chunk.tokens;
-                    let message = format!("{}: no room for a chunk of {tokens} tokens, going on in halves", pass.place);
-                    self.means.reporter.note(message);
-                }
-                let part = |start: usize, chunk: &Chunk| {
-                    let states = states.f_narrow(0, start as i64, chunk.tokens as i64);
-                    self.pass(pass, &states.map_err(GramError::torch(pass.place))?, chunk)
-                };
-                let (first, mut addends) = part(0, &left)?;
-                let (second, more) = part(left.tokens, &right)?;
-                addends.iter_mut().zip(more).for_each(|(addends, more)| addends.extend(more));
-                let output = Tensor::f_cat(&[first, second], 0).map_err(GramError::torch(pass.place))?;
-                Ok((output, addends))
-            }
+        };
+        let parts = in_parts(chunk, states, &crowded, &|chunk, states| {
+            let after = pass.layer.forward(states, &chunk.spans, pass.rope)?;
+            let addend =
+                |input: &Input| Addend::new(&after.inputs[*input as usize], chunk.counted.as_deref(), &chunk.first);
+            Ok((pass.inputs.iter().map(addend).collect::<Result<Vec<_>, _>>()?, after.output))
+        })
+        .map_err(GramError::torch(pass.place))?;
+        let mut addends: Vec<Vec<Addend>> = pass.inputs.iter().map(|_| Vec::new()).collect();
+        let mut outputs = Vec::with_capacity(parts.len());
+        for (part, output) in parts {
+            addends.iter_mut().zip(part).for_each(|(addends, addend)| addends.push(addend));
+            outputs.push(output);
         }
+        let output = match <[Tensor; 1]>::try_from(outputs) {
+            Ok([output]) => output,
+            Err(outputs) => Tensor::f_cat(&outputs, 0).map_err(GramError::torch(pass.place))?,
+        };
+        check_finite(&output, chunk, pass.place)?;
+        Ok((output, addends))
     }
 
     /// The Gram of the output projection's input: the final norm of the last hidden states.
@@ -327,7 +323,9 @@ impl Capture<'_> {
     /// Adds what is waiting, and lets go of it.
     fn add(&self, sums: &mut [(Accumulator, Vec<Addend>)], place: &str) -> Result<(), GramError> {
         Accumulator::add(sums, self.means.pool).map_err(GramError::torch(place))?;
-        sums.iter_mut().for_each(|(_, addends)| addends.clear());
+        for (_, addends) in sums {
+            addends.clear();
+        }
         Ok(())
     }
 }
@@ -343,6 +341,30 @@ struct Pass<'a> {
 /// Ranges of chunks that run together.
 fn waves(chunks: usize, wave: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..chunks).step_by(wave).map(move |start| start..(start + wave).min(chunks))
+}
+
+/// Runs a chunk with its states `[tokens, hidden]`; where the device has no room for it, its halves one after the other, and
+/// so on down to single sequences. What comes of the parts is in their order.
+fn in_parts<T>(
+    chunk: &Chunk,
+    states: &Tensor,
+    crowded: &dyn Fn(&Chunk),
+    run: &dyn Fn(&Chunk, &Tensor) -> Result<T, TchError>,
+) -> Result<Vec<T>, TchError> {
+    let error = match run(chunk, states) {
+        Ok(result) => return Ok(vec![result]),
+        Err(error) => error,
+    };
+    let halves = if out_of_memory(&error) { chunk.halves() } else { None };
+    let Some(halves) = halves else { return Err(error) };
+    crowded(chunk);
+    let (mut results, mut start) = (Vec::new(), 0);
+    for half in halves {
+        let tokens = half.tokens as i64;
+        results.extend(in_parts(&half, &states.f_narrow(0, start, tokens)?, crowded, run)?);
+        start += tokens;
+    }
+    Ok(results)
 }
 
 /// Whether libtorch failed for want of memory.
@@ -383,5 +405,48 @@ fn check_finite(states: &Tensor, chunk: &Chunk, place: &str) -> Result<(), GramE
     match finite.iter().position(|finite| !finite) {
         Some(token) => Err(GramError::NotFinite { place: place.to_owned(), row: chunk.row_of(token) }),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn chunk(lengths: &[usize]) -> Chunk {
+        let sequence = |(row, &length)| Sequence { row, ids: vec![0; length], counts: vec![true; length] };
+        let [chunk] = Chunk::cut(lengths.iter().enumerate().map(sequence).collect(), Device::Cpu).try_into().unwrap();
+        chunk
+    }
+
+    /// A device with room for so many tokens.
+    fn device(room: usize) -> impl Fn(&Chunk, &Tensor) -> Result<Tensor, TchError> {
+        move |chunk, states| {
+            assert_eq!(chunk.tokens as i64, states.size()[0]);
+            if chunk.tokens > room { Err(TchError::Torch("CUDA out of memory".to_owned())) } else { states.f_neg() }
+        }
+    }
+
+    #[test]
+    fn a_chunk_without_room_runs_in_halves_and_says_so() {
+        let chunk = chunk(&[2, 2, 3, 4, 4]);
+        let states = Tensor::arange(15, (Kind::Float, Device::Cpu)).view([15, 1]);
+        let said = RefCell::new(Vec::new());
+        let crowded = |chunk: &Chunk| said.borrow_mut().push(chunk.tokens);
+        let parts = in_parts(&chunk, &states, &crowded, &device(5)).unwrap();
+        assert_eq!(parts.iter().map(|part| part.size()[0]).collect::<Vec<_>>(), [4, 3, 4, 4]);
+        assert_eq!(Tensor::cat(&parts, 0), -&states);
+        assert_eq!(*said.borrow(), [15, 11, 8]);
+    }
+
+    #[test]
+    fn a_sequence_without_room_by_itself_is_an_error_and_so_is_any_other_failure() {
+        let states = Tensor::zeros([6, 1], (Kind::Float, Device::Cpu));
+        let error = in_parts(&chunk(&[2, 4]), &states, &|_| {}, &device(3)).unwrap_err();
+        assert!(out_of_memory(&error), "{error}");
+        let broken = |_: &Chunk, _: &Tensor| Err::<(), _>(TchError::Torch("device-side assert".to_owned()));
+        let crowded = |_: &Chunk| panic!("this is no want of memory");
+        in_parts(&chunk(&[2, 4]), &states, &crowded, &broken).unwrap_err();
     }
 }

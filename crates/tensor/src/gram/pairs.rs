@@ -35,8 +35,9 @@ struct Line([[u32; ROWS]; 2]);
 #[derive(Debug)]
 pub struct Pairs {
     width: usize,
-    pairs: usize,
-    /// Panels, each of `pairs` lines; zero where the last panel or the last pair is not full.
+    /// Lines of a panel.
+    depth: usize,
+    /// Panels, each of `depth` lines; zero where the last panel or the last pair is not full.
     lines: Vec<Line>,
 }
 
@@ -60,20 +61,20 @@ pub fn available() -> bool {
 impl Pairs {
     /// Lays out `rows`, each of `width` numbers (the bits of bfloat16), in their order.
     pub fn of<'a>(width: usize, rows: impl ExactSizeIterator<Item = &'a [i16]>) -> Self {
-        let pairs = rows.len().div_ceil(2);
+        let depth = rows.len().div_ceil(2);
         let panels = width.div_ceil(COLUMNS) * (COLUMNS / PANEL);
-        let mut lines = vec![Line([[0; ROWS]; 2]); panels * pairs];
+        let mut lines = vec![Line([[0; ROWS]; 2]); panels * depth];
         for (token, row) in rows.enumerate() {
             assert_eq!(row.len(), width, "every row is as wide as the matrix");
             let shift = 16 * (token % 2);
             for (panel, features) in row.chunks(PANEL).enumerate() {
-                let line = lines[panel * pairs + token / 2].0.as_flattened_mut();
+                let line = lines[panel * depth + token / 2].0.as_flattened_mut();
                 for (pair, feature) in line.iter_mut().zip(features) {
                     *pair |= u32::from(feature.cast_unsigned()) << shift;
                 }
             }
         }
-        Self { width, pairs, lines }
+        Self { width, depth, lines }
     }
 
     /// Adds the rows `rows` of `XᵀX`, from their first diagonal element to the right, to `strip: [rows, width - rows.start]`.
@@ -97,7 +98,7 @@ impl Pairs {
 
     /// The pairs `depth` of one panel.
     fn panel(&self, panel: usize, depth: &Range<usize>) -> &[Line] {
-        &self.lines[panel * self.pairs..][depth.clone()]
+        &self.lines[panel * self.depth..][depth.clone()]
     }
 }
 
@@ -115,8 +116,8 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn add(x: &Pairs, strip: &mut [f32], rows: Range<usize>) {
         let span = x.width - rows.start;
-        for start in (0..x.pairs).step_by(DEPTH) {
-            let depth = start..(start + DEPTH).min(x.pairs);
+        for start in (0..x.depth).step_by(DEPTH) {
+            let depth = start..(start + DEPTH).min(x.depth);
             for group in rows.start / COLUMNS..x.width.div_ceil(COLUMNS) {
                 let right = [0, 1, 2].map(|panel| x.panel(3 * group + panel, &depth));
                 let columns = (group * COLUMNS).max(rows.start)..((group + 1) * COLUMNS).min(x.width);
@@ -196,9 +197,7 @@ mod tests {
         for (tokens, width) in [(1, 1), (2, 7), (3, 16), (31, 47), (600, 48), (37, 49), (64, 130), (1100, 97)] {
             let x = numbers(tokens * width);
             let pairs = Pairs::of(width, x.chunks(width));
-            let exact = |i: usize, j: usize| -> f64 {
-                x.chunks(width).map(|row| value(row[i]) * value(row[j])).sum()
-            };
+            let exact = |i: usize, j: usize| -> f64 { x.chunks(width).map(|row| value(row[i]) * value(row[j])).sum() };
             for rows in [0..width, 0..width.div_ceil(3), width / 3..width, width / 2..width / 2 + 1] {
                 let span = width - rows.start;
                 let mut strip = vec![1.0; rows.len() * span];

@@ -75,6 +75,14 @@ pub(crate) fn run(job: Job, threads: usize) -> Outcome {
 }
 
 pub(crate) fn run_on(job: Job, threads: usize, device: &str) -> Outcome {
+    run_within(job, threads, device, None, Command::new(PROGRAM))
+}
+
+/// The program that is tested.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mergelab-tensor");
+
+/// Runs a job with a memory budget, by a command that is given the stage file as its last argument.
+pub(crate) fn run_within(job: Job, threads: usize, device: &str, memory: Option<u64>, mut command: Command) -> Outcome {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     fs::create_dir(at("out")).unwrap();
@@ -87,11 +95,11 @@ pub(crate) fn run_on(job: Job, threads: usize, device: &str) -> Outcome {
         events: at("events.jsonl"),
         device: device.to_owned(),
         threads,
-        memory: None,
+        memory,
         job,
     };
     fs::write(at("stage.json"), serde_json::to_vec(&stage).unwrap()).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_mergelab-tensor")).arg(at("stage.json")).output().unwrap();
+    let output = command.arg(at("stage.json")).output().unwrap();
     Outcome {
         code: output.status.code().unwrap_or(-1),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
