@@ -11,4 +11,4 @@ pub mod pairs;
 pub mod tiles;
 
 pub use error::GramError;
-pub use index::GramSet;
+pub use index::{Gram, GramSet};
