@@ -5,6 +5,7 @@ use std::path::Path;
 use mergelab_wire::{Job, StageFile};
 
 use crate::failure::Failure;
+use crate::gram::capture::Means;
 use crate::parallel::Pool;
 use crate::report::Reporter;
 use crate::{device, gram, merge, text};
@@ -32,7 +33,7 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
     let pool = Pool::new(if device.is_cuda() { 1 } else { stage.threads });
     let out: &Path = &stage.out;
     match &stage.job {
-        Job::Gram(job) => gram::capture::run(job, out, device, pool, reporter),
+        Job::Gram(job) => gram::capture::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
         Job::Tokens(job) => text::tokens::run(job, out, reporter),
         Job::Merge(job) => merge::run(job, out, device, pool, reporter),
     }

@@ -8,14 +8,15 @@
 //!
 //! Format history: 1, the first.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::error::GramError;
-use super::tiles::{Tiling, unpack};
+use super::tiles::Tiling;
 use crate::checkpoint::SafeFile;
 use crate::failure::FileError;
 
@@ -139,13 +140,104 @@ impl GramSet {
     /// # Errors
     /// When it cannot be read.
     pub fn matrix(&self, entry: &GramEntry) -> Result<Tensor, GramError> {
+        self.part(entry, 0..entry.width, 0..entry.width)
+    }
+
+    /// The rectangle `[rows, columns]` of a matrix, fp32, on the CPU; only the tiles that reach into it are read.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn part(&self, entry: &GramEntry, rows: Range<usize>, columns: Range<usize>) -> Result<Tensor, GramError> {
+        let fail = || GramError::torch(format!("tiles of {}", entry.tensor));
+        let tiling = entry.tiling();
+        let part = Tensor::f_empty([rows.len() as i64, columns.len() as i64], (Kind::Float, Device::Cpu));
+        let part = part.map_err(fail())?;
+        for i in tiling.touching(&rows) {
+            for j in tiling.touching(&columns) {
+                // The lower triangle is the upper one's mirror.
+                let tile = self.tile(entry, i.min(j), i.max(j))?;
+                let copy = || -> Result<(), TchError> {
+                    let tile = if i <= j { tile.shallow_clone() } else { tile.f_tr()? };
+                    let (here, there) = (overlap(&tiling.rows(i), &rows), overlap(&tiling.rows(j), &columns));
+                    let cut = |x: &Tensor, axis, range: &Range<usize>, origin: usize| {
+                        x.f_narrow(axis, (range.start - origin) as i64, range.len() as i64)
+                    };
+                    let tile = cut(&cut(&tile, 0, &here, i * tiling.tile)?, 1, &there, j * tiling.tile)?;
+                    cut(&cut(&part, 0, &here, rows.start)?, 1, &there, columns.start)?.f_copy_(&tile)
+                };
+                copy().map_err(fail())?;
+            }
+        }
+        Ok(part)
+    }
+
+    /// The diagonal `[width]`, fp32, on the CPU.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn diagonal(&self, entry: &GramEntry) -> Result<Tensor, GramError> {
+        let fail = || GramError::torch(format!("tiles of {}", entry.tensor));
+        let blocks = (0..entry.tiling().blocks())
+            .map(|block| self.tile(entry, block, block)?.f_diagonal(0, 0, 1).map_err(fail()));
+        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
+        Tensor::f_cat(&blocks, 0).and_then(|all| all.f_narrow(0, 0, entry.width as i64)).map_err(fail())
+    }
+
+    /// The tile `(i, j)` of the upper triangle, `[tile, tile]`.
+    fn tile(&self, entry: &GramEntry, i: usize, j: usize) -> Result<Tensor, GramError> {
         let file = self.files.get(&entry.file).ok_or_else(|| GramError::Index {
             path: self.directory.join("index.json"),
             reason: format!("{} is not of this artifact", entry.file),
         })?;
-        let tiles = file.load(&entry.tensor)?;
-        unpack(entry.tiling(), &tiles).map_err(GramError::torch(format!("tiles of {}", entry.tensor)))
+        let (tiling, side) = (entry.tiling(), entry.tile as i64);
+        let start = (tiling.first(i) + j - i) * entry.tile * entry.tile;
+        let tile = file.load_range(&entry.tensor, start..start + entry.tile * entry.tile)?;
+        tile.f_view([side, side]).map_err(GramError::torch(format!("tiles of {}", entry.tensor)))
     }
+}
+
+/// One Gram of an artifact.
+#[derive(Clone, Copy, Debug)]
+pub struct Gram<'a> {
+    /// The artifact.
+    pub set: &'a GramSet,
+    /// Where in it.
+    pub entry: &'a GramEntry,
+}
+
+impl Gram<'_> {
+    /// Rows and columns.
+    pub fn width(self) -> usize {
+        self.entry.width
+    }
+
+    /// [`GramSet::matrix`].
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn matrix(self) -> Result<Tensor, GramError> {
+        self.set.matrix(self.entry)
+    }
+
+    /// [`GramSet::part`].
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn part(self, rows: Range<usize>, columns: Range<usize>) -> Result<Tensor, GramError> {
+        self.set.part(self.entry, rows, columns)
+    }
+
+    /// [`GramSet::diagonal`].
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn diagonal(self) -> Result<Tensor, GramError> {
+        self.set.diagonal(self.entry)
+    }
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    a.start.max(b.start)..a.end.min(b.end)
 }
 
 impl GramEntry {

@@ -207,7 +207,11 @@ fn an_engine_and_a_device_that_are_not_there_say_so() {
     let Some(references) = references() else { return };
     let job = gram_job(&references.join("llama/model"), &references.join("rows.jsonl"));
     let other = GramJob { engine: Engine::Transformers, ..job.clone() };
-    refused(&run(Job::Gram(other), 1), 1, &["this program runs the native engine", "`mergelab run`, which starts the right one"]);
+    refused(
+        &run(Job::Gram(other), 1),
+        1,
+        &["this program runs the native engine", "`mergelab run`, which starts the right one"],
+    );
     refused(&run_on(Job::Gram(job.clone()), 1, "tpu"), 3, &["device \"tpu\" is not known"]);
     if Path::new("/proc/driver/nvidia/version").exists() {
         println!("skipped: this machine has a GPU, so that asking for one is no error");

@@ -5,6 +5,7 @@
 
 mod capture;
 mod errors;
+mod memory;
 mod merging;
 mod support;
 mod templates;
