@@ -9,3 +9,4 @@ mod merging;
 mod support;
 mod templates;
 mod threads;
+mod tokens;
