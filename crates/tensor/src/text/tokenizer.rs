@@ -90,6 +90,12 @@ impl TokenizerConfig {
         }
     }
 
+    /// Names of its chat templates, where it has several.
+    pub fn template_names(&self) -> Vec<String> {
+        let list = self.values.get("chat_template").and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(|item| item.get("name")?.as_str().map(str::to_owned)).collect()
+    }
+
     /// The special tokens by name (`bos_token`, …), as a chat template sees them.
     pub fn special_tokens(&self) -> Vec<(String, String)> {
         SPECIAL_NAMES
