@@ -150,6 +150,9 @@ impl Diagnosis for TextError {
                 "mark the assistant's words in the template with {% generation %} … {% endgeneration %} (`chat_template:` lends one)"
                     .to_owned(),
             ),
+            Self::Render { place, .. } if place != "text" && !place.starts_with("messages[") => {
+                Some("give the data set `messages` that this template takes, or the gram another one with `chat_template:`".to_owned())
+            }
             Self::Render { .. } | Self::Template { .. } | Self::NotARow { .. } | Self::Tokenizer { .. } => None,
         }
     }
