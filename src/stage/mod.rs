@@ -13,6 +13,7 @@ mod merge;
 mod model;
 mod needs;
 mod python;
+mod rows;
 mod score;
 mod table;
 mod tasks;
@@ -148,8 +149,8 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
             DataSource::Hub { repo, .. } => {
                 format!("the data set {repo} comes from the hub, which this version cannot reach")
             }
-            DataSource::Path(path) => data::unsupported(path)?,
-            DataSource::From(output) => data::unsupported(output.path.as_deref()?)?,
+            DataSource::Path(path) => rows::unsupported(path)?,
+            DataSource::From(output) => rows::unsupported(output.path.as_deref()?)?,
         },
         Spec::ImportGram(Gram::PickleHub { repo, .. }) => {
             format!("the Grams in {repo} come from the hub, which this version cannot reach")

@@ -1,6 +1,7 @@
 //! From rows of a data set to token ids, as `transformers` makes them.
 
 pub mod chat;
+mod class;
 pub mod error;
 pub mod json;
 pub mod python;

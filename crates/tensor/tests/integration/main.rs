@@ -10,4 +10,5 @@ mod merging;
 mod support;
 mod templates;
 mod threads;
+mod tokens;
 mod transformers;
