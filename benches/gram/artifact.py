@@ -22,8 +22,9 @@ def gram(directory: Path, entry: dict, device: str = "cpu") -> torch.Tensor:
     whole = torch.empty(blocks * tile, blocks * tile, device=device)
     for place, (row, column) in enumerate((i, j) for i in range(blocks) for j in range(i, blocks)):
         rows, columns = slice(row * tile, (row + 1) * tile), slice(column * tile, (column + 1) * tile)
-        whole[rows, columns] = tiles[place].to(device)
-        whole[columns, rows] = whole[rows, columns].T
+        part = tiles[place].to(device)
+        whole[rows, columns] = part
+        whole[columns, rows] = part.T
     return whole[:width, :width]
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -80,7 +81,7 @@ class Capture:
     def run(self, name: str, model: Path, rows: Path) -> tuple[Measured, Path]:
         """Captures; the artifact lies in the folder that is given back, until the next run of that name."""
         home = self.scratch / name
-        subprocess.run(["rm", "-rf", home], check=True)
+        shutil.rmtree(home, ignore_errors=True)
         for part in ("out", "partial"):
             (home / part).mkdir(parents=True)
         job = {

@@ -96,14 +96,15 @@ def write_config(directory: Path, shape: Shape) -> None:
 
 
 def write_tokenizer(directory: Path, shape: Shape) -> None:
-    words = {f"w{index}": index for index in range(shape.vocab)}
+    # Special tokens are cut out of the text before it is split into words, so no word may begin with one.
+    words = {"<s>": 0, "</s>": 1} | {f"w{index}": index for index in range(2, shape.vocab)}
     tokenizer = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
         "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None, "decoder": None,
-        "model": {"type": "WordLevel", "vocab": words, "unk_token": "w0"},
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "<s>"},
     }
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "w0", "eos_token": "w1", "pad_token": "w1"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
 
 
