@@ -56,6 +56,7 @@ test: setup  ## every test (without libtorch: `cargo test` runs those of the roo
 	$(CARGO) test --workspace
 	$(python) -W ignore -m unittest discover -s experiments/quickstart
 	$(python) -W ignore -m unittest discover -s lm-eval-harness
+	$(python) -W ignore -m unittest discover -s benches/gram
 
 real: setup $(REAL)/model/config.json  ## hold a real model's Grams and token ids against transformers (100 MB download, 6 GB of memory, minutes)
 	MERGELAB_REAL_MODEL=$(CURDIR)/$(REAL)/model MERGELAB_PYTHON=$(if $(findstring /,$(python)),$(abspath $(python)),$(python)) \

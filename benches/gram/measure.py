@@ -78,8 +78,9 @@ class Capture:
         self.version = said.strip()
         self.wire = int(re.search(r"wire (\d+)", said)[1])
 
-    def run(self, name: str, model: Path, rows: Path) -> tuple[Measured, Path]:
-        """Captures; the artifact lies in the folder that is given back, until the next run of that name."""
+    def run(self, name: str, model: Path, rows: Path, dtype: str | None = None) -> tuple[Measured, Path]:
+        """Captures, forward in the checkpoint's type or in `dtype`; the artifact lies in the folder that is given back,
+        until the next run of that name."""
         home = self.scratch / name
         shutil.rmtree(home, ignore_errors=True)
         for part in ("out", "partial"):
@@ -87,7 +88,7 @@ class Capture:
         job = {
             "model": str(model), "data": str(rows), "rows": {"text": "{{ text }}"}, "strict": True, "max_length": None,
             "add_special_tokens": True, "tokens": "all", "skip_first": 0, "chat_template": None, "exclude": [],
-            "dtype": None, "engine": "native",
+            "dtype": dtype, "engine": "native",
         }
         stage = {
             "wire": self.wire, "stage": "grams.bench", "out": str(home / "out"), "partial": str(home / "partial"),

@@ -164,8 +164,7 @@ fn fp32_grams_of_a_real_model_agree_with_hooks_to_1e_5_of_each_entry_s_scale() {
         let layers = outcome.json("layers.json");
         for input in layers["inputs"].as_array().unwrap() {
             let module = input["modules"][0].as_str().unwrap();
-            let (found, expected) =
-                (input["first_token_share"].as_f64().unwrap(), share(module, "first_token_share"));
+            let (found, expected) = (input["first_token_share"].as_f64().unwrap(), share(module, "first_token_share"));
             assert!((found - expected).abs() < 1e-5, "{} {module}: {found} {expected}", case.name);
         }
         println!(
