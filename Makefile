@@ -80,7 +80,7 @@ lint: setup  ## formatting, and clippy with warnings as errors
 bench:  ## how much time mergelab itself takes, beside DVC and Snakemake where they are installed (see docs/benchmarks.md)
 	$(CARGO) bench -p mergelab --bench overhead
 
-bench-gram: build  ## Gram capture beside forward hooks, on the CPU: time, memory, share of the machine's own rate (20 minutes, 6 GB)
+bench-gram: build  ## Gram capture beside forward hooks, on the CPU: time, memory, share of the machine's own rate (10 quiet minutes, 6 GB)
 	$(python) benches/gram/cpu.py --program target/release/mergelab-tensor
 
 bench-gram-gpu: build  ## Gram capture at full 8B width on a GPU; without one it says so and ends

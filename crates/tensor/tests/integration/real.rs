@@ -26,11 +26,13 @@ use crate::support::{Outcome, chat_rows, gram_job, python, reference_program, ru
 const FP32: f64 = 1e-5;
 
 /// bf16: how much farther from the fp32 Gram ours may be than that of `transformers`, any one Gram. Both distances are
-/// root mean squares over an entire matrix, so chance moves them little.
-const ANY_BF16: f64 = 1.5;
+/// root mean squares over an entire matrix, so chance moves them little: `transformers`' own pass with eager attention, or
+/// with norms and `SiLU` rounded once in place of twice, was 0.67 to 1.09 times as far as the plain one (seven layers of
+/// this model, 13 of these rows).
+const ANY_BF16: f64 = 1.25;
 
-/// The same for the mean over all Grams of a case, where chance has still less to say.
-const MEAN_BF16: f64 = 1.1;
+/// The same for the mean over all Grams of a case, where those two passes were 0.99 and 0.96 times as far.
+const MEAN_BF16: f64 = 1.05;
 
 struct Real {
     model: PathBuf,
