@@ -7,6 +7,7 @@ mod capture;
 mod errors;
 mod memory;
 mod merging;
+mod real;
 mod support;
 mod templates;
 mod threads;
