@@ -21,6 +21,11 @@ impl Pool {
         Self { workers: workers.max(1) }
     }
 
+    /// How many workers there are.
+    pub fn workers(self) -> usize {
+        self.workers
+    }
+
     /// Applies `work` to every item; results come in the order of the items.
     ///
     /// # Errors

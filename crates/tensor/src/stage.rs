@@ -33,6 +33,9 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
     let out: &Path = &stage.out;
     match &stage.job {
         Job::Gram(job) => gram::capture::run(job, out, device, pool, reporter),
-        Job::Merge(job) => merge::run(job, out, device, pool, reporter),
+        Job::Merge(job) => {
+            let machine = merge::Machine { device, pool, host: Pool::new(stage.threads), memory: stage.memory };
+            merge::run(job, out, machine, reporter)
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 /// A file's bytes, mapped read-only.
@@ -19,6 +19,11 @@ impl MappedFile {
         // changed under a running stage fails it. Nothing here depends on the bytes for memory safety: headers are
         // checked once and every read is a bounds-checked copy. A file that shrinks ends this process, not the run.
         unsafe { memmap2::Mmap::map(&file) }.map(Self)
+    }
+
+    /// Asks the system to read these bytes ahead; a system that cannot reads them when they are used.
+    pub(crate) fn will_need(&self, range: Range<usize>) {
+        let _ = self.0.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
     }
 }
 

@@ -11,4 +11,4 @@ mod writer;
 pub use error::CheckpointError;
 pub use file::{SafeFile, TensorInfo};
 pub use reader::Checkpoint;
-pub use writer::{DEFAULT_SHARD_SIZE, NewTensor, Writer};
+pub use writer::{DEFAULT_SHARD_SIZE, NewTensor, Shard, Writer};

@@ -94,7 +94,11 @@ impl Checkpoint {
         self.tensors.shift_remove(name);
     }
 
-    fn file(&self, name: &str) -> Result<&SafeFile, CheckpointError> {
+    /// The file that holds a tensor.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn file(&self, name: &str) -> Result<&SafeFile, CheckpointError> {
         let number = self
             .tensors
             .get(name)

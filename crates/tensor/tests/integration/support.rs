@@ -138,6 +138,7 @@ pub(crate) fn merge_job(method: &str, models: Vec<MergeSource>) -> MergeJob {
         normalize: Normalize::None,
         solver: Solver::Auto,
         dtype: None,
+        shard_size: None,
         card: "# A merge\n".to_owned(),
     }
 }
