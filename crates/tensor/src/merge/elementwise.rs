@@ -20,8 +20,19 @@ pub const TILE: usize = 4096;
 
 /// One method on one tensor, tile by tile.
 pub trait Kernel: Debug + Send + Sync {
-    /// Fills `out` from as many elements of the base (where the work reads it) and of each model, all of them finite.
-    fn merge(&self, base: Option<&[f32]>, models: &[&[f32]], out: &mut [f32]);
+    /// Fills `out` from as many elements of each input.
+    fn merge(&self, tile: &Tile<'_>, out: &mut [f32]);
+}
+
+/// Some elements of one tensor, of every input the same, all of them finite.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<'a> {
+    /// The first one's position in the tensor laid flat.
+    pub start: usize,
+    /// Of the base, where the work reads it.
+    pub base: Option<&'a [f32]>,
+    /// Of each model that the work reads.
+    pub models: &'a [&'a [f32]],
 }
 
 /// How the elements of one tensor come about.
@@ -135,22 +146,17 @@ impl Mean {
     pub fn new(weights: Vec<f64>) -> Self {
         Self { factor: weights.iter().sum::<f64>().recip(), weights }
     }
-
-    /// The weighted sum itself.
-    pub fn sum(weights: Vec<f64>) -> Self {
-        Self { factor: 1.0, weights }
-    }
 }
 
 impl Kernel for Mean {
-    fn merge(&self, _: Option<&[f32]>, models: &[&[f32]], out: &mut [f32]) {
+    fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
         /// Sums that are held at a time: they stay in the nearest cache, whatever the number of models.
         const BLOCK: usize = 512;
         let mut sums = [0.0f64; BLOCK];
         for (number, out) in out.chunks_mut(BLOCK).enumerate() {
             let sums = &mut sums[..out.len()];
             let range = number * BLOCK..number * BLOCK + out.len();
-            for (index, (model, weight)) in models.iter().zip(&self.weights).enumerate() {
+            for (index, (model, weight)) in tile.models.iter().zip(&self.weights).enumerate() {
                 let values = &model[range.clone()];
                 if index == 0 {
                     for (sum, value) in sums.iter_mut().zip(values) {
@@ -174,8 +180,8 @@ impl Kernel for Mean {
 struct Copy;
 
 impl Kernel for Copy {
-    fn merge(&self, base: Option<&[f32]>, models: &[&[f32]], out: &mut [f32]) {
-        out.copy_from_slice(base.unwrap_or_else(|| models[0]));
+    fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
+        out.copy_from_slice(tile.base.unwrap_or_else(|| tile.models[0]));
     }
 }
 
@@ -206,7 +212,7 @@ mod tests {
         let models: Vec<Vec<f32>> = models.into_iter().map(|model| Vec::try_from(model).unwrap()).collect();
         let models: Vec<&[f32]> = models.iter().map(Vec::as_slice).collect();
         let mut found = vec![0.0; 5000];
-        Mean::new(weights).merge(None, &models, &mut found);
+        Mean::new(weights).merge(&Tile { start: 0, base: None, models: &models }, &mut found);
         assert_eq!(found, expected);
     }
 

@@ -11,15 +11,19 @@ pub mod elementwise;
 pub mod error;
 pub mod figures;
 pub mod layers;
+pub mod magnitude;
 pub mod method;
 pub mod objective;
 pub mod output;
+pub mod params;
 pub mod registry;
 pub mod regmean;
 pub mod rules;
 pub mod solve;
 pub mod sources;
 pub mod stream;
+pub mod task_arithmetic;
+pub mod ties;
 
 use std::path::Path;
 

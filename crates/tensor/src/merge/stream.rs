@@ -20,7 +20,7 @@ use indexmap::IndexMap;
 use safetensors::Dtype;
 use sha2::{Digest as _, Sha256};
 
-use super::elementwise::{Elementwise, How, Kernel, TILE, tiles};
+use super::elementwise::{Elementwise, How, Kernel, TILE, Tile, tiles};
 use super::error::MergeError;
 use super::method::Context;
 use super::sources::Source;
@@ -336,27 +336,27 @@ impl Scratch {
         sources: &[&Source],
         has_base: bool,
         tensor: &str,
-        tile: Range<usize>,
+        range: Range<usize>,
         dtype: FloatType,
         bytes: &mut [u8],
     ) -> Result<(), MergeError> {
         self.inputs.resize_with(sources.len().max(self.inputs.len()), || vec![0.0; TILE]);
         self.out.resize(TILE, 0.0);
         for (source, values) in sources.iter().zip(&mut self.inputs) {
-            source.decode(tensor, tile.clone(), &mut values[..tile.len()])?;
+            source.decode(tensor, range.clone(), &mut values[..range.len()])?;
         }
-        let tiles: Vec<&[f32]> = self.inputs[..sources.len()].iter().map(|values| &values[..tile.len()]).collect();
+        let tiles: Vec<&[f32]> = self.inputs[..sources.len()].iter().map(|values| &values[..range.len()]).collect();
         let (base, models) = match has_base {
             true => (tiles.first().copied(), &tiles[1..]),
             false => (None, tiles.as_slice()),
         };
-        let out = &mut self.out[..tile.len()];
-        kernel.merge(base, models, out);
+        let out = &mut self.out[..range.len()];
+        kernel.merge(&Tile { start: range.start, base, models }, out);
         let limit = overflow(dtype);
         // Without an early end, so that it is a vector loop; a NaN is not less than anything.
         if !out.iter().fold(true, |fits, value| fits & (value.abs() < limit)) {
             let at = out.iter().position(|value| !(value.abs() < limit)).expect("one was found");
-            let (name, position, value) = (tensor.to_owned(), tile.start + at, out[at]);
+            let (name, position, value) = (tensor.to_owned(), range.start + at, out[at]);
             return Err(MergeError::Overflow { name, position, value, dtype: dtype.name() });
         }
         encode(dtype, out, bytes);

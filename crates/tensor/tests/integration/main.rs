@@ -7,5 +7,6 @@ mod capture;
 mod errors;
 mod merging;
 mod support;
+mod task_vectors;
 mod templates;
 mod threads;

@@ -74,7 +74,15 @@ pub(crate) fn run(job: Job, threads: usize) -> Outcome {
     run_on(job, threads, "cpu")
 }
 
+pub(crate) fn run_within(job: Job, threads: usize, memory: Option<u64>) -> Outcome {
+    run_stage(job, threads, "cpu", memory)
+}
+
 pub(crate) fn run_on(job: Job, threads: usize, device: &str) -> Outcome {
+    run_stage(job, threads, device, None)
+}
+
+fn run_stage(job: Job, threads: usize, device: &str, memory: Option<u64>) -> Outcome {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     fs::create_dir(at("out")).unwrap();
@@ -87,7 +95,7 @@ pub(crate) fn run_on(job: Job, threads: usize, device: &str) -> Outcome {
         events: at("events.jsonl"),
         device: device.to_owned(),
         threads,
-        memory: None,
+        memory,
         job,
     };
     fs::write(at("stage.json"), serde_json::to_vec(&stage).unwrap()).unwrap();
