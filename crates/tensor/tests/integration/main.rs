@@ -6,6 +6,7 @@
 mod capture;
 mod errors;
 mod merging;
+mod pickled;
 mod support;
 mod task_vectors;
 mod templates;
