@@ -7,16 +7,17 @@ use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
 use super::{Context, Failure, Job, Product, tensor};
 use crate::experiment::{Keep, Merge};
 
-/// Methods that the tensor program has.
-const METHODS: [&str; 2] = ["average", "regmean"];
+/// Methods that the tensor program has, those among them whose parameters it has too.
+const METHODS: [&str; 4] = ["average", "regmean", "task_arithmetic", "ties"];
+const WITH_PARAMETERS: [&str; 2] = ["task_arithmetic", "ties"];
 
 /// What this version cannot merge yet.
 pub(super) fn unsupported(merge: &Merge) -> Option<String> {
     use mergelab_wire::Alpha;
     if !METHODS.contains(&merge.method.as_str()) {
-        return Some(format!("`method: {}` is not in this version, which has {}", merge.method, METHODS.join(" and ")));
+        return Some(format!("`method: {}` is not in this version, which has {}", merge.method, METHODS.join(", ")));
     }
-    if let Some(name) = merge.params.keys().next() {
+    if let Some(name) = merge.params.keys().next().filter(|_| !WITH_PARAMETERS.contains(&merge.method.as_str())) {
         return Some(format!("the parameter `{name}` of `{}` is not in this version", merge.method));
     }
     if matches!(merge.alpha, Some(Alpha::Auto | Alpha::AutoLayer)) {
@@ -64,6 +65,7 @@ pub(super) fn run(
         normalize: merge.normalize,
         solver: merge.solver,
         dtype: merge.dtype.clone(),
+        shard_size: merge.shard_size,
         tokenizer: job.input(&giver).location.clone(),
         card: card(context, merge, job),
     });

@@ -118,6 +118,8 @@ pub struct Product {
     pub logged: bool,
     /// Files that are somebody else's, for stages that only point at them.
     pub external: Option<Vec<Output>>,
+    /// Files whose digests the program took while it wrote them, by path in the result: size and digest.
+    pub hashed: HashMap<String, (u64, Digest)>,
 }
 
 /// Runs a stage that is no evaluation.

@@ -3,7 +3,7 @@
 //! The order is what makes it so: files are flushed before their directory is renamed into `objects/`, and that rename
 //! is flushed before the manifest that promises them appears under `keys/`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +63,8 @@ pub struct Draft {
     pub log: Option<String>,
     /// Further figures.
     pub facts: serde_json::Map<String, serde_json::Value>,
+    /// Files that our own program hashed while it wrote them and flushed since, by path: size and digest.
+    pub hashed: HashMap<String, (u64, Digest)>,
     /// Files outside the digest.
     pub aside: &'static [&'static str],
     /// Digests of parts, from the files.
@@ -101,7 +103,7 @@ impl Store {
         let is_external = external.is_some();
         let outputs = match external {
             Some(outputs) => outputs,
-            None => self.keep(&work.out(), draft.aside)?,
+            None => self.keep(&work.out(), draft.aside, &draft.hashed)?,
         };
         let manifest = Manifest {
             format: manifest::FORMAT,
@@ -128,13 +130,21 @@ impl Store {
     }
 
     /// Moves the files of a directory into `objects/`.
-    fn keep(&self, out: &Path, aside: &[&str]) -> Result<Vec<Output>, StoreError> {
+    fn keep(
+        &self,
+        out: &Path,
+        aside: &[&str],
+        hashed: &HashMap<String, (u64, Digest)>,
+    ) -> Result<Vec<Output>, StoreError> {
         let names = list_files(out, false)?;
         if names.is_empty() {
             return Err(StoreError::Empty { path: out.to_path_buf() });
         }
         let paths: Vec<PathBuf> = names.iter().map(|name| out.join(name)).collect();
-        let kept = parallel(&paths, seal)?;
+        let kept = parallel(&paths, |path| {
+            let name = path.strip_prefix(out).unwrap_or(path).to_string_lossy();
+            seal(path, hashed.get(&*name).copied())
+        })?;
         let mut outputs: Vec<Output> = names
             .into_iter()
             .zip(&kept)
@@ -209,15 +219,20 @@ fn make_shard(shard: &Path) -> Result<(), StoreError> {
     sync_dir(shard.parent().expect("a shard lies in a directory"))
 }
 
-/// Makes one file of the artifact read-only, flushes and hashes it.
-fn seal(path: &Path) -> Result<(Digest, Stamp), StoreError> {
+/// Makes one file of the artifact read-only, flushes and hashes it. A digest that was taken while the file was written is
+/// taken over if it is of a file of this size: nobody else knows the directory, and `verify` reads every byte again.
+fn seal(path: &Path, hashed: Option<(u64, Digest)>) -> Result<(Digest, Stamp), StoreError> {
     let file = std::fs::File::open(path).context("read", path)?;
     let mut permissions = file.metadata().context("read", path)?.permissions();
     permissions.set_mode(0o444 | (permissions.mode() & 0o111));
     file.set_permissions(permissions).context("set the mode of", path)?;
     file.sync_all().context("sync", path)?;
-    let (digest, _) = Digest::of_file(path).context("read", path)?;
-    Ok((digest, Stamp::of(&file.metadata().context("read", path)?)))
+    let stamp = Stamp::of(&file.metadata().context("read", path)?);
+    let digest = match hashed {
+        Some((size, digest)) if size == stamp.size() => digest,
+        _ => Digest::of_file(path).context("read", path)?.0,
+    };
+    Ok((digest, stamp))
 }
 
 fn sync_tree(dir: &Path) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! The store by itself: who may write what, what is kept, and what is found wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -35,6 +35,7 @@ fn draft(name: &str) -> Draft {
         peak_memory: None,
         log: None,
         facts: serde_json::Map::new(),
+        hashed: HashMap::new(),
         aside: &["README.md"],
         roles: |_| BTreeMap::new(),
     }

@@ -8,7 +8,7 @@
 //! Both programs are built from this crate, and a child refuses a stage file of another [`VERSION`] at start
 //! ([`VersionMismatch`]), so a stale binary on a path is an error and not a wrong result.
 //!
-//! Version history: 1, the first.
+//! Version history: 1, the first; 2, files with their digests ([`Event::Written`]), the size of shards.
 
 mod events;
 mod job;
@@ -20,7 +20,7 @@ pub use job::{
 };
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Exit codes that children and `mergelab` itself use.
 pub mod exit {
