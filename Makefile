@@ -23,7 +23,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test lint bench docs lock clean
+.PHONY: help setup build quickstart test lint bench bench-merge docs lock clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ lint: setup  ## formatting, and clippy with warnings as errors
 
 bench:  ## how much time mergelab itself takes, beside DVC and Snakemake where they are installed (see docs/benchmarks.md)
 	$(CARGO) bench -p mergelab --bench overhead
+
+bench-merge: build  ## merging, beside mergekit where it is installed (BENCH_PYTHON) and a plain PyTorch script
+	BENCH_TORCH=$(abspath $(python)) $(CARGO) bench -p mergelab --bench merge
 
 docs: build  ## the API documentation, and the experiment file's JSON Schema in docs/
 	$(CARGO) doc --workspace --no-deps

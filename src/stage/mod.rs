@@ -2,6 +2,7 @@
 //!
 //! A stage gets an empty directory and fills it; keeping the result is not its business.
 
+mod card;
 mod command;
 mod data;
 mod eval;
