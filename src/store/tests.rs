@@ -357,3 +357,20 @@ fn several_threads_that_make_the_same_bytes_end_with_one_object_and_a_manifest_e
     assert_eq!(names(&dir.path().join("store/tmp")), [""; 0]);
     assert_eq!(names(&dir.path().join("store/quarantine")), [""; 0]);
 }
+
+#[test]
+fn a_digest_taken_while_writing_is_taken_over_if_the_size_is_right_and_verify_reads_the_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let commit = |name: &str, size: u64| {
+        let (lock, _) = miss(&store, name);
+        let work = store.begin(&lock).unwrap();
+        fs::write(work.out().join("x"), name).unwrap();
+        let hashed = HashMap::from([("x".to_owned(), (size, Digest::of(b"claimed")))]);
+        store.commit(&lock, &work, Draft { hashed, ..draft(name) }, None).unwrap().outputs[0].sha256
+    };
+    assert_eq!(commit("one", 3), Digest::of(b"claimed"));
+    assert_eq!(commit("three", 3), Digest::of(b"three"));
+    let report = store.verify().unwrap();
+    assert_eq!(report.bad.len(), 1, "what was claimed wrongly is found");
+}

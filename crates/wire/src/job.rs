@@ -163,6 +163,9 @@ pub struct MergeJob {
     pub tokenizer: PathBuf,
     /// Text of the model card, written as `README.md`.
     pub card: String,
+    /// What the orchestrator knows of where the merge comes from; stands in `merge.json` as it is.
+    #[serde(default)]
+    pub origin: serde_json::Value,
 }
 
 /// One model of a merge.

@@ -88,7 +88,7 @@ impl Chunk<'_> {
 
 /// Chunks in the order in which they are handed out. Several files are written side by side where there are workers for
 /// it, since one hash is the work of one.
-fn chunks<'a>(writer: &'a Writer, side_by_side: usize) -> Result<Vec<Chunk<'a>>, CheckpointError> {
+fn chunks(writer: &Writer, side_by_side: usize) -> Result<Vec<Chunk<'_>>, CheckpointError> {
     let mut files = Vec::new();
     for (shard, file) in writer.shards().iter().enumerate() {
         let mut chunks = Vec::new();
@@ -346,10 +346,7 @@ impl Scratch {
             source.decode(tensor, range.clone(), &mut values[..range.len()])?;
         }
         let tiles: Vec<&[f32]> = self.inputs[..sources.len()].iter().map(|values| &values[..range.len()]).collect();
-        let (base, models) = match has_base {
-            true => (tiles.first().copied(), &tiles[1..]),
-            false => (None, tiles.as_slice()),
-        };
+        let (base, models) = if has_base { (tiles.first().copied(), &tiles[1..]) } else { (None, tiles.as_slice()) };
         let out = &mut self.out[..range.len()];
         kernel.merge(&Tile { start: range.start, base, models }, out);
         let limit = overflow(dtype);

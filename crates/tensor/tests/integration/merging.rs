@@ -95,6 +95,7 @@ fn an_average_is_the_weighted_mean_of_every_tensor() {
         assert_eq!(found.load(name).unwrap(), expected, "{name}");
     }
     assert_eq!(outcome.json("merge.json")["models"][1]["weight"], 3.0);
+    assert_eq!(outcome.json("merge.json")["origin"]["key"], "k");
     assert_eq!(fs::read_to_string(outcome.out.join("README.md")).unwrap(), "# A merge\n");
 }
 

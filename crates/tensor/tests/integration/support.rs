@@ -17,7 +17,7 @@ use mergelab_wire::{
     StageFile, TokenMask,
 };
 use safetensors::Dtype;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
@@ -153,6 +153,7 @@ pub(crate) fn merge_job(method: &str, models: Vec<MergeSource>) -> MergeJob {
         dtype: None,
         shard_size: None,
         card: "# A merge\n".to_owned(),
+        origin: json!({ "key": "k" }),
     }
 }
 
