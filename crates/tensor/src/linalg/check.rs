@@ -3,6 +3,7 @@
 use tch::{Kind, TchError, Tensor};
 
 use super::factor::Factor;
+use super::symmetric::Symmetric;
 use super::system::ScaledSystem;
 use super::{SolveError, square};
 use crate::parallel::Pool;
@@ -25,33 +26,14 @@ pub struct Check {
 pub fn check(
     system: &ScaledSystem<'_>,
     factor: &Factor,
-    sides: &[Tensor],
+    sides: &[Symmetric],
     differences: &[Tensor],
     groups: &[usize],
     pool: Pool,
 ) -> Result<Vec<Check>, SolveError> {
-    let solved = factor.solve_single(&right_hand_side(differences, sides, Kind::Float)?)?;
-    // Right-hand side and product with the matrix, strip of rows by strip, so that no fp64 matrix is ever whole.
-    let work = system.strips().into_iter().map(|rows| {
-        let cut = |x: &Tensor| x.f_narrow(1, rows.start as i64, rows.len() as i64);
-        let differences = differences.iter().map(cut).collect::<Result<Vec<_>, _>>()?;
-        Ok((differences, cut(&solved)?.f_to_kind(Kind::Double)?, rows.clone()))
-    });
-    let work = work.collect::<Result<Vec<_>, TchError>>()?;
-    let parts = pool.map(work, |(differences, solved, rows)| {
-        let product = solved.f_mm(&system.matrix_rows(rows.clone())?)?;
-        let mut rhs = product.f_zeros_like()?;
-        for (side, difference) in differences.iter().enumerate() {
-            rhs = rhs.f_addmm_(difference, &system.side_rows(side, rows.clone())?)?;
-        }
-        Ok::<_, SolveError>((rhs, product))
-    })?;
-    let mut parts = parts.into_iter();
-    let Some((mut rhs, mut product)) = parts.next() else { return Ok(vec![Check::default(); groups.len()]) };
-    for (more_rhs, more_product) in parts {
-        rhs = rhs.f_add_(&more_rhs)?;
-        product = product.f_add_(&more_product)?;
-    }
+    let root = system.root()?.f_to_kind(Kind::Float)?;
+    let solved = factor.solve_single(&right_hand_side(differences, sides, &root)?)?;
+    let (rhs, product) = system.both_sides(differences, &solved.f_to_kind(Kind::Double)?, pool)?;
     let residual = rhs.f_sub(&product)?;
     let step = factor.solve_single(&residual.f_to_kind(Kind::Float)?)?;
     let mut start = 0;
@@ -67,14 +49,16 @@ pub fn check(
     Ok(groups.iter().map(&mut verdict).collect::<Result<_, _>>()?)
 }
 
-/// `Σⱼ (Wⱼ - W̄) H̃ⱼ` of a block of rows `[rows, width]` each, in the type of the sides; at least one of them.
+/// `Σⱼ (Wⱼ - W̄) H̃ⱼ D^-½` of a block of rows, `[rows, width]`, in the type of the sides and of `root`, `D^-½`; there is at
+/// least one side.
 ///
 /// # Errors
 /// When libtorch fails.
-pub fn right_hand_side(differences: &[Tensor], sides: &[Tensor], kind: Kind) -> Result<Tensor, TchError> {
-    let mut rhs = differences[0].f_to_kind(kind)?.f_mm(&sides[0])?;
-    for (difference, side) in differences.iter().zip(sides).skip(1) {
-        rhs = rhs.f_addmm_(&difference.f_to_kind(kind)?, side)?;
+pub fn right_hand_side(differences: &[Tensor], sides: &[Symmetric], root: &Tensor) -> Result<Tensor, TchError> {
+    let kind = root.f_kind()?;
+    let mut rhs = Tensor::f_zeros(differences[0].size(), (kind, root.device()))?;
+    for (difference, side) in differences.iter().zip(sides) {
+        side.multiply_into(&rhs, &difference.f_to_kind(kind)?)?;
     }
-    Ok(rhs)
+    rhs.f_mul_(&root.f_unsqueeze(0)?)
 }

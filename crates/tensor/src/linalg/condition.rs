@@ -8,12 +8,13 @@ use super::tiled;
 /// crowds, and then the first steps find them.
 const STEPS: usize = 12;
 
-/// The largest eigenvalue of a matrix `[n, n]`, estimated; never above the true one.
-pub(super) fn largest(matrix: &Tensor) -> Result<f64, TchError> {
-    power(matrix, |x| x.f_mm(matrix))
+/// The largest eigenvalue of a matrix `[n, n]`, of which the upper half is there, estimated; never above the
+/// true one.
+pub(super) fn largest(upper: &Tensor) -> Result<f64, TchError> {
+    power(upper, |x| tiled::product(upper, x))
 }
 
-/// The smallest eigenvalue of the matrix `[n, n]` that has this lower Cholesky factor, estimated; never below the true one
+/// The smallest eigenvalue of the matrix `[n, n]` that has this upper Cholesky factor, estimated; never below the true one
 /// but for rounding.
 pub(super) fn smallest(factor: &Tensor) -> Result<f64, TchError> {
     Ok(1.0 / power(factor, |x| tiled::solve(factor, x))?)

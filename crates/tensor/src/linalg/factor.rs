@@ -9,6 +9,7 @@
 use serde::Serialize;
 use tch::{Kind, TchError, Tensor};
 
+use super::symmetric::Symmetric;
 use super::system::ScaledSystem;
 use super::{EPS32, SolveError, condition, square, tiled};
 use crate::parallel::Pool;
@@ -43,9 +44,9 @@ pub enum Path {
 
 #[derive(Debug)]
 enum Kept {
-    /// Lower factor, fp32.
+    /// Upper factor, fp32.
     Single(Tensor),
-    /// Lower factor, fp64.
+    /// Upper factor, fp64.
     Double(Tensor),
     /// Vectors `[n, kept]` and the inverses `[kept]` of their eigenvalues, fp64.
     Eigen(Tensor, Tensor),
@@ -79,7 +80,7 @@ impl Factor {
     /// When a Gram cannot be read or is not finite, or libtorch fails.
     pub fn new(system: &ScaledSystem<'_>, pool: Pool) -> Result<Self, SolveError> {
         let cut = Self::cut_for(system.width());
-        let matrix = system.matrix(Kind::Float, pool)?;
+        let matrix = system.upper(Kind::Float, pool)?;
         let largest = condition::largest(&matrix)?;
         let mut steps = Vec::new();
         if tiled::cholesky(&matrix, pool)? {
@@ -95,28 +96,29 @@ impl Factor {
             steps.push("not positive definite in fp32".to_owned());
         }
         drop(matrix);
-        Self::double(&system.matrix(Kind::Double, pool)?, steps, pool)
+        Self::double(system, steps, pool)
     }
 
-    /// Factors a scaled matrix `[width, width]` in fp64, by Cholesky or eigenvalues; `steps` says what led here.
+    /// Factors a scaled system in fp64, by Cholesky or eigenvalues; `steps` says what led here.
     ///
     /// # Errors
-    /// When libtorch fails.
-    pub fn double(matrix: &Tensor, mut steps: Vec<String>, pool: Pool) -> Result<Self, SolveError> {
-        let cut = Self::cut_for(matrix.size()[0] as usize);
-        let factor = copied(matrix)?;
-        if tiled::cholesky(&factor, pool)? {
-            let smallest = condition::smallest(&factor)?;
+    /// When a Gram cannot be read or is not finite, or libtorch fails.
+    pub fn double(system: &ScaledSystem<'_>, mut steps: Vec<String>, pool: Pool) -> Result<Self, SolveError> {
+        let cut = Self::cut_for(system.width());
+        let matrix = system.upper(Kind::Double, pool)?;
+        let largest = condition::largest(&matrix)?;
+        if tiled::cholesky(&matrix, pool)? {
+            let smallest = condition::smallest(&matrix)?;
             if smallest > cut {
-                let (kept, condition) = (Kept::Double(factor), condition::largest(matrix)? / smallest);
+                let (kept, condition) = (Kept::Double(matrix), largest / smallest);
                 return Ok(Self { kept, path: Path::CholeskyDouble, condition, cut: 0, steps });
             }
             steps.push(format!("smallest eigenvalue about {smallest:.1e}, under the cut of {cut:.1e}"));
         } else {
             steps.push("not positive definite in fp64".to_owned());
         }
-        drop(factor);
-        let (values, vectors) = matrix.f_linalg_eigh("L")?;
+        drop(matrix);
+        let (values, vectors) = system.upper(Kind::Double, pool)?.f_linalg_eigh("U")?;
         let n = values.size()[0];
         let kept = values.f_gt(cut)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
         // Values ascend: what is cut comes first.
@@ -180,11 +182,11 @@ impl Factor {
     ///
     /// # Errors
     /// When libtorch fails.
-    pub fn solve(&self, matrix: Option<&Tensor>, rhs: &Tensor) -> Result<Solved, TchError> {
+    pub fn solve(&self, matrix: Option<&Symmetric>, rhs: &Tensor) -> Result<Solved, TchError> {
         let Some(matrix) = matrix else {
             return Ok(Solved { solution: self.solve_single(rhs)?, residual: None, converged: true });
         };
-        let residual_of = |x: &Tensor| rhs.f_sub(&x.f_mm(matrix)?);
+        let residual_of = |x: &Tensor| rhs.f_sub(&matrix.multiply(x)?);
         let (solution, residual, converged) = match &self.kept {
             Kept::Single(_) => {
                 let single = |b: &Tensor| self.solve_single(&b.f_to_kind(Kind::Float)?)?.f_to_kind(Kind::Double);
@@ -225,9 +227,4 @@ impl Factor {
         let Kept::Single(factor) = &self.kept else { unreachable!("an fp32 solve has an fp32 factor") };
         tiled::solve(factor, rhs)
     }
-}
-
-/// A copy with memory of its own.
-fn copied(x: &Tensor) -> Result<Tensor, TchError> {
-    x.f_to_dtype(x.f_kind()?, false, true)
 }

@@ -7,12 +7,14 @@ mod check;
 mod condition;
 mod factor;
 mod plain;
+mod symmetric;
 mod system;
 mod tiled;
 
 pub use check::{Check, check, right_hand_side};
 pub use factor::{Factor, GOOD_ENOUGH, Path, Solved};
 pub use plain::PlainSolver;
+pub use symmetric::Symmetric;
 pub use system::{ScaledSystem, Term};
 
 use mergelab_wire::Fault;

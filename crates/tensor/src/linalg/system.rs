@@ -5,19 +5,17 @@
 //! of at most `1 + αd/(1-α)`. A feature that no token ever had has a zero row; it gets a unit diagonal and a zero right-hand
 //! side, and its correction is zero exactly.
 //!
-//! The Grams stay in their files: every matrix is made from them strip by strip, in fp64, and rounded once to the type that
-//! is asked for. So a system of width `d` takes `d²` numbers a matrix and no more, whatever the number of models.
+//! The Grams stay in their files: every matrix is made from their upper halves strip by strip. So a system of width `d` takes
+//! `d²/2` numbers a matrix, whatever the number of models.
 
 use std::ops::Range;
 
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::SolveError;
+use super::symmetric::{Symmetric, add_product, strips};
 use crate::gram::Gram;
 use crate::parallel::Pool;
-
-/// Rows of a strip.
-const STRIP: usize = 256;
 
 /// One model's part in the sum.
 #[derive(Clone, Copy, Debug)]
@@ -113,55 +111,51 @@ impl<'a> ScaledSystem<'a> {
         self.side_diagonals.iter().map(|side| Tensor::f_from_slice(side)?.f_to_device(self.device)).collect()
     }
 
-    /// `D^-½ S D^-½`, `[width, width]`, unit diagonal.
+    /// `D^-½ S D^-½`, unit diagonal, computed in `kind`.
     ///
     /// # Errors
     /// When a Gram cannot be read or is not finite, or libtorch fails.
-    pub fn matrix(&self, kind: Kind, pool: Pool) -> Result<Tensor, SolveError> {
-        self.by_strips(kind, pool, |rows| self.matrix_rows(rows))
+    pub fn matrix(&self, kind: Kind, pool: Pool) -> Result<Symmetric, SolveError> {
+        Symmetric::by_strips(self.width(), pool, |rows| self.matrix_strip(&rows, kind))
     }
 
-    /// The matrices `H̃ⱼ` of the right-hand side, `[width, width]`, one per model but the pivot:
-    /// `Σᵢ uᵢ G̃ᵢ (Wᵢ - W̄)ᵀ D^-½` is `Σⱼ (Wⱼ - W̄) H̃ⱼ` in row form.
+    /// The same in the upper half of a tensor `[width, width]`; the rest is not defined.
+    ///
+    /// # Errors
+    /// As [`Self::matrix`].
+    pub(super) fn upper(&self, kind: Kind, pool: Pool) -> Result<Tensor, SolveError> {
+        let width = self.width() as i64;
+        let matrix = Tensor::f_empty([width, width], (kind, self.device))?;
+        let work = strips(self.width()).map(|rows| {
+            let (start, height) = (rows.start as i64, rows.len() as i64);
+            Ok((matrix.f_narrow(0, start, height)?.f_narrow(1, start, width - start)?, rows))
+        });
+        let work = work.collect::<Result<Vec<_>, TchError>>()?;
+        pool.map(work, |(mut strip, rows)| Ok::<_, SolveError>(strip.f_copy_(&self.matrix_strip(&rows, kind)?)?))?;
+        Ok(matrix)
+    }
+
+    /// The matrices `H̃ⱼ` of the right-hand side, one per model but the pivot, computed in `kind`:
+    /// `Σᵢ uᵢ G̃ᵢ (Wᵢ - W̄)ᵀ` is `Σⱼ (Wⱼ - W̄) H̃ⱼ` in row form.
     ///
     /// The pivot's Gram is taken out of each other's; two models take one product.
     ///
     /// # Errors
     /// When a Gram cannot be read or libtorch fails.
-    pub fn sides(&self, kind: Kind, pool: Pool) -> Result<Vec<Tensor>, SolveError> {
-        (0..self.side_diagonals.len())
-            .map(|side| self.by_strips(kind, pool, |rows| self.side_rows(side, rows)))
-            .collect()
+    pub fn sides(&self, kind: Kind, pool: Pool) -> Result<Vec<Symmetric>, SolveError> {
+        let side = |index: usize| {
+            let factors = [(index, self.terms[index].scale), (self.pivot, -self.taken(index))];
+            Symmetric::by_strips(self.width(), pool, |rows| self.combined(&rows, &factors, kind))
+        };
+        self.others().map(side).collect()
     }
 
-    /// Strips of rows, of a fixed height.
-    pub(super) fn strips(&self) -> Vec<Range<usize>> {
-        (0..self.width()).step_by(STRIP).map(|start| start..(start + STRIP).min(self.width())).collect()
-    }
-
-    fn by_strips(
-        &self,
-        kind: Kind,
-        pool: Pool,
-        rows_of: impl Fn(Range<usize>) -> Result<Tensor, SolveError> + Sync,
-    ) -> Result<Tensor, SolveError> {
-        let width = self.width() as i64;
-        let matrix = Tensor::f_empty([width, width], (kind, self.device))?;
-        let work = self.strips().into_iter().map(|rows| {
-            let strip = matrix.f_narrow(0, rows.start as i64, rows.len() as i64)?;
-            Ok((rows, strip))
-        });
-        let work = work.collect::<Result<Vec<_>, TchError>>()?;
-        pool.map(work, |(rows, mut strip)| Ok::<_, SolveError>(strip.f_copy_(&rows_of(rows)?)?))?;
-        Ok(matrix)
-    }
-
-    /// `Σ cᵢ Gᵢ` for these rows with its off-diagonals scaled by α, `[rows, width]`, fp64.
-    fn combined(&self, rows: &Range<usize>, factors: &[(usize, f64)]) -> Result<Tensor, SolveError> {
+    /// `Σ cᵢ Gᵢ` with its off-diagonals scaled by α: `rows`, from their first diagonal element to the right.
+    fn combined(&self, rows: &Range<usize>, factors: &[(usize, f64)], kind: Kind) -> Result<Tensor, SolveError> {
         let mut sum: Option<Tensor> = None;
         for &(index, factor) in factors {
-            let part = self.terms[index].gram.part(rows.clone(), 0..self.width())?;
-            let mut part = part.f_to_device(self.device)?.f_to_kind(Kind::Double)?;
+            let part = self.terms[index].gram.part(rows.clone(), rows.start..self.width())?;
+            let mut part = part.f_to_device(self.device)?.f_to_kind(kind)?;
             let part = part.f_mul_scalar_(factor)?;
             sum = Some(match sum {
                 None => part,
@@ -169,35 +163,79 @@ impl<'a> ScaledSystem<'a> {
             });
         }
         let mut sum = sum.ok_or(SolveError::NotFinite)?;
-        let diagonal = diagonal_of(&sum, rows)?.f_mul_scalar(1.0)?;
+        let diagonal = sum.f_diagonal(0, 0, 1)?.f_mul_scalar(1.0)?;
         let sum = sum.f_mul_scalar_(self.alpha)?;
-        diagonal_of(&sum, rows)?.f_copy_(&diagonal)?;
+        sum.f_diagonal(0, 0, 1)?.f_copy_(&diagonal)?;
         Ok(sum)
     }
 
-    /// These rows of [`Self::matrix`], fp64.
-    pub(super) fn matrix_rows(&self, rows: Range<usize>) -> Result<Tensor, SolveError> {
+    /// A strip of the matrix.
+    fn matrix_strip(&self, rows: &Range<usize>, kind: Kind) -> Result<Tensor, SolveError> {
         let all: Vec<(usize, f64)> = self.terms.iter().map(|term| term.scale).enumerate().collect();
-        let mut sum = self.combined(&rows, &all)?;
+        let mut sum = self.combined(rows, &all, kind)?;
         if !sum.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
             return Err(SolveError::NotFinite);
         }
-        let root = self.root()?;
-        let here = root.f_narrow(0, rows.start as i64, rows.len() as i64)?;
-        let scaled = sum.f_mul_(&root.f_unsqueeze(0)?)?.f_mul_(&here.f_unsqueeze(1)?)?;
-        let _ = diagonal_of(&scaled, &rows)?.f_fill_(1.0)?;
+        let root = self.root()?.f_to_kind(kind)?;
+        let (start, height) = (rows.start as i64, rows.len() as i64);
+        let right = root.f_narrow(0, start, root.size1()? - start)?.f_unsqueeze(0)?;
+        let scaled = sum.f_mul_(&right)?.f_mul_(&root.f_narrow(0, start, height)?.f_unsqueeze(1)?)?;
+        let _ = scaled.f_diagonal(0, 0, 1)?.f_fill_(1.0)?;
         Ok(scaled)
     }
 
-    /// These rows of the matrix at `side` in [`Self::sides`], fp64.
-    pub(super) fn side_rows(&self, side: usize, rows: Range<usize>) -> Result<Tensor, SolveError> {
-        let index = self.others().nth(side).expect("a side is of a model");
-        let factors = [(index, self.terms[index].scale), (self.pivot, -self.taken(index))];
-        Ok(self.combined(&rows, &factors)?.f_mul_(&self.root()?.f_unsqueeze(0)?)?)
+    /// For some rows of scaled corrections `X` and differences `Wⱼ - W̄`, `[rows, width]` in fp64, their right-hand side and
+    /// `X A`, in fp64 from the Grams themselves: each is read once.
+    ///
+    /// # Errors
+    /// When a Gram cannot be read or libtorch fails.
+    pub(super) fn both_sides(
+        &self,
+        differences: &[Tensor],
+        solved: &Tensor,
+        pool: Pool,
+    ) -> Result<(Tensor, Tensor), SolveError> {
+        let (rows, root) = (solved.size2()?.0, self.root()?.f_unsqueeze(0)?);
+        let corrections = solved.f_mul(&root)?;
+        // What each Gram is multiplied with: the corrections, and its part of the differences, one above the other.
+        let mut factors = Vec::with_capacity(self.terms.len());
+        for (index, term) in self.terms.iter().enumerate() {
+            let difference = if index == self.pivot {
+                let mut sum = corrections.f_zeros_like()?;
+                for (difference, other) in differences.iter().zip(self.others()) {
+                    sum = sum.f_sub_(&difference.f_mul_scalar(self.taken(other))?)?;
+                }
+                sum
+            } else {
+                let side = self.others().position(|other| other == index).expect("it is one of the others");
+                differences[side].f_mul_scalar(term.scale)?
+            };
+            factors.push(Tensor::f_cat(&[corrections.f_mul_scalar(term.scale)?, difference], 0)?);
+        }
+        let options = (Kind::Double, self.device);
+        let shape = [2 * rows, self.width() as i64];
+        let work =
+            strips(self.width()).map(|strip| (factors.iter().map(Tensor::shallow_clone).collect::<Vec<_>>(), strip));
+        let parts = pool.map(work.collect(), |(factors, strip)| {
+            let sum = Tensor::f_zeros(shape, options)?;
+            for (factor, term) in factors.iter().zip(self.terms) {
+                let gram = term.gram.part(strip.clone(), strip.start..self.width())?.f_to_device(self.device)?;
+                add_product(&sum, factor, strip.start as i64, &gram.f_to_kind(Kind::Double)?)?;
+            }
+            Ok::<_, SolveError>(sum)
+        })?;
+        let mut sum = Tensor::f_zeros(shape, options)?;
+        for part in parts {
+            sum = sum.f_add_(&part)?;
+        }
+        // Off the diagonal α, on it one; a scaled diagonal is one, and a feature never seen has no correction.
+        let off = |x: Tensor| x.f_mul_scalar(self.alpha)?.f_mul(&root);
+        let product = off(sum.f_narrow(0, 0, rows)?)?.f_add(&solved.f_mul_scalar(1.0 - self.alpha)?)?;
+        let mut rhs = off(sum.f_narrow(0, rows, rows)?)?;
+        for (difference, diagonal) in differences.iter().zip(self.side_diagonals()?) {
+            let own = difference.f_mul(&diagonal)?.f_mul(&root)?.f_mul_scalar(1.0 - self.alpha)?;
+            rhs = rhs.f_add_(&own)?;
+        }
+        Ok((rhs, product))
     }
-}
-
-/// The matrix's diagonal in a strip of its rows.
-fn diagonal_of(strip: &Tensor, rows: &Range<usize>) -> Result<Tensor, TchError> {
-    strip.f_narrow(1, rows.start as i64, rows.len() as i64)?.f_diagonal(0, 0, 1)
 }

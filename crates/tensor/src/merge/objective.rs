@@ -5,10 +5,10 @@
 //! coefficients.
 
 use serde::Serialize;
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::figures::finite;
-use crate::gram::{Gram, GramError};
+use crate::linalg::Symmetric;
 
 /// `Σᵢ uᵢ tr (W - Wᵢ) Gᵢ (W - Wᵢ)ᵀ`: how far weights are from each model on that model's own inputs. Lower is better; RegMean
 /// at α = 1 minimises it.
@@ -22,54 +22,8 @@ pub struct Objective {
     pub merge: Option<f64>,
 }
 
-/// A Gram's strips of rows, each from its first diagonal element to the right: `(first row, [rows, width - first row])`.
-#[derive(Debug)]
-pub(super) struct Upper(Vec<(i64, Tensor)>);
-
-impl Upper {
-    /// Reads one.
-    pub(super) fn read(gram: Gram<'_>, device: Device) -> Result<Self, GramError> {
-        let (tiling, width) = (gram.entry.tiling(), gram.width());
-        let strip = |block: usize| -> Result<(i64, Tensor), GramError> {
-            let rows = tiling.rows(block);
-            let strip = gram.part(rows.clone(), rows.start..width)?;
-            Ok((rows.start as i64, strip.f_to_device(device).map_err(GramError::torch("a Gram matrix"))?))
-        };
-        Ok(Self((0..tiling.blocks()).map(strip).collect::<Result<_, _>>()?))
-    }
-
-    /// Other handles on the same numbers, for another thread.
-    pub(super) fn share(&self) -> Self {
-        Self(self.0.iter().map(|(start, strip)| (*start, strip.shallow_clone())).collect())
-    }
-
-    /// `tr a G bᵀ` for all pairs of the basis `[rows, width]`, row by row. Half a product with the Gram for each of the basis.
-    fn forms(&self, basis: &[Tensor]) -> Result<Vec<f64>, TchError> {
-        let size = basis.len();
-        let mut forms = vec![0.0; size * size];
-        let inner =
-            |a: &Tensor, b: &Tensor| -> Result<f64, TchError> { a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[]) };
-        for (start, strip) in &self.0 {
-            let (height, span) = strip.size2()?;
-            let rest = span - height;
-            for (left, a) in basis.iter().enumerate() {
-                let product = a.f_narrow(1, *start, height)?.f_mm(strip)?;
-                for (right, b) in basis.iter().enumerate() {
-                    // The diagonal block counts once, what is right of it for itself and for its mirror below.
-                    forms[left * size + right] +=
-                        inner(&product.f_narrow(1, 0, height)?, &b.f_narrow(1, *start, height)?)?;
-                    let beside = inner(&product.f_narrow(1, height, rest)?, &b.f_narrow(1, start + height, rest)?)?;
-                    forms[left * size + right] += beside;
-                    forms[right * size + left] += beside;
-                }
-            }
-        }
-        Ok(forms)
-    }
-}
-
 /// Per Gram: `tr a G bᵀ` for all pairs of the basis, row by row.
-pub(super) fn forms(basis: &[Tensor], grams: &[Upper]) -> Result<Vec<Vec<f64>>, TchError> {
+pub(super) fn forms(basis: &[Tensor], grams: &[Symmetric]) -> Result<Vec<Vec<f64>>, TchError> {
     grams.iter().map(|gram| gram.forms(basis)).collect()
 }
 
@@ -204,6 +158,8 @@ pub(super) fn objective(
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::super::elementwise::mean;
     use super::*;
 
@@ -229,8 +185,7 @@ mod tests {
         };
         let pivot = 1;
         let basis = [&models[0] - &average, &models[2] - &average, correction];
-        let whole = |gram: &Tensor| Upper(vec![(0, gram.narrow(0, 0, 3)), (3, gram.narrow(0, 3, 2).narrow(1, 3, 2))]);
-        let grams: Vec<Upper> = grams.iter().map(whole).collect();
+        let grams: Vec<Symmetric> = grams.iter().map(|gram| Symmetric::of(gram).unwrap()).collect();
         let found = objective(&forms(&basis, &grams).unwrap(), &scales, &weights, pivot, Merged::InBasis);
         let expected: Vec<f64> = models.iter().chain([&average, &merge]).map(direct).collect();
         let found: Vec<f64> =

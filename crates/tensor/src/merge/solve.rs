@@ -14,15 +14,17 @@ use super::elementwise::mean;
 use super::error::MergeError;
 use super::figures::{LayerFigures, finite, ratio};
 use super::method::Context;
-use super::objective::{Known, Merged, Upper, forms, objective};
+use super::objective::{Known, Merged, forms, objective};
 use super::sources::Source;
 use crate::checkpoint::Writer;
 use crate::dtype::FloatType;
 use crate::gram::{Gram, GramSet};
-use crate::linalg::{Check, Factor, GOOD_ENOUGH, Path, PlainSolver, ScaledSystem, Term, check, right_hand_side};
+use crate::linalg::{
+    Check, Factor, GOOD_ENOUGH, Path, PlainSolver, ScaledSystem, Symmetric, Term, check, right_hand_side,
+};
 
 /// Weight rows that are solved together.
-const BLOCK_ROWS: usize = 256;
+const BLOCK_ROWS: usize = 512;
 
 /// Rows of a tensor that are checked against fp64.
 const SAMPLED_ROWS: usize = 16;
@@ -75,9 +77,9 @@ enum Method {
 struct Scaled {
     factor: Factor,
     /// What was factored, in fp64, where solutions need it.
-    matrix: Option<Tensor>,
+    matrix: Option<Symmetric>,
     /// The right-hand side's matrices, in the type of the solves.
-    sides: Vec<Tensor>,
+    sides: Vec<Symmetric>,
     /// `D^-½`, fp64.
     root: Tensor,
     /// Diagonals of the unscaled right-hand side's matrices, fp64.
@@ -89,8 +91,8 @@ struct Piece {
     tensor: usize,
     rows: Range<usize>,
     method: Method,
-    used: Vec<Upper>,
-    held_out: Vec<Upper>,
+    used: Vec<Symmetric>,
+    held_out: Vec<Symmetric>,
 }
 
 /// Sums over a block, added up in the order of blocks.
@@ -140,8 +142,8 @@ impl Method {
         match self {
             Self::Scaled(scaled) => Self::Scaled(Scaled {
                 factor: scaled.factor.share(),
-                matrix: scaled.matrix.as_ref().map(Tensor::shallow_clone),
-                sides: share(&scaled.sides),
+                matrix: scaled.matrix.as_ref().map(Symmetric::share),
+                sides: scaled.sides.iter().map(Symmetric::share).collect(),
                 root: scaled.root.shallow_clone(),
                 diagonals: share(&scaled.diagonals),
             }),
@@ -165,16 +167,17 @@ impl Group {
         Ok(if self.transposed { [shape[1], shape[0]] } else { [shape[0], shape[1]] })
     }
 
-    /// Rows `[rows, in]` of a model's weight, fp64, on the device; of a transposed one, all of them.
+    /// Rows `[rows, in]` of a model's weight on the device; of a transposed one, all of them.
     fn rows(
         &self,
         context: &Context<'_>,
         source: &Source,
         tensor: &str,
         rows: Range<usize>,
+        kind: Kind,
     ) -> Result<Tensor, MergeError> {
         let [_, width] = self.shape(context, tensor)?;
-        let flat = source.elements(tensor, rows.start * width..rows.end * width)?;
+        let flat = source.elements(tensor, rows.start * width..rows.end * width, kind)?;
         let (rows, width) = (rows.len() as i64, width as i64);
         let matrix = if self.transposed {
             flat.f_view([width, rows]).and_then(|stored| stored.f_tr()?.f_contiguous())
@@ -206,11 +209,15 @@ impl Group {
         // Of two models the solved system tells the form with the pivot's Gram.
         let left_out = (known && used.len() == 2 && system.taken(1 - pivot) > 0.0).then_some(pivot);
         let read = |(index, term): (usize, &Term<'_>)| {
-            (left_out != Some(index)).then(|| Upper::read(term.gram, context.device).map_err(MergeError::from))
+            (left_out != Some(index))
+                .then(|| Symmetric::read(term.gram, context.device, context.pool).map_err(MergeError::solve(module)))
         };
-        let uppers: Vec<Upper> = used.iter().enumerate().filter_map(read).collect::<Result<_, _>>()?;
-        let held_uppers: Vec<Upper> =
-            held_out.iter().map(|term| Upper::read(term.gram, context.device)).collect::<Result<_, _>>()?;
+        let uppers: Vec<Symmetric> = used.iter().enumerate().filter_map(read).collect::<Result<_, _>>()?;
+        let held_uppers: Vec<Symmetric> = held_out
+            .iter()
+            .map(|term| Symmetric::read(term.gram, context.device, context.pool))
+            .collect::<Result<_, _>>()
+            .map_err(MergeError::solve(module))?;
 
         let mut sums = vec![Sums::default(); self.tensors.len()];
         let mut blocks = self.blocks(context)?;
@@ -219,8 +226,8 @@ impl Group {
                 tensor: *tensor,
                 rows: rows.clone(),
                 method: method.share(),
-                used: uppers.iter().map(Upper::share).collect(),
-                held_out: held_uppers.iter().map(Upper::share).collect(),
+                used: uppers.iter().map(Symmetric::share).collect(),
+                held_out: held_uppers.iter().map(Symmetric::share).collect(),
             });
             let pieces: Vec<Piece> = pieces.collect();
             let solve = |piece: Piece| self.block(context, writer, &piece, (&weights, pivot), known);
@@ -238,8 +245,7 @@ impl Group {
             figures.steps.push(format!("refinement did not converge for {} block(s) of rows", again.len()));
             blocks = again;
             let Method::Scaled(scaled) = &mut method else { unreachable!("only refinement can fail to converge") };
-            let matrix = scaled.matrix.as_ref().expect("refinement has its matrix");
-            scaled.factor = Factor::double(matrix, Vec::new(), context.pool).map_err(MergeError::solve(module))?;
+            scaled.factor = Factor::double(&system, Vec::new(), context.pool).map_err(MergeError::solve(module))?;
             figures.steps.extend_from_slice(scaled.factor.steps());
             figures.path = figures.path.max(scaled.factor.path());
         }
@@ -355,12 +361,12 @@ impl Group {
             let places: Vec<usize> = (0..count).map(|place| (2 * place + 1) * rows / (2 * count)).collect();
             for (sample, source) in samples.iter_mut().zip(models) {
                 if self.transposed {
-                    let whole = self.rows(context, source, tensor, 0..rows)?;
+                    let whole = self.rows(context, source, tensor, 0..rows, Kind::Double)?;
                     let row = |row: &usize| whole.f_get(*row as i64).map_err(MergeError::torch(tensor));
                     sample.extend(places.iter().map(row).collect::<Result<Vec<_>, _>>()?);
                 } else {
                     for &row in &places {
-                        let row = self.rows(context, source, tensor, row..row + 1)?;
+                        let row = self.rows(context, source, tensor, row..row + 1, Kind::Double)?;
                         sample.push(row.f_get(0).map_err(MergeError::torch(tensor))?);
                     }
                 }
@@ -407,13 +413,17 @@ impl Group {
         let name = &self.tensors[piece.tensor];
         let [_, width] = self.shape(context, name)?;
         let fail = || MergeError::torch(name);
-        let read = |source: &Source| self.rows(context, source, name, piece.rows.clone());
-        let rows = context.sources.models.iter().map(read).collect::<Result<Vec<_>, MergeError>>()?;
-        let mean = mean(&rows, weights).map_err(fail())?;
+        let stored =
+            context.dtype.or(FloatType::of_header(context.sources.dtype(name)?)).map_or(Kind::Float, FloatType::kind);
         let kind = match &piece.method {
             Method::Scaled(scaled) if scaled.matrix.is_some() => Kind::Double,
             _ => Kind::Float,
         };
+        // Average and merge in fp64 where fp32 would be rounded to a second time.
+        let wide = if kind == Kind::Float && stored != Kind::Float { Kind::Float } else { Kind::Double };
+        let read = |source: &Source| self.rows(context, source, name, piece.rows.clone(), wide);
+        let rows = context.sources.models.iter().map(read).collect::<Result<Vec<_>, MergeError>>()?;
+        let mean = mean(&rows, weights).map_err(fail())?;
         let others = rows.iter().enumerate().filter(|(index, _)| *index != pivot);
         let differences =
             others.map(|(_, rows)| rows.f_sub(&mean)?.f_to_kind(kind)).collect::<Result<Vec<_>, _>>().map_err(fail())?;
@@ -423,10 +433,11 @@ impl Group {
             Method::Average => mean.f_zeros_like().map_err(fail())?,
             Method::Plain(solver) => {
                 let merged = solver.solve(&rows).map_err(MergeError::solve(name))?;
-                merged.f_to_kind(Kind::Double).and_then(|merged| merged.f_sub(&mean)).map_err(fail())?
+                merged.f_to_kind(wide).and_then(|merged| merged.f_sub(&mean)).map_err(fail())?
             }
             Method::Scaled(scaled) => {
-                let rhs = right_hand_side(&differences, &scaled.sides, kind).map_err(fail())?;
+                let root = scaled.root.f_to_kind(kind).map_err(fail())?;
+                let rhs = right_hand_side(&differences, &scaled.sides, &root).map_err(fail())?;
                 let solved = scaled.factor.solve(scaled.matrix.as_ref(), &rhs).map_err(fail())?;
                 if !solved.converged {
                     return Ok(None);
@@ -439,7 +450,8 @@ impl Group {
                     let found = (&rhs, &solved.solution);
                     sums.known = Known::of(&differences, found, &scaled.root, &scaled.diagonals).map_err(fail())?;
                 }
-                solved.solution.f_to_kind(Kind::Double).and_then(|x| x.f_mul(&scaled.root)).map_err(fail())?
+                let root = scaled.root.f_to_kind(wide).map_err(fail())?;
+                solved.solution.f_to_kind(wide).and_then(|x| x.f_mul(&root)).map_err(fail())?
             }
         };
         drop(rows);
@@ -451,10 +463,8 @@ impl Group {
             writer.write(name, piece.rows.start * width, &merged)?;
         }
 
-        let kind =
-            context.dtype.or(FloatType::of_header(context.sources.dtype(name)?)).map_or(Kind::Float, FloatType::kind);
         let mut measure = || -> Result<(), TchError> {
-            let rounded = merged.f_to_kind(kind)?.f_to_kind(Kind::Double)?;
+            let rounded = merged.f_to_kind(stored)?.f_to_kind(wide)?;
             sums.rounding = square(&rounded.f_sub(&merged)?)?;
             sums.mean = square(&mean)?;
             sums.correction = square(&correction)?;

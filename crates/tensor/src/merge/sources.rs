@@ -331,14 +331,14 @@ impl Source {
         })
     }
 
-    /// The elements `range` of a tensor laid flat, in fp64, checked to be finite.
+    /// The elements `range` of a tensor laid flat, in fp32 or fp64, checked to be finite.
     ///
     /// # Errors
     /// When they cannot be read or are not finite.
-    pub fn elements(&self, name: &str, range: Range<usize>) -> Result<Tensor, MergeError> {
+    pub fn elements(&self, name: &str, range: Range<usize>, kind: Kind) -> Result<Tensor, MergeError> {
         let mut values = vec![0.0f32; range.len()];
         self.decode(name, range, &mut values)?;
-        let tensor = Tensor::f_from_slice(&values).and_then(|values| values.f_to_kind(Kind::Double));
+        let tensor = Tensor::f_from_slice(&values).and_then(|values| values.f_to_kind(kind));
         tensor.map_err(MergeError::torch(name))
     }
 }
