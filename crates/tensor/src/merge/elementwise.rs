@@ -14,6 +14,7 @@ use super::method::{Context, Unit};
 use super::rules::AlphaRule;
 use super::sources::{Source, Sources};
 use crate::codec::is_float;
+use crate::system::vectorized;
 
 /// Elements of a tile: a few of them, as fp32, stay in a core's nearest caches.
 pub const TILE: usize = 4096;
@@ -150,6 +151,13 @@ impl Mean {
 
 impl Kernel for Mean {
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
+        vectorized(|| self.add_up(tile, out));
+    }
+}
+
+impl Mean {
+    #[inline(always)]
+    fn add_up(&self, tile: &Tile<'_>, out: &mut [f32]) {
         /// Sums that are held at a time: they stay in the nearest cache, whatever the number of models.
         const BLOCK: usize = 512;
         let mut sums = [0.0f64; BLOCK];

@@ -27,6 +27,7 @@ use super::sources::Source;
 use crate::checkpoint::{CheckpointError, Shard, Writer};
 use crate::codec::{encode, overflow};
 use crate::dtype::FloatType;
+use crate::system::vectorized;
 
 /// Bytes of a chunk, and of a buffer.
 const CHUNK: usize = 1 << 20;
@@ -354,7 +355,7 @@ impl Scratch {
         kernel.merge(&Tile { start: range.start, base, models }, out);
         let limit = overflow(dtype);
         // Without an early end, so that it is a vector loop; a NaN is not less than anything.
-        if !out.iter().fold(true, |fits, value| fits & (value.abs() < limit)) {
+        if !vectorized(|| out.iter().fold(true, |fits, value| fits & (value.abs() < limit))) {
             let at = out.iter().position(|value| !(value.abs() < limit)).expect("one was found");
             let (name, position, value) = (tensor.to_owned(), range.start + at, out[at]);
             return Err(MergeError::Overflow { name, position, value, dtype: dtype.name() });
