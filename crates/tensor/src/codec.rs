@@ -133,7 +133,7 @@ const fn eight_bits(exponent: u32, mantissa: u32) -> [f32; 256] {
         } else {
             // Subnormal numbers have the exponent of the smallest normal ones, and no leading one.
             let (leading, power) = if field == 0 { (0, 1) } else { (1 << mantissa, field) };
-            let scale = f32::from_bits(((127 + power - bias - mantissa) as u32) << 23);
+            let scale = f32::from_bits((127 + power - bias - mantissa) << 23);
             (leading + fraction) as f32 * scale
         };
         table[byte as usize] = if byte & 0x80 == 0 { magnitude } else { -magnitude };

@@ -78,10 +78,8 @@ impl Elementwise {
     /// # Errors
     /// When there is no such tensor.
     pub fn take(context: &Context<'_>, tensor: String, model: Option<usize>) -> Result<Self, MergeError> {
-        let how = match is_float(context.sources.dtype(&tensor)?) {
-            true => How::Merge(Arc::new(Copy)),
-            false => How::Verbatim,
-        };
+        let is_number = is_float(context.sources.dtype(&tensor)?);
+        let how = if is_number { How::Merge(Arc::new(Copy)) } else { How::Verbatim };
         Ok(Self { tensor, base: model.is_none(), models: model.into_iter().collect(), how })
     }
 
