@@ -1,4 +1,4 @@
-//! How long merging takes and how much memory, beside mergekit, a plain PyTorch script, and what no merge can do without:
+//! How long merging takes and how much memory, beside mergekit, a plain script of torch, and what no merge can do without:
 //! reading the models and writing the result. Figures are measured in one go, so that they stand for one machine in one
 //! state.
 //!
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// [`PATIENCE`].
 const REPEATS: usize = 5;
 
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

@@ -7,6 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use safetensors::Dtype;
 
 use crate::dtype::FloatType;
+use crate::system::vectorized;
 
 /// Whether weights of this type can be merged: [`decode`] reads it.
 pub fn is_float(dtype: Dtype) -> bool {
@@ -20,11 +21,11 @@ pub fn is_float(dtype: Dtype) -> bool {
 pub fn decode(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
     assert_eq!(bytes.len() * 8, values.len() * dtype.bitsize(), "bytes and values belong together");
     match dtype {
-        Dtype::BF16 => {
+        Dtype::BF16 => vectorized(|| {
             for (value, pair) in values.iter_mut().zip(bytes.chunks_exact(2)) {
                 *value = f32::from_bits(u32::from(u16::from_le_bytes([pair[0], pair[1]])) << 16);
             }
-        }
+        }),
         Dtype::F16 => {
             let mut halves = [f16::ZERO; BLOCK];
             for (values, bytes) in values.chunks_mut(BLOCK).zip(bytes.chunks(2 * BLOCK)) {
@@ -58,14 +59,14 @@ pub fn decode(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
 pub fn encode(dtype: FloatType, values: &[f32], bytes: &mut [u8]) {
     assert_eq!(bytes.len() * 8, values.len() * dtype.header().bitsize(), "bytes and values belong together");
     match dtype {
-        FloatType::BFloat16 => {
+        FloatType::BFloat16 => vectorized(|| {
             for (pair, value) in bytes.chunks_exact_mut(2).zip(values) {
                 let bits = value.to_bits();
                 // Half of the last place, less one where the last bit is even: a tie goes to the even one.
                 let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
                 pair.copy_from_slice(&(rounded as u16).to_le_bytes());
             }
-        }
+        }),
         FloatType::Float16 => {
             let mut halves = [f16::ZERO; BLOCK];
             for (values, bytes) in values.chunks(BLOCK).zip(bytes.chunks_mut(2 * BLOCK)) {
@@ -88,7 +89,7 @@ pub fn encode(dtype: FloatType, values: &[f32], bytes: &mut [u8]) {
 pub fn first_not_finite(values: &[f32]) -> Option<usize> {
     const EXPONENT: u32 = 0x7f80_0000;
     // Without an early end, so that it is a vector loop.
-    let any = values.iter().fold(false, |any, value| any | (value.to_bits() & EXPONENT == EXPONENT));
+    let any = vectorized(|| values.iter().fold(false, |any, value| any | (value.to_bits() & EXPONENT == EXPONENT)));
     any.then(|| values.iter().position(|value| !value.is_finite())).flatten()
 }
 

@@ -14,6 +14,7 @@ use super::method::{Context, Unit};
 use super::rules::AlphaRule;
 use super::sources::{Source, Sources};
 use crate::codec::is_float;
+use crate::system::vectorized;
 
 /// Elements of a tile: a few of them, as fp32, stay in a core's nearest caches.
 pub const TILE: usize = 4096;
@@ -77,7 +78,8 @@ impl Elementwise {
     /// # Errors
     /// When there is no such tensor.
     pub fn take(context: &Context<'_>, tensor: String, model: Option<usize>) -> Result<Self, MergeError> {
-        let how = if is_float(context.sources.dtype(&tensor)?) { How::Merge(Arc::new(Copy)) } else { How::Verbatim };
+        let is_number = is_float(context.sources.dtype(&tensor)?);
+        let how = if is_number { How::Merge(Arc::new(Copy)) } else { How::Verbatim };
         Ok(Self { tensor, base: model.is_none(), models: model.into_iter().collect(), how })
     }
 
@@ -147,6 +149,13 @@ impl Mean {
 
 impl Kernel for Mean {
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
+        vectorized(|| self.add_up(tile, out));
+    }
+}
+
+impl Mean {
+    #[inline(always)]
+    fn add_up(&self, tile: &Tile<'_>, out: &mut [f32]) {
         /// Sums that are held at a time: they stay in the nearest cache, whatever the number of models.
         const BLOCK: usize = 512;
         let mut sums = [0.0f64; BLOCK];

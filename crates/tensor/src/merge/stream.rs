@@ -27,6 +27,7 @@ use super::sources::Source;
 use crate::checkpoint::{CheckpointError, Shard, Writer};
 use crate::codec::{encode, overflow};
 use crate::dtype::FloatType;
+use crate::system::vectorized;
 
 /// Bytes of a chunk, and of a buffer.
 const CHUNK: usize = 1 << 20;
@@ -183,9 +184,12 @@ impl Hash {
         let queue = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         assert!(queue.waiting.is_empty(), "every chunk was hashed");
         let hasher = queue.hasher.expect("nobody hashes any more");
-        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hasher.finalize().iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
     }
 }
+
+/// The number of a chunk and what went wrong with it.
+type Failed = Box<(usize, MergeError)>;
 
 /// Does the elementwise work and hashes all files: path, size and SHA-256 of each, on the disk by then.
 ///
@@ -206,7 +210,7 @@ pub fn run(
     let dirty: Vec<AtomicU64> = hashes.iter().map(|_| AtomicU64::new(0)).collect();
     let (next, written) = (AtomicUsize::new(0), AtomicU64::new(0));
     let (flush, flushes) = channel();
-    let worker = |flush: Sender<usize>| -> Result<(), (usize, MergeError)> {
+    let worker = |flush: Sender<usize>| -> Result<(), Failed> {
         let mut scratch = Scratch::default();
         while let Some(mut buffer) = supply.take() {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -221,7 +225,7 @@ pub fn run(
             let made = make(context, writer, work.get(chunk.tensor), chunk, &mut scratch, &mut buffer);
             made.map_err(|error| {
                 supply.give_up();
-                (number, error)
+                Box::new((number, error))
             })?;
             hashes[chunk.shard].add(chunk.place, buffer, &supply);
             let bytes = chunk.bytes() as u64;
@@ -253,12 +257,12 @@ pub fn run(
             others.into_iter().map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
         );
         let flushed = flusher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        results.push(flushed.map_err(|error| (usize::MAX, error.into())));
+        results.push(flushed.map_err(|error| Box::new((usize::MAX, error.into()))));
         results
     });
-    let first = results.into_iter().filter_map(Result::err).min_by_key(|(number, _)| *number);
-    if let Some((_, error)) = first {
-        return Err(error);
+    let first = results.into_iter().filter_map(Result::err).min_by_key(|failed| failed.0);
+    if let Some(failed) = first {
+        return Err(failed.1);
     }
     let digests = hashes.into_iter().map(Hash::finish);
     Ok(writer
@@ -310,7 +314,7 @@ fn make(
             for tile in tiles(chunk.elements.clone()) {
                 let start = tile.start - chunk.elements.start;
                 let bytes = &mut buffer[start * size..(start + tile.len()) * size];
-                scratch.merge(&**kernel, &inputs, work.base, chunk.tensor, tile, dtype, bytes)?;
+                scratch.merge((work, &**kernel), &inputs, tile, dtype, bytes)?;
             }
         }
         _ => {
@@ -330,12 +334,11 @@ struct Scratch {
 }
 
 impl Scratch {
+    /// One tile of a tensor, from its sources to its bytes.
     fn merge(
         &mut self,
-        kernel: &dyn Kernel,
+        (work, kernel): (&Elementwise, &dyn Kernel),
         sources: &[&Source],
-        has_base: bool,
-        tensor: &str,
         range: Range<usize>,
         dtype: FloatType,
         bytes: &mut [u8],
@@ -343,17 +346,17 @@ impl Scratch {
         self.inputs.resize_with(sources.len().max(self.inputs.len()), || vec![0.0; TILE]);
         self.out.resize(TILE, 0.0);
         for (source, values) in sources.iter().zip(&mut self.inputs) {
-            source.decode(tensor, range.clone(), &mut values[..range.len()])?;
+            source.decode(&work.tensor, range.clone(), &mut values[..range.len()])?;
         }
         let tiles: Vec<&[f32]> = self.inputs[..sources.len()].iter().map(|values| &values[..range.len()]).collect();
-        let (base, models) = if has_base { (tiles.first().copied(), &tiles[1..]) } else { (None, tiles.as_slice()) };
+        let (base, models) = if work.base { (tiles.first().copied(), &tiles[1..]) } else { (None, tiles.as_slice()) };
         let out = &mut self.out[..range.len()];
         kernel.merge(&Tile { start: range.start, base, models }, out);
         let limit = overflow(dtype);
         // Without an early end, so that it is a vector loop; a NaN is not less than anything.
-        if !out.iter().fold(true, |fits, value| fits & (value.abs() < limit)) {
-            let at = out.iter().position(|value| !(value.abs() < limit)).expect("one was found");
-            let (name, position, value) = (tensor.to_owned(), range.start + at, out[at]);
+        if !vectorized(|| out.iter().fold(true, |fits, value| fits & (value.abs() < limit))) {
+            let at = out.iter().position(|value| value.is_nan() || value.abs() >= limit).expect("one was found");
+            let (name, position, value) = (work.tensor.clone(), range.start + at, out[at]);
             return Err(MergeError::Overflow { name, position, value, dtype: dtype.name() });
         }
         encode(dtype, out, bytes);

@@ -332,7 +332,8 @@ fn files_are_hashed_while_they_are_written_whatever_the_method_the_threads_and_t
             assert_eq!(written.len(), files);
             for (path, size, sha256) in written {
                 let bytes = fs::read(outcome.out.join(&path)).unwrap();
-                let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+                let digest: String =
+                    Sha256::digest(&bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
                 assert_eq!((bytes.len() as u64, digest), (size, sha256), "{path} of {} by {threads}", job.method);
             }
         }

@@ -76,7 +76,7 @@ torch.save({"state_dict": dict(state)}, "nested/pytorch_model.bin")
     let merged = Checkpoint::open(&merged.out).unwrap();
     for name in expected.names() {
         let gap = merged.load(name).unwrap().to_kind(Kind::Double) - expected.load(name).unwrap().to_kind(Kind::Double);
-        assert_eq!(gap.abs().max().double_value(&[]), 0.0, "{name}");
+        assert!(gap.abs().max().double_value(&[]) < 1e-12, "{name}");
     }
     for (folder, said) in [
         ("old", "it was written by torch before 1.6"),

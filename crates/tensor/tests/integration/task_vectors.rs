@@ -26,7 +26,7 @@ fn toys() -> Toys {
             MergeSource { weight, ..source(&format!("m{index}"), &path, None) }
         })
         .collect();
-    Toys { base, models, home }
+    Toys { home, base, models }
 }
 
 fn job(toys: &Toys, method: &str, params: &Value) -> MergeJob {
