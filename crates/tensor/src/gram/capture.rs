@@ -72,11 +72,12 @@ pub fn run(job: &GramJob, out: &Path, means: Means<'_>) -> Result<(), Failure> {
         skip_first: job.skip_first,
         chat_template: job.chat_template.as_deref(),
     };
+    let data = spec.shown;
     let sequences = text::sequences(&spec, reporter)?;
     reporter.fact("engine", "native");
     reporter.fact("family", config.family.as_str());
     reporter.fact("forward_dtype", dtype.name());
-    Capture { decoder: &decoder, kind: dtype.kind(), exclude: &exclude, means, crowded: AtomicBool::new(false) }
+    Capture { decoder: &decoder, data, kind: dtype.kind(), exclude: &exclude, means, crowded: AtomicBool::new(false) }
         .run(sequences, out)?;
     Ok(())
 }
@@ -95,6 +96,8 @@ type Wanted = (Input, Vec<String>);
 
 struct Capture<'a> {
     decoder: &'a Decoder<'a>,
+    /// The data file, for messages.
+    data: &'a Path,
     /// Type of the forward pass.
     kind: Kind,
     exclude: &'a GlobSet,
@@ -106,7 +109,7 @@ struct Capture<'a> {
 impl Capture<'_> {
     fn run(&self, sequences: Vec<Sequence>, out: &Path) -> Result<(), GramError> {
         let (config, reporter) = (self.decoder.config(), self.means.reporter);
-        check(&sequences, config)?;
+        self.check(&sequences)?;
         let wanted: Vec<Vec<Wanted>> = (0..config.layers).map(|layer| self.wanted(layer)).collect();
         let head = self.decoder.head().filter(|head| !self.exclude.is_match(head));
         if head.is_none() && wanted.iter().all(Vec::is_empty) {
@@ -198,7 +201,7 @@ impl Capture<'_> {
                 .ids(device)
                 .and_then(|ids| embedding.f_index_select(0, &ids))
                 .map_err(GramError::torch("embedding"))?;
-            check_finite(&states, chunk, "the embedding")?;
+            self.check_finite(&states, chunk, "the embedding")?;
             hidden.set(index, &states)?;
         }
         Ok(hidden)
@@ -285,7 +288,7 @@ impl Capture<'_> {
             Ok([output]) => output,
             Err(outputs) => Tensor::f_cat(&outputs, 0).map_err(GramError::torch(pass.place))?,
         };
-        check_finite(&output, chunk, pass.place)?;
+        self.check_finite(&output, chunk, pass.place)?;
         Ok((output, addends))
     }
 
@@ -306,6 +309,40 @@ impl Capture<'_> {
             self.add(&mut sums, PLACE)?;
         }
         Ok(sums.remove(0).0)
+    }
+
+    /// Refuses what the model has no embedding or position for.
+    fn check(&self, sequences: &[Sequence]) -> Result<(), GramError> {
+        let (config, data) = (self.decoder.config(), || self.data.to_path_buf());
+        for Sequence { row, ids, .. } in sequences {
+            if let Some(&id) = ids.iter().find(|&&id| id as usize >= config.vocab) {
+                return Err(GramError::TokenId { data: data(), row: *row, id, vocab: config.vocab });
+            }
+            if ids.len() > config.max_positions {
+                let (length, positions) = (ids.len(), config.max_positions);
+                return Err(GramError::TooLong { data: data(), row: *row, length, positions });
+            }
+        }
+        Ok(())
+    }
+
+    /// An error that names the row, if any state is not finite.
+    fn check_finite(&self, states: &Tensor, chunk: &Chunk, place: &str) -> Result<(), GramError> {
+        let fail = || GramError::torch(place);
+        // A sum is not finite when a term is not; where it overflows by itself, the row-wise look finds nothing.
+        let sum = states.f_sum(Kind::Float).and_then(|sum| sum.f_double_value(&[])).map_err(fail())?;
+        if sum.is_finite() {
+            return Ok(());
+        }
+        let finite = states.f_isfinite().and_then(|finite| finite.f_all_dim(1, false)).map_err(fail())?;
+        let finite: Vec<bool> = Vec::try_from(finite).map_err(fail())?;
+        match finite.iter().position(|finite| !finite) {
+            Some(token) => {
+                let (place, data) = (place.to_owned(), self.data.to_path_buf());
+                Err(GramError::NotFinite { place, data, row: chunk.row_of(token) })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Zero matrices of these widths, each with room for what is to be added.
@@ -376,36 +413,6 @@ fn out_of_memory(error: &TchError) -> bool {
 /// Whether a GPU has so many bytes free. They are asked for and given back, for nothing else knows what libtorch can get.
 fn fits(bytes: u64, device: Device) -> bool {
     i64::try_from(bytes).is_ok_and(|bytes| Tensor::f_empty([bytes], (Kind::Uint8, device)).is_ok())
-}
-
-/// Refuses what the model has no embedding or position for.
-fn check(sequences: &[Sequence], config: &DecoderConfig) -> Result<(), GramError> {
-    for sequence in sequences {
-        if let Some(&id) = sequence.ids.iter().find(|&&id| id as usize >= config.vocab) {
-            return Err(GramError::TokenId { row: sequence.row, id, vocab: config.vocab });
-        }
-        if sequence.ids.len() > config.max_positions {
-            let (length, positions) = (sequence.ids.len(), config.max_positions);
-            return Err(GramError::TooLong { row: sequence.row, length, positions });
-        }
-    }
-    Ok(())
-}
-
-/// An error that names the row, if any state is not finite.
-fn check_finite(states: &Tensor, chunk: &Chunk, place: &str) -> Result<(), GramError> {
-    let fail = || GramError::torch(place);
-    // A sum is not finite when a term is not; where it overflows by itself, the row-wise look finds nothing.
-    let sum = states.f_sum(Kind::Float).and_then(|sum| sum.f_double_value(&[])).map_err(fail())?;
-    if sum.is_finite() {
-        return Ok(());
-    }
-    let finite = states.f_isfinite().and_then(|finite| finite.f_all_dim(1, false)).map_err(fail())?;
-    let finite: Vec<bool> = Vec::try_from(finite).map_err(fail())?;
-    match finite.iter().position(|finite| !finite) {
-        Some(token) => Err(GramError::NotFinite { place: place.to_owned(), row: chunk.row_of(token) }),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

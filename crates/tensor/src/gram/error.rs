@@ -26,16 +26,20 @@ pub enum GramError {
         source: TchError,
     },
     /// An activation is no number.
-    #[error("{place}: the activations of row {row} of the data are not finite")]
+    #[error("{place}: the activations of row {row} of {} are not finite", data.display())]
     NotFinite {
         /// `layer 3`, `the embedding`.
         place: String,
+        /// The data file.
+        data: PathBuf,
         /// Row in the data file, counted from 1.
         row: usize,
     },
     /// A token id that the embedding has no row for.
-    #[error("row {row} has token id {id}, and the model has {vocab} embeddings")]
+    #[error("{}: row {row} has token id {id}, and the model has {vocab} embeddings", data.display())]
     TokenId {
+        /// The data file.
+        data: PathBuf,
         /// Row in the data file, counted from 1.
         row: usize,
         /// The id.
@@ -44,8 +48,10 @@ pub enum GramError {
         vocab: usize,
     },
     /// A sequence longer than the model's positions.
-    #[error("row {row} has {length} tokens, and the model was made for {positions} positions")]
+    #[error("{}: row {row} has {length} tokens, and the model was made for {positions} positions", data.display())]
     TooLong {
+        /// The data file.
+        data: PathBuf,
         /// Row in the data file, counted from 1.
         row: usize,
         /// Its tokens.
