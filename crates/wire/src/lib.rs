@@ -8,19 +8,19 @@
 //! Both programs are built from this crate, and a child refuses a stage file of another [`VERSION`] at start
 //! ([`VersionMismatch`]), so a stale binary on a path is an error and not a wrong result.
 //!
-//! Version history: 1, the first.
+//! Version history: 1, the first; 2, Grams of a range of rows (`range`), and their sum (`add-grams`).
 
 mod events;
 mod job;
 
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
-    Alpha, Engine, GramJob, Job, MergeJob, MergeSource, Message, Normalize, Rows, Rule, RuleUse, Solver, StageFile,
-    TokenMask, VersionMismatch,
+    AddGramsJob, Alpha, Engine, GramJob, GramPart, Job, MergeJob, MergeSource, Message, Normalize, RowRange, Rows, Rule,
+    RuleUse, Solver, StageFile, TokenMask, VersionMismatch,
 };
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Exit codes that children and `mergelab` itself use.
 pub mod exit {

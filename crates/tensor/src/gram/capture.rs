@@ -15,6 +15,7 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use super::accumulate::Accumulator;
+use super::add;
 use super::error::GramError;
 use super::index::{FORMAT, GramEntry, GramIndex};
 use crate::checkpoint::{Checkpoint, NewTensor, Writer};
@@ -52,6 +53,7 @@ pub fn run(job: &GramJob, out: &Path, device: Device, pool: Pool, reporter: &Rep
         data: &job.data,
         shown: job.shown.as_deref().unwrap_or(&job.data),
         rows: &job.rows,
+        range: job.range,
         strict: job.strict,
         max_length: job.max_length,
         add_special_tokens: job.add_special_tokens,
@@ -60,6 +62,9 @@ pub fn run(job: &GramJob, out: &Path, device: Device, pool: Pool, reporter: &Rep
         chat_template: job.chat_template.as_deref(),
     };
     let sequences = text::sequences(&spec, reporter)?;
+    if sequences.is_empty() {
+        return Ok(add::write_empty(out)?);
+    }
     reporter.fact("engine", "native");
     reporter.fact("family", config.family.as_str());
     reporter.fact("forward_dtype", dtype.name());

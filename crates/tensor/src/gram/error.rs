@@ -62,6 +62,22 @@ pub enum GramError {
     /// The engine that was asked for is not there.
     #[error("engine `transformers` is not built in this version")]
     Engine,
+    /// The parts of a sum are not of one model, captured in one way.
+    #[error("{part}: {module}: {reason}")]
+    Parts {
+        /// The part that differs from those before it.
+        part: String,
+        /// The module of which it does.
+        module: String,
+        /// How.
+        reason: String,
+    },
+    /// No part of a sum holds any tokens.
+    #[error("none of the {parts} parts has a row that gives a token that counts")]
+    NoTokens {
+        /// How many parts there are.
+        parts: usize,
+    },
     /// `index.json` is not valid.
     #[error("{}: {reason}", path.display())]
     Index {
@@ -85,7 +101,7 @@ impl Diagnosis for GramError {
         match self {
             Self::File(error) => error.fault(),
             Self::Checkpoint(error) => error.fault(),
-            Self::Torch { .. } | Self::Engine | Self::Index { .. } => Fault::Stage,
+            Self::Torch { .. } | Self::Engine | Self::Index { .. } | Self::Parts { .. } => Fault::Stage,
             _ => Fault::Experiment,
         }
     }
@@ -108,6 +124,10 @@ impl Diagnosis for GramError {
                 Some(format!("`engine: native` (or auto) runs {}", crate::model::config::NATIVE_FAMILIES.join(", ")))
             }
             Self::Index { .. } => Some("run the gram stage again (`--force`)".to_owned()),
+            Self::Parts { part, .. } => Some(format!("run that part again (`--force {part}`)")),
+            Self::NoTokens { .. } => {
+                Some("look at the notes of its shards, at the data, `max_length`, `skip_first` and `tokens`".to_owned())
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `index.json` is `{ format, modules: { NAME: { file, tensor, n, width, tile } } }`: for each linear module, by its full
 //! name, where its Gram lies and how it is cut ([`super::tiles`]). Modules that read the same input name the same tensor.
-//! The matrices are means over the `n` tokens.
+//! The matrices are means over the `n` tokens. A part of a data set that gives no tokens has no modules.
 //!
 //! Format history: 1, the first.
 
@@ -118,12 +118,27 @@ impl GramSet {
     /// # Errors
     /// When it cannot be read.
     pub fn matrix(&self, entry: &GramEntry) -> Result<Tensor, GramError> {
-        let file = self.files.get(&entry.file).ok_or_else(|| GramError::Index {
+        let tiles = self.file(entry)?.load(&entry.tensor)?;
+        unpack(entry.tiling(), &tiles).map_err(GramError::torch(format!("tiles of {}", entry.tensor)))
+    }
+
+    /// One of its tiles, laid flat: `[tile · tile]`, fp32, on the CPU.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn tile(&self, entry: &GramEntry, index: usize) -> Result<Tensor, GramError> {
+        let size = entry.tile * entry.tile;
+        Ok(self.file(entry)?.load_range(&entry.tensor, index * size..(index + 1) * size)?)
+    }
+
+    fn file(&self, entry: &GramEntry) -> Result<&SafeFile, GramError> {
+        self.files.get(&entry.file).ok_or_else(|| GramError::Index {
             path: self.directory.join("index.json"),
             reason: format!("{} is not of this artifact", entry.file),
-        })?;
-        let tiles = file.load(&entry.tensor)?;
-        unpack(entry.tiling(), &tiles).map_err(GramError::torch(format!("tiles of {}", entry.tensor)))
+        })
     }
 }
 
