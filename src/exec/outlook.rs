@@ -1,12 +1,13 @@
 //! What a run would do, without doing anything: the state of each stage and why.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::survey::Surveyor;
 use crate::digest::Key;
 use crate::plan::{self, Artifact, Facts, Graph, KeyStruct, Open, Sighting, Source, Spec, Stage, StageId};
 use crate::project::Project;
+use crate::stage;
 use crate::store::{Inspection, Manifest, Store, StoreError};
 
 /// State of a stage.
@@ -72,7 +73,8 @@ pub fn outlook(
                     }
                 };
                 if let (Some(manifest), Some(store)) = (&manifest, store) {
-                    facts.results.insert(id, Arc::new(artifact(project, store, facts, stage, manifest)));
+                    let result = artifact(graph, id, manifest, (project, store, facts))?;
+                    facts.results.insert(id, Arc::new(result));
                 }
                 Outlook { state, reason, key_struct: Some(key_struct), key: Some(key), manifest }
             }
@@ -83,14 +85,17 @@ pub fn outlook(
 }
 
 /// The result of a stage, as others read it.
+///
+/// # Errors
+/// When it is rows of which a stage reads a part, and they cannot be read.
 pub(super) fn artifact(
-    project: &Project,
-    store: &Store,
-    facts: &Facts,
-    stage: &Stage,
+    graph: &Graph,
+    id: StageId,
     manifest: &Manifest,
-) -> Artifact {
+    (project, store, facts): (&Project, &Store, &Facts),
+) -> Result<Artifact, StoreError> {
     use crate::experiment::Model;
+    let stage = graph.stage(id);
     let location = match &stage.spec {
         Spec::Model(Model::Path(path)) => project.resolve(path),
         Spec::Model(Model::From(output)) => {
@@ -100,7 +105,16 @@ pub(super) fn artifact(
         }
         _ => store.object_dir(&manifest.digest),
     };
-    Artifact { digest: manifest.digest, roles: manifest.roles.clone(), outputs: manifest.outputs.clone(), location }
+    let mut shards = BTreeMap::new();
+    if let Spec::Data(_) = stage.spec {
+        for count in graph.splits(id) {
+            let rows = stage::shards_of(&location, count)
+                .map_err(|source| StoreError::Io { action: "read", path: location.clone(), source })?;
+            shards.insert(count, rows);
+        }
+    }
+    let (roles, outputs) = (manifest.roles.clone(), manifest.outputs.clone());
+    Ok(Artifact { digest: manifest.digest, roles, outputs, location, shards })
 }
 
 /// Why a stage has no key yet, for a person.

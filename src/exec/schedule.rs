@@ -376,15 +376,20 @@ impl<'env> Run<'_, '_, 'env> {
         });
     }
 
-    pub(super) fn finish(&mut self, id: StageId, outcome: Outcome, seconds: f64) {
+    pub(super) fn finish(&mut self, id: StageId, mut outcome: Outcome, seconds: f64) {
         let graph = self.graph();
+        if let Outcome::Hit(manifest) | Outcome::Ran(manifest) = &outcome {
+            let world = (self.shop.context.project, self.shop.store, &self.facts);
+            match artifact(graph, id, manifest, world) {
+                Ok(result) => {
+                    self.unlinked.push((id, result.location.clone()));
+                    self.facts.results.insert(id, Arc::new(result));
+                }
+                Err(error) => outcome = Outcome::Failed(error.into()),
+            }
+        }
         match &outcome {
-            Outcome::Hit(manifest) | Outcome::Ran(manifest) => {
-                let shop = self.shop;
-                let stage = graph.stage(id);
-                let result = artifact(shop.context.project, shop.store, &self.facts, stage, manifest);
-                self.unlinked.push((id, result.location.clone()));
-                self.facts.results.insert(id, Arc::new(result));
+            Outcome::Hit(_) | Outcome::Ran(_) => {
                 for index in 0..self.dependents[id.0].len() {
                     let dependent = self.dependents[id.0][index];
                     self.missing[dependent.0] -= 1;

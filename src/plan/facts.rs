@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::shards::Shard;
 use super::stage::StageId;
 use crate::artifact::{Output, artifact_digest};
 use crate::digest::Digest;
@@ -19,6 +20,8 @@ pub struct Artifact {
     pub outputs: Vec<Output>,
     /// Directory in which they lie.
     pub location: PathBuf,
+    /// Of a data set: its rows in so many shards, for each number that a stage asks for.
+    pub shards: BTreeMap<usize, Arc<[Shard]>>,
 }
 
 /// Something outside the store that a stage reads.

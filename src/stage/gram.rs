@@ -2,17 +2,14 @@
 
 use std::path::PathBuf;
 
-use mergelab_wire::{Engine, Event, GramJob, Job as Work, Rows};
+use mergelab_wire::{Engine, Event, GramJob, Job as Work, RowRange, Rows};
 
-use super::{Context, Failure, Job, Product, tensor};
+use super::{Context, Failure, Job, Product, shards, tensor};
 use crate::experiment::{Capture, DataSource};
 use crate::plan::{Spec, StageId};
 
 /// What this version cannot capture yet.
 pub(super) fn unsupported(capture: &Capture) -> Option<String> {
-    if capture.shards > 1 {
-        return Some("capture in `shards` is not in this version".to_owned());
-    }
     (capture.engine == Engine::Transformers).then(|| "`engine: transformers` is not in this version".to_owned())
 }
 
@@ -29,18 +26,23 @@ fn source_of(context: &Context<'_>, data: StageId) -> Option<PathBuf> {
     }
 }
 
-/// Captures the Grams of one model on one data set.
+/// Captures the Grams of one model on one data set, or on a range of its rows.
 pub(super) fn run(
     context: &Context<'_>,
     (capture, rows, strict): (&Capture, &Rows, bool),
+    range: Option<RowRange>,
     job: &Job<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
+    if range.is_some_and(|range| range.count == 0) {
+        return shards::of_nothing(job, on_event);
+    }
     let work = Work::Gram(GramJob {
         model: job.input("model").location.clone(),
         data: job.input("data").location.join("rows.jsonl"),
         shown: job.stage.need("data").and_then(|id| source_of(context, id)),
         rows: rows.clone(),
+        range,
         strict,
         max_length: capture.max_length,
         add_special_tokens: capture.add_special_tokens,

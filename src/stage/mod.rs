@@ -12,6 +12,7 @@ mod merge;
 mod model;
 mod needs;
 mod score;
+mod shards;
 mod table;
 mod tasks;
 mod tensor;
@@ -30,6 +31,7 @@ pub use eval::{group_of, run_batch};
 pub use failure::{Failure, tail};
 pub use launch::{Ending, Launcher, Program};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
+pub use shards::shards_of;
 pub use table::measurements;
 pub use tasks::TaskFiles;
 
@@ -126,7 +128,10 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
         Spec::Model(model) => model::run(model, job),
         Spec::Data(data) => data::run(context, data, job, on_event),
         Spec::Command(command) => command::run(context, command, job, on_event),
-        Spec::Gram { capture, rows, strict } => gram::run(context, (capture, rows, *strict), job, on_event),
+        Spec::Gram { capture, rows, strict, shard } => {
+            gram::run(context, (capture, rows, *strict), shards::rows_of(job, capture, *shard), job, on_event)
+        }
+        Spec::AddGrams(_) => shards::add(context, job, on_event),
         Spec::Merge(merge) => merge::run(context, merge, job, on_event),
         Spec::Table { name, table } => table::run(context, name, table, job),
         Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
@@ -162,7 +167,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
             }
             _ => return None,
         },
-        Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,
+        Spec::AddGrams(_) | Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,
     };
     Some(reason)
 }
