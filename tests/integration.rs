@@ -16,6 +16,7 @@ mod repository;
 mod reruns;
 mod science;
 mod selection;
+mod shards;
 mod signals;
 mod store;
 mod views;

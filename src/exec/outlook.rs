@@ -108,8 +108,11 @@ pub(super) fn artifact(
     let mut shards = BTreeMap::new();
     if let Spec::Data(_) = stage.spec {
         for count in graph.splits(id) {
-            let rows = stage::shards_of(&location, count)
-                .map_err(|source| StoreError::Io { action: "read", path: location.clone(), source })?;
+            let rows = stage::shards_of(&location, count).map_err(|source| StoreError::Io {
+                action: "read",
+                path: location.clone(),
+                source,
+            })?;
             shards.insert(count, rows);
         }
     }

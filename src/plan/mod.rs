@@ -13,6 +13,6 @@ mod tests;
 pub use diff::{differences, distance};
 pub use facts::{Artifact, Facts, Sighting, Source};
 pub use graph::{Graph, GraphError};
-pub use shards::{Shard, split};
 pub use key::{KeyStruct, Open, key_struct, missing_tool, model_arguments};
+pub use shards::{Shard, split};
 pub use stage::{Kind, Need, Spec, Stage, StageId, sources};

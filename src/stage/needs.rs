@@ -136,6 +136,8 @@ data: { d: { path: d.jsonl, text: "{{ t }}" } }
 grams:
   short: { model: a, data: d, max_length: 4 }
   long: { model: a, data: d }
+  parts: { model: a, data: d, shards: 2 }
+  cut: { model: a, data: d, shards: 2, max_length: 2 }
 evals:
   one: { models: [a], backend: vllm, tasks: [one-task] }
   six: { models: [a], backend: vllm, model_args: { tensor_parallel_size: 3, data_parallel_size: 2 }, tasks: [six-task] }
@@ -185,11 +187,17 @@ evals:
         std::fs::write(dir.path().join("rows.jsonl"), "123456\n12\n").unwrap();
         let (model, data) =
             (artifact(dir.path(), "model.safetensors", 24 * 64), artifact(dir.path(), "rows.jsonl", 10));
+        // Of the second of two shards its one row.
+        let shards = crate::stage::shards_of(dir.path(), 2).unwrap();
+        assert_eq!(shards.iter().map(|shard| shard.bytes).collect::<Vec<_>>(), [7, 3]);
+        let data = Artifact { shards: BTreeMap::from([(2, shards)]), ..data };
         let input = |role: &str| Some(if role == "model" { &model } else { &data });
         let graph = graph("");
         let needed = |name, on_gpu| memory_needed(stage(&graph, name), on_gpu, input) - PROGRAM;
         // Eight wide at the most, from the size of the weights.
         assert_eq!((needed("grams.long", false), needed("grams.short", false)), (10 * 8 * 4, (4 + 2) * 8 * 4));
+        let of_shards = ["grams.parts/shard-0", "grams.parts/shard-1", "grams.cut/shard-1", "grams.parts"];
+        assert_eq!(of_shards.map(|name| needed(name, false)), [7 * 8 * 4, 3 * 8 * 4, 2 * 8 * 4, 0]);
         std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5}"#).unwrap();
         assert_eq!((needed("grams.long", false), needed("grams.long", true)), (10 * 5 * 4, 0));
     }

@@ -59,11 +59,7 @@ pub(super) fn of_nothing(job: &Job<'_>, on_event: &mut dyn FnMut(Event)) -> Resu
 }
 
 /// Adds the Grams of all shards.
-pub(super) fn add(
-    context: &Context<'_>,
-    job: &Job<'_>,
-    on_event: &mut dyn FnMut(Event),
-) -> Result<Product, Failure> {
+pub(super) fn add(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)) -> Result<Product, Failure> {
     let part = |need: &crate::plan::Need| GramPart {
         name: context.graph.stage(need.stage).name.clone(),
         path: job.input(&need.role).location.clone(),

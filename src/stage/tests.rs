@@ -101,7 +101,10 @@ impl Bench {
             let name = &self.graph.stage(need.stage).name;
             let roles = BTreeMap::from([("weights".to_owned(), Digest::of(name.as_bytes()))]);
             let (digest, location) = (Digest::of(name.as_bytes()), self.path("artifacts").join(name));
-            (need.role.clone(), Arc::new(Artifact { digest, roles, outputs: Vec::new(), location, shards: BTreeMap::new() }))
+            (
+                need.role.clone(),
+                Arc::new(Artifact { digest, roles, outputs: Vec::new(), location, shards: BTreeMap::new() }),
+            )
         });
         Job {
             id,

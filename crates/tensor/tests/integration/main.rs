@@ -6,6 +6,7 @@
 mod capture;
 mod errors;
 mod merging;
+mod shards;
 mod support;
 mod templates;
 mod threads;
