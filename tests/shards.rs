@@ -18,7 +18,8 @@ merges:
 const SHARDS: [&str; 3] = ["grams.a/shard-0", "grams.a/shard-1", "grams.a/shard-2"];
 
 fn rows(count: usize) -> String {
-    (0..count).map(|row| format!("{{\"text\":\"row {row}\"}}\n")).collect()
+    let lines: Vec<_> = (0..count).map(|row| format!("{{\"text\":\"row {row}\"}}\n")).collect();
+    lines.concat()
 }
 
 /// A project with eleven rows in ranges of four.

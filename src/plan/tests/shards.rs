@@ -17,9 +17,13 @@ fn sharded(shards: usize) -> String {
     EXPERIMENT.replace("max_length: 256 }", &format!("max_length: 256, shards: {shards} }}"))
 }
 
+fn lines(rows: usize) -> String {
+    (0..rows).map(|row| format!("row {row}\n")).collect::<Vec<_>>().concat()
+}
+
 /// A world in which `a` is captured on so many rows, each unlike the others.
 fn with_rows(rows: usize) -> World {
-    World::with("chat.jsonl", &(0..rows).map(|row| format!("row {row}\n")).collect::<String>())
+    World::with("chat.jsonl", &lines(rows))
 }
 
 /// Captures and sums that run when the rows and the shards become more.
@@ -68,8 +72,7 @@ fn rows_past_the_room_of_all_shards_rerun_all() {
 
 #[test]
 fn a_row_that_changes_reruns_its_shard_and_what_follows() {
-    let rows = (0..30).map(|row| format!("row {row}\n")).collect::<String>();
-    let changed = World::with("chat.jsonl", &rows.replace("row 12\n", "another row\n"));
+    let changed = World::with("chat.jsonl", &lines(30).replace("row 12\n", "another row\n"));
     let names = differing(&with_rows(30).keys(&sharded(3)), &changed.keys(&sharded(3)));
     assert_eq!(names, [&["data.chat", "grams.a", "grams.a/shard-1"], &REG[..]].concat());
 }

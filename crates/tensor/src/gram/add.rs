@@ -37,7 +37,7 @@ pub fn run(job: &AddGramsJob, out: &Path, pool: Pool, reporter: &Reporter) -> Re
         }
     }
     let Some(first) = parts.first() else { return Err(GramError::NoTokens { parts: job.parts.len() }) };
-    let matrices = matrices(&first.set)?;
+    let matrices = matrices(&first.set);
     for part in &parts[1..] {
         agree(first, part, &matrices)?;
     }
@@ -50,7 +50,7 @@ pub fn run(job: &AddGramsJob, out: &Path, pool: Pool, reporter: &Reporter) -> Re
     }
     reporter.progress(0, files.len(), "files");
     for (done, (file, sums)) in files.iter().enumerate() {
-        add(&parts, sums, &out.join(file), pool)?;
+        add(sums, &out.join(file), pool)?;
         reporter.progress(done + 1, files.len(), "files");
     }
     // The order of the first part's index, whatever shares a matrix with whatever.
@@ -90,13 +90,13 @@ impl Part<'_> {
 }
 
 /// Modules of each matrix of an artifact: those that read one input.
-fn matrices(set: &GramSet) -> Result<Vec<Vec<String>>, GramError> {
+fn matrices(set: &GramSet) -> Vec<Vec<String>> {
     let mut matrices: IndexMap<(&str, &str), Vec<String>> = IndexMap::new();
     for module in set.modules() {
         let entry = set.entry(module).expect("a module of the index has an entry");
         matrices.entry((&entry.file, &entry.tensor)).or_default().push(module.to_owned());
     }
-    Ok(matrices.into_values().collect())
+    matrices.into_values().collect()
 }
 
 /// Checks that a part has the first one's matrices, each for the same modules and cut in the same way.
@@ -168,8 +168,7 @@ impl<'a> Sum<'a> {
 }
 
 /// Writes one file of sums.
-fn add(parts: &[Part<'_>], sums: &[Sum<'_>], path: &Path, pool: Pool) -> Result<(), GramError> {
-    debug_assert!(sums.iter().all(|sum| sum.terms.len() == parts.len()));
+fn add(sums: &[Sum<'_>], path: &Path, pool: Pool) -> Result<(), GramError> {
     let planned = sums.iter().map(|sum| {
         let tiling = sum.entry.tiling();
         let shape = vec![tiling.tiles(), tiling.tile, tiling.tile];
