@@ -11,6 +11,7 @@ mod inputs;
 mod keys;
 mod locks;
 mod processes;
+mod recipes;
 mod render;
 mod repository;
 mod reruns;

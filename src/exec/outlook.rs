@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::recipes::is_enough;
 use super::survey::Surveyor;
 use crate::digest::Key;
 use crate::plan::{self, Artifact, Facts, Graph, KeyStruct, Open, Sighting, Source, Spec, Stage, StageId};
@@ -63,7 +64,13 @@ pub fn outlook(
                 let key = key_struct.key();
                 let inspection = store.map_or(Ok(Inspection::Absent), |store| store.inspect(&key))?;
                 let (state, reason, manifest) = match inspection {
-                    Inspection::Hit(manifest) => (State::UpToDate, String::new(), Some(*manifest)),
+                    Inspection::Hit(manifest) if is_enough(stage, &manifest) => {
+                        (State::UpToDate, String::new(), Some(*manifest))
+                    }
+                    Inspection::Hit(manifest) => {
+                        let reason = "its weights were dropped, and `keep: weights` keeps them";
+                        (State::Run, reason.to_owned(), Some(*manifest))
+                    }
                     Inspection::Damaged { path, reason, .. } => {
                         (State::Run, format!("{} {reason}", path.display()), None)
                     }
@@ -82,6 +89,24 @@ pub fn outlook(
         outlooks.push(outlook);
     }
     Ok(outlooks)
+}
+
+/// Says of merges whose weights were dropped that they are made again where one of the stages that are wanted would run
+/// and needs them.
+pub fn made_again(graph: &Graph, outlooks: &mut [Outlook], wanted: &[bool]) {
+    // A stage's needs come before it, so that one that is made again comes before what it needs in turn.
+    for (id, stage) in graph.iter().collect::<Vec<_>>().into_iter().rev() {
+        if !wanted[id.0] || outlooks[id.0].state != State::Run {
+            continue;
+        }
+        for need in &stage.needs {
+            let outlook = &mut outlooks[need.stage.0];
+            if outlook.state == State::UpToDate && outlook.manifest.as_ref().is_some_and(Manifest::is_dropped) {
+                outlook.state = State::Run;
+                outlook.reason = format!("made again because {} needs it", stage.name);
+            }
+        }
+    }
 }
 
 /// The result of a stage, as others read it.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
 
 use super::{Context, Failure, Job, Product, tensor};
-use crate::experiment::{Keep, Merge};
+use crate::experiment::Merge;
 
 /// Methods that the tensor program has.
 const METHODS: [&str; 2] = ["average", "regmean"];
@@ -21,9 +21,6 @@ pub(super) fn unsupported(merge: &Merge) -> Option<String> {
     }
     if matches!(merge.alpha, Some(Alpha::Auto | Alpha::AutoLayer)) {
         return Some("`alpha: auto` is not in this version".to_owned());
-    }
-    if merge.keep == Keep::Recipe {
-        return Some("`keep: recipe` is not in this version".to_owned());
     }
     if merge.tokenizer.as_deref() == Some("union") {
         return Some("`tokenizer: union` is not in this version".to_owned());

@@ -180,6 +180,11 @@ pub fn aside(kind: Kind) -> &'static [&'static str] {
     }
 }
 
+/// Whether a file of a merge goes when its weights are dropped.
+pub fn is_weights(path: &str) -> bool {
+    path.ends_with(".safetensors")
+}
+
 /// How a kind's files fall into roles.
 pub fn roles(kind: Kind) -> fn(&[Output]) -> BTreeMap<String, Digest> {
     match kind {

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use mergelab_wire::RowRange;
 
-use super::Job;
 use crate::experiment::{Backend, Capture, Suite};
 use crate::plan::{Artifact, Graph, Shard, Spec, Stage};
 
@@ -22,12 +21,12 @@ pub enum Gpus {
     This(usize),
 }
 
-/// About how many bytes a stage will write.
-pub fn bytes_written(job: &Job<'_>) -> u64 {
-    match &job.stage.spec {
-        Spec::Merge(_) => weight_bytes(job.input("0")),
+/// About how many bytes a stage will write, with what it reads by role; 0 where nothing is known.
+pub fn bytes_written<'a>(stage: &Stage, input: impl Fn(&str) -> Option<&'a Artifact>) -> u64 {
+    match &stage.spec {
+        Spec::Merge(_) => input("0").map_or(0, weight_bytes),
         // As much as the largest shard, whose matrices are those of the sum.
-        Spec::AddGrams(_) => job.inputs.values().map(|part| bytes_of(part)).max().unwrap_or(0),
+        Spec::AddGrams(_) => stage.needs.iter().filter_map(|need| input(&need.role)).map(bytes_of).max().unwrap_or(0),
         _ => 0,
     }
 }

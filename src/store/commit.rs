@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::IoContext;
+use super::lookup::GONE;
 use super::manifest::{self, Git, Manifest};
 use super::tree::{list_files, parallel};
-use super::lookup::GONE;
 use super::{KeyLock, Stamp, Store, StoreError, sync_dir};
 use crate::artifact::{Output, artifact_digest};
 use crate::digest::Digest;

@@ -36,8 +36,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 pub use commit::{Draft, Work, rfc3339_now};
-pub use error::StoreError;
 pub use drop::Use;
+pub use error::StoreError;
 pub use lock::KeyLock;
 pub use lookup::{Inspection, Lookup};
 pub use manifest::{FORMAT as MANIFEST_FORMAT, Git, Manifest};
