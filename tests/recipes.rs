@@ -211,3 +211,72 @@ fn a_kill_while_a_merge_is_made_again_leaves_a_sound_store() {
     assert_eq!(project.in_store("tmp"), [""; 0]);
     assert_eq!(fs::read_dir(project.path(".mergelab/quarantine")).unwrap().count(), 0);
 }
+
+/// The real tensor program beside the one under test, if it was built and speaks the same language.
+fn real_tensor_program() -> Option<()> {
+    let program = std::path::Path::new(crate::project::MERGELAB).with_file_name("mergelab-tensor");
+    let output = std::process::Command::new(program).arg("--version").output().ok()?;
+    let is_ours = String::from_utf8_lossy(&output.stdout).contains(&format!("(wire {})", mergelab_wire::VERSION));
+    is_ours.then_some(())
+}
+
+/// A checkpoint of three tensors of fp32 numbers, counted up from `first`.
+fn checkpoint(first: u8) -> Vec<u8> {
+    let tensors = [("model.embed_tokens.weight", 8, 4), ("model.layers.0.self_attn.o_proj.weight", 4, 4)];
+    let (mut header, mut numbers) = (serde_json::Map::new(), Vec::new());
+    for (name, rows, columns) in tensors {
+        let start = numbers.len() * 4;
+        numbers.extend((0..rows * columns).map(|index| f32::from(first) + f32::from(index as u8) / 8.0));
+        let place = serde_json::json!([start, numbers.len() * 4]);
+        header.insert(
+            name.to_owned(),
+            serde_json::json!({ "dtype": "F32", "shape": [rows, columns], "data_offsets": place }),
+        );
+    }
+    let header = serde_json::Value::from(header).to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    bytes
+}
+
+#[test]
+fn the_real_tensor_program_makes_a_dropped_merge_again_to_the_byte() {
+    if real_tensor_program().is_none() {
+        println!("skipped: no mergelab-tensor beside mergelab (`cargo build -p mergelab-tensor`)");
+        return;
+    }
+    let config = r#"{"model_type": "llama", "vocab_size": 8, "torch_dtype": "float32"}"#;
+    let mut project = Project::with(
+        r#"name: x
+models: { a: { path: a }, b: { path: b } }
+merges:
+  avg: { method: average, models: [a, { model: b, weight: 3 }], keep: recipe }
+evals:
+  one: { models: [avg], backend: command, run: [sh, score.sh, "{model}", "{out}"] }
+"#,
+    )
+    .file(
+        "score.sh",
+        "printf '[{\"metric\": \"bytes\", \"value\": %d}]' $(wc -c < \"$1/model.safetensors\") > \"$2/metrics.json\"\n",
+    );
+    for (model, first) in [("a", 1), ("b", 2)] {
+        project = project
+            .file(&format!("{model}/config.json"), config)
+            .file(&format!("{model}/tokenizer.json"), "{}")
+            .file(&format!("{model}/model.safetensors"), checkpoint(first));
+    }
+    let summary = project.run(&[]);
+    summary.ran(&["models.a", "models.b", "merges.avg", "evals.one/avg/one"]);
+    assert!(!has_weights(&project, "merges.avg"));
+    let digest = manifest(&project, "merges.avg")["digest"].clone();
+    project.edit(
+        "x.yaml",
+        "evals:\n",
+        "evals:\n  two: { models: [avg], backend: command, run: [sh, score.sh, \"{model}\", \"{out}\", again] }\n",
+    );
+    project.run(&[]).ran(&["merges.avg", "evals.two/avg/two"]);
+    assert!(!has_weights(&project, "merges.avg"));
+    assert_eq!(manifest(&project, "merges.avg")["digest"], digest);
+    project.mergelab(&["verify"]).exits(0);
+}
