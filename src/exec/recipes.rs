@@ -188,9 +188,11 @@ impl Run<'_, '_, '_> {
         if self.runnable.keys().any(|&other| other != id && self.reads_recipe(other)) {
             return true;
         }
-        let in_flight: u64 = self.ours.keys().map(|&other| self.bytes_written(other)).sum();
+        // Beside the weights there are a tokenizer, logs, and what evaluations write.
+        let with_margin = |id: StageId| self.bytes_written(id) / 8 * 9;
+        let in_flight: u64 = self.ours.keys().map(|&other| with_margin(other)).sum();
         let free = free_bytes(self.shop.store.root()).min(self.disk);
-        self.bytes_written(id) > free.saturating_sub(in_flight)
+        with_margin(id) > free.saturating_sub(in_flight)
     }
 
     /// About how many bytes a stage will write whose needs have results.
