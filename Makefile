@@ -7,12 +7,13 @@ TORCH := 2.11
 
 REQUIREMENTS := lm-eval-harness/requirements.txt
 BOOTSTRAP := lm-eval-harness/bootstrap.txt
+REAL := target/real
 
 # Which torch, and which Python goes with it: one that is named, one that is active, or our own.
 active_torch := $(firstword $(wildcard $(VIRTUAL_ENV)/lib/python3*/site-packages/torch-$(TORCH).*.dist-info))
 ifneq ($(LIBTORCH),)
   environment :=
-  python := $(firstword $(wildcard $(abspath $(LIBTORCH)/../../../../bin/python)) $(PYTHON))
+  python := $(firstword $(wildcard $(abspath $(realpath $(LIBTORCH))/../../../../bin/python)) $(PYTHON))
 else ifneq ($(and $(VIRTUAL_ENV),$(active_torch),$(filter-out $(CURDIR)/.venv,$(VIRTUAL_ENV))),)
   environment :=
   python := $(VIRTUAL_ENV)/bin/python
@@ -23,10 +24,10 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test lint bench docs lock clean
+.PHONY: help setup build quickstart test real lint bench bench-gram bench-gram-gpu docs lock clean
 
 help:  ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "Everything is set up on first use: .venv is filled from $(REQUIREMENTS) (several GB, once)."
 	@echo "To use a torch $(TORCH) that is there already, activate its environment or set LIBTORCH to its torch folder:"
@@ -55,6 +56,23 @@ test: setup  ## every test (without libtorch: `cargo test` runs those of the roo
 	$(CARGO) test --workspace
 	$(python) -W ignore -m unittest discover -s experiments/quickstart
 	$(python) -W ignore -m unittest discover -s lm-eval-harness
+	$(python) -W ignore -m unittest discover -s gram-transformers
+	$(python) -W ignore -m unittest discover -s benches/gram
+
+real: setup $(REAL)/model/config.json  ## hold a real model's Grams and token ids against transformers (100 MB download, 6 GB of memory, minutes)
+	MERGELAB_REAL_MODEL=$(CURDIR)/$(REAL)/model MERGELAB_PYTHON=$(if $(findstring /,$(python)),$(abspath $(python)),$(python)) \
+	  $(CARGO) test -p mergelab-tensor --test integration real:: -- --nocapture --test-threads 1
+
+$(REAL)/model/config.json: $(REAL)/packages/.filled real/prepare.py
+	$(python) real/prepare.py $(REAL)/packages $(REAL)/model
+
+# Apart from any environment, and without their dependencies. An environment that was lent may be without pip.
+$(REAL)/packages/.filled: real/requirements.txt
+	rm -rf $(REAL)/packages
+	pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHON); \
+	$$pip -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+	  --target $(REAL)/packages -r real/requirements.txt
+	@touch $@
 
 lint: setup  ## formatting, and clippy with warnings as errors
 	$(CARGO) fmt --all --check
@@ -63,16 +81,24 @@ lint: setup  ## formatting, and clippy with warnings as errors
 bench:  ## how much time mergelab itself takes, beside DVC and Snakemake where they are installed (see docs/benchmarks.md)
 	$(CARGO) bench -p mergelab --bench overhead
 
+bench-gram: build  ## Gram capture beside forward hooks, on the CPU: time, memory, share of the machine's own rate (10 quiet minutes, 6 GB)
+	$(python) benches/gram/cpu.py --program target/release/mergelab-tensor
+
+bench-gram-gpu: build  ## Gram capture at full 8B width on a GPU; without one it says so and ends
+	$(python) benches/gram/gpu.py --program target/release/mergelab-tensor
+
 docs: build  ## the API documentation, and the experiment file's JSON Schema in docs/
 	$(CARGO) doc --workspace --no-deps
 	mkdir -p docs
 	target/release/mergelab schema > docs/experiment.schema.json
 
-lock: setup  ## pin what the .in files in lm-eval-harness ask for, anew
+lock: setup  ## pin what the .in files in lm-eval-harness and real ask for, anew
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate --no-emit-index-url \
 	  --python-version 3.11 lm-eval-harness/requirements.in -o $(REQUIREMENTS)
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate --no-emit-index-url \
 	  --python-version 3.11 lm-eval-harness/bootstrap.in -o $(BOOTSTRAP)
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate --no-emit-index-url \
+	  --no-deps --python-version 3.11 real/requirements.in -o real/requirements.txt
 
 clean:  ## remove build products and .venv; experiments keep their results (.mergelab)
 	$(CARGO) clean

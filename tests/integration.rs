@@ -1,11 +1,13 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch. Most experiments here are made of commands; where models are merged and
-//! evaluated, two shell scripts in `fakes/` stand in for `mergelab-tensor` and for Python.
+//! They need neither Python nor libtorch, but for one in `engines`, which says so where it has to skip. Most experiments
+//! here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/` stand in for
+//! `mergelab-tensor` and for Python.
 
 mod project;
 
 mod crash;
+mod engines;
 mod help;
 mod inputs;
 mod keys;

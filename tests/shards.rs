@@ -82,7 +82,7 @@ fn a_shard_without_rows_is_made_without_a_program_and_says_so() {
     let project = project();
     project.write("rows.jsonl", rows(2));
     let summary = project.run(&["--only", "grams.a"]);
-    summary.says("grams.a/shard-2: the data has fewer rows than there are shards: this one has none").ran(&[
+    summary.says("grams.a/shard-2: the rows of the data fill the other shards: this one has none").ran(&[
         "models.a",
         "data.rows",
         SHARDS[0],

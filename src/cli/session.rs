@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mergelab_wire::Engine;
+
 use super::CliError;
 use crate::exec::{Surveyor, missing};
 use crate::experiment::{self, Loaded};
@@ -65,8 +67,12 @@ impl Session {
 
     /// Facts to start with: versions of tools, if any stage asks for them.
     pub(super) fn facts(&self) -> Facts {
-        let evaluates = self.graph.stages.iter().any(|stage| stage.spec.kind() == plan::Kind::Eval);
-        let tools = self.python.as_ref().filter(|_| evaluates).map(Python::versions).unwrap_or_default();
+        let asks = self.graph.stages.iter().any(|stage| match &stage.spec {
+            plan::Spec::Eval { .. } => true,
+            plan::Spec::Gram { capture, .. } => capture.engine != Engine::Native,
+            _ => false,
+        });
+        let tools = self.python.as_ref().filter(|_| asks).map(Python::versions).unwrap_or_default();
         Facts { tools, ..Facts::default() }
     }
 

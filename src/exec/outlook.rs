@@ -1,6 +1,7 @@
 //! What a run would do, without doing anything: the state of each stage and why.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::recipes::is_enough;
@@ -141,8 +142,19 @@ pub(super) fn artifact(
             shards.insert(count, rows);
         }
     }
+    let family = matches!(stage.spec, Spec::Model(_) | Spec::Merge(_)).then(|| family_of(&location)).flatten();
     let (roles, outputs) = (manifest.roles.clone(), manifest.outputs.clone());
-    Ok(Artifact { digest: manifest.digest, roles, outputs, location, shards })
+    Ok(Artifact { digest: manifest.digest, roles, outputs, location, family, shards })
+}
+
+/// The family of the model in a directory; what else its `config.json` says is for those who load it.
+fn family_of(model: &Path) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        model_type: Option<String>,
+    }
+    let text = std::fs::read(model.join("config.json")).ok()?;
+    serde_json::from_slice::<Config>(&text).ok()?.model_type
 }
 
 /// Why a stage has no key yet, for a person.
@@ -154,7 +166,11 @@ pub(super) fn in_words(graph: &Graph, stage: &Stage, open: &Open) -> String {
         }
         Open::Unhashed(Source::Task { task, .. }) => format!("task {task} is not looked up yet"),
         Open::Missing(_, reason) | Open::Unsupported(reason) => reason.clone(),
-        Open::NoTool(name) => format!("{} is not installed in the Python that evaluations use", name.replace('_', "-")),
+        Open::NoTool(name) => {
+            let who =
+                if matches!(stage.spec, Spec::Eval { .. }) { "evaluations use" } else { "`engine: transformers` uses" };
+            format!("{} is not installed in the Python that {who}", name.replace('_', "-"))
+        }
         Open::NoOutput { stage: id, path } => {
             format!("{} left no {path:?}, which {} names", graph.stage(*id).name, stage.name)
         }

@@ -108,7 +108,11 @@ pub(super) const MODEL: &[Key] = &[
 ];
 
 pub(super) const DATA: &[Key] = &[
-    key("path", Shape::Path, "File (.jsonl, .json, .csv, .parquet); with `from`, a path inside the output."),
+    key(
+        "path",
+        Shape::Path,
+        "File (.jsonl, .json, .csv, each also with .gz or .zst; .parquet); with `from`, a path inside the output.",
+    ),
     key("hub", Shape::Text, "Hub data set, as `org/name`."),
     key("from", Shape::Text, FROM_ABOUT),
     key("revision", Shape::Text, REVISION_ABOUT),
@@ -122,7 +126,7 @@ pub(super) const DATA: &[Key] = &[
     key("messages", Shape::List(&Shape::Object(&[MESSAGE])), "Chat messages, through the model's chat template."),
     key("text", Shape::Text, "Jinja template over a row's columns, in place of messages."),
     key("strict", Shape::Flag, "Refuse rows that cannot be used, in place of counting them."),
-    key("sweep", SWEEP, SWEEP_ABOUT),
+    key("sweep", SWEEP, "Values to expand over: of a key, or of the `sample` or `seed` of `rows`."),
 ];
 
 pub(super) const SAMPLE: &[Key] = &[

@@ -153,10 +153,11 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     };
 
     let left = Cell::new(MAX_EXPANSIONS);
-    let expander = Expander { report, left: &left, placeholders: None };
-    let of_commands = Expander { report, left: &left, placeholders: Some(command::SWEPT_COMMAND_KEYS) };
+    let expander = Expander { report, left: &left, placeholders: None, inner: &[] };
+    let of_data = Expander { inner: sources::SWEPT_INSIDE, ..expander };
+    let of_commands = Expander { placeholders: Some(command::SWEPT_COMMAND_KEYS), ..expander };
     let models = Declared::plain(report, sections, "models");
-    let data = Declared::swept(sections, "data", &expander, |_| Vec::new());
+    let data = Declared::swept(sections, "data", &of_data, |_| Vec::new());
     let commands = Declared::swept(sections, "commands", &of_commands, |_| Vec::new());
     let swept_data = data.swept_families();
     let grams = Declared::swept(sections, "grams", &expander, |view| {

@@ -10,6 +10,9 @@ use super::keys::{DATA, MESSAGE, MODEL, SAMPLE};
 use super::read::{Fields, Reading};
 use super::types::{Data, DataSource, Model, Pick};
 
+/// Keys of a data set's sweep that belong into a mapping.
+pub(super) const SWEPT_INSIDE: &[(&str, &str)] = &[("sample", "rows"), ("seed", "rows")];
+
 /// Reads one model.
 pub(super) fn model(context: &Context<'_>, item: Item<'_>) -> Option<Model> {
     let fields = Fields::open(context.report, &item.member.view, item.place, "a model", &[MODEL])?;
@@ -61,15 +64,20 @@ fn source(context: &Context<'_>, item: Item<'_>, fields: &Fields<'_>) -> Option<
 
 /// A path with an ending that says how its rows are written.
 fn data_file(reading: Reading<'_>) -> Option<PathBuf> {
-    const ENDINGS: &[&str] = &[".jsonl", ".json", ".csv", ".parquet"];
+    const ENDINGS: &[&str] = &[".jsonl", ".json", ".csv"];
+    const COMPRESSIONS: &[&str] = &[".gz", ".zst"];
     let path = reading.path()?;
     let text = path.to_string_lossy().to_ascii_lowercase();
-    let bare = text.strip_suffix(".gz").or_else(|| text.strip_suffix(".zst")).unwrap_or(&text);
-    if ENDINGS.iter().any(|ending| bare.ends_with(ending)) {
+    let bare = COMPRESSIONS.iter().find_map(|ending| text.strip_suffix(ending));
+    if text.ends_with(".parquet") || ENDINGS.iter().any(|ending| bare.unwrap_or(&text).ends_with(ending)) {
         return Some(path);
     }
+    if bare.is_some_and(|bare| bare.ends_with(".parquet")) {
+        let message = format!("`{}`: Parquet files are compressed inside, and read as they are", path.display());
+        return reading.fail(Diagnostic::new(reading.node.span, message).hint("unpack it"));
+    }
     let message = format!("`{}` does not say how its rows are written", path.display());
-    let hint = format!("a data file ends in {} (or one of these with .gz or .zst)", ENDINGS.join(", "));
+    let hint = "a data file ends in .parquet, or in .jsonl, .json or .csv, also with .gz or .zst behind it";
     reading.fail(Diagnostic::new(reading.node.span, message).hint(hint))
 }
 

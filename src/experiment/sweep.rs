@@ -69,6 +69,8 @@ pub(super) struct Expander<'a> {
     pub(super) left: &'a Cell<usize>,
     /// Whether a swept key that the section does not know is a placeholder, and stays out of the mapping.
     pub(super) placeholders: Option<&'a [&'static str]>,
+    /// Swept keys that belong inside of a mapping, each with the key of that mapping.
+    pub(super) inner: &'a [(&'static str, &'static str)],
 }
 
 /// A key and the values it takes.
@@ -195,12 +197,32 @@ impl Expander<'_> {
         let mut view: Map =
             map.iter().filter(|(key, _)| *key != "sweep").map(|(key, field)| (key.clone(), field.clone())).collect();
         for (axis, &at) in axes.iter().zip(at) {
-            let known = self.placeholders.is_none_or(|known| known.contains(&axis.key));
-            if known {
-                view.insert(axis.key.to_owned(), Field { key: axis.place, value: Arc::clone(axis.values[at].1) });
+            let value = Field { key: axis.place, value: Arc::clone(axis.values[at].1) };
+            if let Some((_, outer)) = self.inner.iter().find(|(key, _)| *key == axis.key) {
+                self.put_inside(&mut view, outer, axis.key, value);
+            } else if self.placeholders.is_none_or(|known| known.contains(&axis.key)) {
+                view.insert(axis.key.to_owned(), value);
             }
         }
         Arc::new(Node::new(field.value.span, Value::Map(view)))
+    }
+
+    /// Puts a value into the mapping under `outer`, in the place of the one that may be there.
+    fn put_inside(&self, view: &mut Map, outer: &str, key: &str, value: Field) {
+        let (place, span, mut inside) = match view.get(outer) {
+            None => (value.key, value.key, Map::new()),
+            Some(field) => match field.value.as_map() {
+                Some(map) => (field.key, field.value.span, map.clone()),
+                None => {
+                    let message = format!("`{key}` is swept, and `{outer}` is no mapping that has one");
+                    let diagnostic = Diagnostic::new(value.key, message).other(field.value.span, "here");
+                    self.report.add(diagnostic.hint(format!("write `{outer}: {{ sample: N }}`")));
+                    return;
+                }
+            },
+        };
+        inside.insert(key.to_owned(), value);
+        view.insert(outer.to_owned(), Field { key: place, value: Arc::new(Node::new(span, Value::Map(inside))) });
     }
 
     /// Adds the members of one combination of the entry's own sweep; false when they are too many.

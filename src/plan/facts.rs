@@ -20,6 +20,8 @@ pub struct Artifact {
     pub outputs: Vec<Output>,
     /// Directory in which they lie.
     pub location: PathBuf,
+    /// Of a model: its family, `model_type` in its `config.json`.
+    pub family: Option<String>,
     /// Of a data set: its rows in so many shards, for each number that a stage asks for.
     pub shards: BTreeMap<usize, Arc<[Shard]>>,
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mergelab_wire::{Alpha, Rows, RuleUse};
+use mergelab_wire::{Alpha, Engine, Rows, RuleUse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -88,12 +88,16 @@ pub fn key_struct(stage: &Stage, facts: &Facts) -> Result<KeyStruct, Open> {
         Spec::Model(model) => reader.model(model)?,
         Spec::Data(data) => reader.data(data)?,
         Spec::Command(command) => reader.command(command)?,
-        Spec::Gram { capture, rows, strict, shard } => reader.gram(capture, rows, *strict, *shard)?,
+        Spec::Gram { capture, rows, strict, shard } => {
+            let made = reader.gram(capture, rows, *strict, *shard)?;
+            tools = reader.tools(tools_of(stage, facts))?;
+            made
+        }
         Spec::AddGrams(shards) => reader.add_grams(*shards)?,
         Spec::ImportGram(gram) => reader.import(gram)?,
         Spec::Merge(merge) => reader.merge(merge)?,
         Spec::Eval { suite, task, seed, .. } => {
-            tools = reader.tools(suite.backend)?;
+            tools = reader.tools(tools_of(stage, facts))?;
             reader.eval(suite, task, *seed)?
         }
         Spec::Table { table, .. } => reader.table(table)?,
@@ -250,7 +254,8 @@ impl Reader<'_> {
             "skip_first": capture.skip_first,
             "exclude": capture.exclude,
             "dtype": capture.dtype,
-            "engine": capture.engine,
+            // What `auto` comes to: a version in which a family has become native captures it anew.
+            "engine": capture.engine.resolve(self.artifact("model")?.family.as_deref()),
         });
         if shard.is_none() {
             params["shards"] = json!(1);
@@ -365,9 +370,9 @@ impl Reader<'_> {
         Ok((json!({ "rows": table.rows, "columns": table.columns }), inputs))
     }
 
-    fn tools(&self, backend: Backend) -> Result<BTreeMap<String, String>, Open> {
+    fn tools(&self, names: &[&'static str]) -> Result<BTreeMap<String, String>, Open> {
         let mut tools = BTreeMap::new();
-        for &name in tools_of(backend) {
+        for &name in names {
             let version = self.facts.tools.get(name).ok_or(Open::NoTool(name))?;
             tools.insert(name.to_owned(), version.clone());
         }
@@ -375,19 +380,29 @@ impl Reader<'_> {
     }
 }
 
-/// Python distributions that a backend needs, and whose versions decide its results.
-fn tools_of(backend: Backend) -> &'static [&'static str] {
-    match backend {
-        Backend::Hf => &["lm_eval", "torch", "transformers"],
-        Backend::Vllm => &["lm_eval", "torch", "transformers", "vllm"],
-        Backend::Loss | Backend::Command => &[],
+/// Python distributions that a stage needs, and whose versions decide its result. As long as a model is not looked at,
+/// `engine: auto` needs none.
+fn tools_of(stage: &Stage, facts: &Facts) -> &'static [&'static str] {
+    match &stage.spec {
+        Spec::Eval { suite, .. } => match suite.backend {
+            Backend::Hf => &["lm_eval", "torch", "transformers"],
+            Backend::Vllm => &["lm_eval", "torch", "transformers", "vllm"],
+            Backend::Loss | Backend::Command => &[],
+        },
+        Spec::Gram { capture, .. } => {
+            let model = stage.need("model").and_then(|id| facts.results.get(&id));
+            match capture.engine.resolve(model.and_then(|model| model.family.as_deref())) {
+                Engine::Transformers => &["torch", "transformers"],
+                Engine::Auto | Engine::Native => &[],
+            }
+        }
+        _ => &[],
     }
 }
 
 /// The first Python distribution that a stage needs and that is not there.
 pub fn missing_tool(stage: &Stage, facts: &Facts) -> Option<&'static str> {
-    let Spec::Eval { suite, .. } = &stage.spec else { return None };
-    tools_of(suite.backend).iter().copied().find(|name| !facts.tools.contains_key(*name))
+    tools_of(stage, facts).iter().copied().find(|name| !facts.tools.contains_key(*name))
 }
 
 /// Arguments of a backend's model: those that decide a result (with `add_bos_token` always explicit, since its default

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Artifact, Facts, Graph, KeyStruct, Kind, Open, Sighting, Source, Spec, Stage, key_struct, sources};
+use super::{
+    Artifact, Facts, Graph, KeyStruct, Kind, Open, Sighting, Source, Spec, Stage, key_struct, missing_tool, sources,
+};
 use crate::artifact::{Output, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{Data, DataSource, Model, parse};
@@ -51,11 +53,12 @@ const REG: [&str; 4] = ["merges.reg", "evals.suite/reg/gsm8k", "evals.suite/reg/
 const EVALS: [&str; 5] =
     ["evals.suite/a/gsm8k", "evals.suite/a/mbpp", "evals.suite/reg/gsm8k", "evals.suite/reg/mbpp", "tables.main"];
 
-/// Files by path with what is in them, where that is not the path itself; and versions of tools.
+/// Files by path with what is in them, where that is not the path itself; versions of tools; and the family of all models.
 #[derive(Clone, Default)]
 struct World {
     files: HashMap<String, String>,
     tools: HashMap<String, String>,
+    family: Option<String>,
 }
 
 impl World {
@@ -141,7 +144,8 @@ impl World {
             Spec::Data(data) => shards::of_rows(&self.rows(data)),
             _ => BTreeMap::new(),
         };
-        Artifact { digest: artifact_digest(&outputs), roles, outputs, location: "/somewhere".into(), shards }
+        let family = self.family.clone().filter(|_| roles.contains_key("config"));
+        Artifact { digest: artifact_digest(&outputs), roles, outputs, location: "/somewhere".into(), family, shards }
     }
 }
 
@@ -258,7 +262,7 @@ mod reruns {
     fn how_and_of_what_grams_are_captured() {
         assert_eq!(added_to_gram("dtype: bfloat16"), with_reg(&["grams.a"]));
         assert_eq!(added_to_gram("exclude: ['*.lm_head']"), with_reg(&["grams.a"]));
-        assert_eq!(added_to_gram("engine: native"), with_reg(&["grams.a"]));
+        assert_eq!(added_to_gram("engine: transformers"), with_reg(&["grams.a"]));
     }
 
     #[test]
@@ -384,6 +388,25 @@ mod reruns {
     }
 
     #[test]
+    fn versions_of_what_captures_a_model_without_a_native_forward_pass() {
+        let world = |family: &str, tool: &str| World {
+            tools: HashMap::from([(tool.to_owned(), "9".to_owned())]),
+            family: Some(family.to_owned()),
+            ..World::default()
+        };
+        let before = world("gemma2", "none").keys(EXPERIMENT);
+        assert_eq!(before["grams.a"].params["engine"], "transformers");
+        let grams = ["grams.a", "grams.b"];
+        for (tool, expected) in [("torch", true), ("transformers", true), ("vllm", false)] {
+            let differing = differing(&before, &world("gemma2", tool).keys(EXPERIMENT));
+            assert_eq!(grams.iter().all(|gram| differing.iter().any(|stage| stage == gram)), expected, "{tool}");
+        }
+        let native = world("qwen3", "none").keys(EXPERIMENT);
+        assert_eq!((&native["grams.a"].params["engine"], native["grams.a"].tools.len()), (&"native".into(), 0));
+        assert_eq!(native["grams.a"], world("qwen3", "transformers").keys(EXPERIMENT)["grams.a"]);
+    }
+
+    #[test]
     fn labels_columns_and_published_figures_rerun_the_table() {
         for (from, to) in [
             ("label: The first", "label: Number one"),
@@ -434,6 +457,7 @@ mod reruns_nothing {
         assert_eq!(added_to_reg("solver: auto"), NOTHING);
         assert_eq!(added_to_reg("tokenizer: a"), NOTHING);
         assert_eq!(added_to_gram("add_special_tokens: true, tokens: all, skip_first: 0, shards: 1"), NOTHING);
+        assert_eq!(added_to_gram("engine: native"), NOTHING, "what `auto` comes to");
         assert_eq!(
             edited(
                 "avg: { method: average, models: [a, b] }",
@@ -537,6 +561,17 @@ fn a_stage_waits_for_the_first_need_that_has_no_result() {
 }
 
 #[test]
+fn the_engine_transformers_needs_torch_and_transformers_as_soon_as_it_is_known_to_run() {
+    let tool = |engine: &str| {
+        let text = EXPERIMENT.replace("max_length: 256", &format!("max_length: 256, engine: {engine}"));
+        let graph = Graph::new(vec![Arc::new(parse(Path::new("x.yaml"), &text).unwrap().experiment)]);
+        missing_tool(graph.stage(graph.find("grams.a").unwrap()[0]), &Facts::default())
+    };
+    assert_eq!(tool("transformers"), Some("torch"));
+    assert_eq!((tool("auto"), tool("native")), (None, None));
+}
+
+#[test]
 fn a_model_without_a_part_that_is_read_is_named() {
     let loaded = parse(Path::new("x.yaml"), EXPERIMENT).unwrap();
     let graph = Graph::new(vec![Arc::new(loaded.experiment)]);
@@ -548,6 +583,7 @@ fn a_model_without_a_part_that_is_read_is_named() {
             roles: model_roles(&outputs),
             outputs,
             location: "/".into(),
+            family: None,
             shards: BTreeMap::new(),
         })
     };

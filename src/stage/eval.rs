@@ -7,12 +7,14 @@ use std::path::Path;
 use mergelab_wire::{Event, Fault, VERSION};
 use serde_json::{Map, Value, json};
 
-use super::{Context, Failure, Job, Product, Program, tail, tensor};
+use super::python::Script;
+use super::{Context, Failure, Job, Product, tail, tensor};
 use crate::experiment::{Backend, Suite, Task};
 use crate::plan::{Spec, Stage, model_arguments};
 
-/// The driver, over the harness's own Python API; part of this program so that it works outside a checkout.
-const DRIVER: &str = include_str!("../../lm-eval-harness/driver.py");
+/// The driver, over the harness's own Python API.
+const DRIVER: Script =
+    Script { purpose: "evaluations", files: &[("driver.py", include_str!("../../lm-eval-harness/driver.py"))] };
 
 /// What evaluations have in common that may share a driver process. With vLLM a process serves one model, since a
 /// second one would have to share the GPU's memory with the first.
@@ -56,31 +58,12 @@ fn drive(
 ) -> Result<(), Failure> {
     let first = &jobs[0];
     let (suite, ..) = parts(first);
-    let Some(python) = context.python else {
-        return Err(Failure::stage("no Python for evaluations")
-            .hint("`make setup` fills .venv; or name one under `[python] path` in mergelab.toml"));
-    };
     let results = first.scratch.join("results");
-    let (driver, job_file, events) =
-        (first.scratch.join("driver.py"), first.scratch.join("job.json"), first.scratch.join("events.jsonl"));
-    let job = job_value(context, suite, jobs, &results, &events);
-    let prepared = std::fs::create_dir_all(&results)
-        .and_then(|()| std::fs::write(&driver, DRIVER))
-        .and_then(|()| std::fs::write(&job_file, serde_json::to_vec_pretty(&job)?));
-    prepared.map_err(|error| Failure::stage(format!("cannot write {}: {error}", first.scratch.display())))?;
-    let mut environment: Vec<_> = first.visible_gpus().into_iter().collect();
-    environment.extend([("OMP_WAIT_POLICY".into(), "PASSIVE".into()), ("PYTHONDONTWRITEBYTECODE".into(), "1".into())]);
-    let program = Program {
-        program: (&python.executable).into(),
-        arguments: vec!["-u".into(), driver.into(), job_file.into()],
-        directory: context.project.root.clone(),
-        environment,
-        unset: vec!["PYTHONPATH".into(), "PYTHONHOME".into()],
-        locks: jobs.iter().map(|job| job.lock).collect(),
-        log: first.log.clone(),
-        events: Some(events),
-        timeout: None,
-    };
+    std::fs::create_dir_all(&results)
+        .map_err(|error| Failure::stage(format!("cannot write {}: {error}", first.scratch.display())))?;
+    let job = |events: &Path| job_value(context, suite, jobs, &results, events);
+    let locks = jobs.iter().map(|job| job.lock).collect();
+    let program = DRIVER.program(context, first, locks, job)?;
     // What the driver has said of itself so far: its device, versions, peak memory.
     let mut facts = Map::new();
     tensor::run_reporting("lm_eval", context, &program, &mut |event| match event {

@@ -1,17 +1,12 @@
-//! Gram capture: the model's directory and the rows go to the tensor program.
+//! Gram capture: the model's directory and the rows go to the program of the engine.
 
 use std::path::PathBuf;
 
 use mergelab_wire::{Engine, Event, GramJob, Job as Work, RowRange, Rows};
 
-use super::{Context, Failure, Job, Product, shards, tensor};
+use super::{Context, Failure, Job, Product, capture, shards, tensor};
 use crate::experiment::{Capture, DataSource};
 use crate::plan::{Spec, StageId};
-
-/// What this version cannot capture yet.
-pub(super) fn unsupported(capture: &Capture) -> Option<String> {
-    (capture.engine == Engine::Transformers).then(|| "`engine: transformers` is not in this version".to_owned())
-}
 
 /// The file that a data set's rows come from, as the experiment names it.
 fn source_of(context: &Context<'_>, data: StageId) -> Option<PathBuf> {
@@ -35,9 +30,11 @@ pub(super) fn run(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
     if range.is_some_and(|range| range.count == 0) {
-        return shards::of_nothing(job, on_event);
+        return shards::of_no_rows(job, on_event);
     }
-    let work = Work::Gram(GramJob {
+    let family = job.input("model").family.as_deref();
+    let engine = capture.engine.resolve(family);
+    let work = GramJob {
         model: job.input("model").location.clone(),
         data: job.input("data").location.join("rows.jsonl"),
         shown: job.stage.need("data").and_then(|id| source_of(context, id)),
@@ -51,7 +48,15 @@ pub(super) fn run(
         chat_template: capture.chat_template.as_ref().map(|path| context.project.resolve(path)),
         exclude: capture.exclude.clone(),
         dtype: capture.dtype.clone(),
-        engine: capture.engine,
-    });
-    tensor::run(context, job, work, on_event)
+        engine,
+    };
+    if engine != Engine::Transformers {
+        return tensor::run(context, job, Work::Gram(work), on_event);
+    }
+    if capture.engine == Engine::Auto {
+        let family = family.unwrap_or("(none)");
+        let message = format!("no native forward pass for model_type {family:?}: captured by `engine: transformers`");
+        on_event(Event::Note { message });
+    }
+    capture::run(context, job, work, on_event)
 }

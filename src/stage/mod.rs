@@ -2,6 +2,7 @@
 //!
 //! A stage gets an empty directory and fills it; keeping the result is not its business.
 
+mod capture;
 mod command;
 mod data;
 mod eval;
@@ -11,6 +12,8 @@ mod launch;
 mod merge;
 mod model;
 mod needs;
+mod python;
+mod rows;
 mod score;
 mod shards;
 mod table;
@@ -45,7 +48,7 @@ use crate::project::{Project, Python};
 pub struct Context<'a> {
     /// The project.
     pub project: &'a Project,
-    /// Python for evaluations and commands.
+    /// Python for evaluations, commands and `engine: transformers`.
     pub python: Option<&'a Python>,
     /// The program for tensor stages.
     pub tensor: Option<PathBuf>,
@@ -151,14 +154,13 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
             DataSource::Hub { repo, .. } => {
                 format!("the data set {repo} comes from the hub, which this version cannot reach")
             }
-            DataSource::Path(path) => data::unsupported(path)?,
-            DataSource::From(output) => data::unsupported(output.path.as_deref()?)?,
+            DataSource::Path(path) => rows::unsupported(path)?,
+            DataSource::From(output) => rows::unsupported(output.path.as_deref()?)?,
         },
         Spec::ImportGram(Gram::PickleHub { repo, .. }) => {
             format!("the Grams in {repo} come from the hub, which this version cannot reach")
         }
         Spec::ImportGram(_) => "importing Grams from a pickle is not in this version".to_owned(),
-        Spec::Gram { capture, .. } => gram::unsupported(capture)?,
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
             (Backend::Loss, _) => "`backend: loss` is not in this version".to_owned(),
@@ -167,7 +169,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
             }
             _ => return None,
         },
-        Spec::AddGrams(_) | Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,
+        Spec::Gram { .. } | Spec::AddGrams(_) | Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,
     };
     Some(reason)
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use mergelab_wire::RowRange;
+use mergelab_wire::{Engine, RowRange};
 
 use crate::experiment::{Backend, Capture, Suite};
 use crate::plan::{Artifact, Graph, Shard, Spec, Stage};
@@ -36,6 +36,10 @@ pub fn bytes_written<'a>(stage: &Stage, input: impl Fn(&str) -> Option<&'a Artif
 pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Option<&'a Artifact>) -> u64 {
     match &stage.spec {
         Spec::Gram { capture, shard, .. } => match (input("model"), input("data")) {
+            // The whole model, and unless they lie on a GPU all Grams: in fp32, about twice the weights in 16 bits.
+            (Some(model), _) if capture.engine.resolve(model.family.as_deref()) == Engine::Transformers => {
+                PROGRAM + if on_gpu { 1 } else { 3 } * weight_bytes(model)
+            }
             (Some(model), Some(data)) if !on_gpu => {
                 let shard = shard.and_then(|index| data.shards.get(&capture.shards)?.get(index));
                 PROGRAM.saturating_add(hidden_states(capture, model, data, shard))
@@ -157,13 +161,8 @@ evals:
     fn artifact(location: &Path, file: &str, size: u64) -> Artifact {
         let sha256 = Digest::of(b"");
         let outputs = vec![Output { path: file.to_owned(), size, sha256, aside: false, dropped: false }];
-        Artifact {
-            digest: sha256,
-            roles: BTreeMap::new(),
-            outputs,
-            location: location.to_owned(),
-            shards: BTreeMap::new(),
-        }
+        let (roles, location) = (BTreeMap::new(), location.to_owned());
+        Artifact { digest: sha256, roles, outputs, location, family: None, shards: BTreeMap::new() }
     }
 
     #[test]
@@ -199,5 +198,9 @@ evals:
         assert_eq!(of_shards.map(|name| needed(name, false)), [7 * 8 * 4, 3 * 8 * 4, 2 * 8 * 4, 0]);
         std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5}"#).unwrap();
         assert_eq!((needed("grams.long", false), needed("grams.long", true)), (10 * 5 * 4, 0));
+        let gemma = Artifact { family: Some("gemma2".to_owned()), ..model.clone() };
+        let input = |role: &str| Some(if role == "model" { &gemma } else { &data });
+        let needed = |on_gpu| memory_needed(stage(&graph, "grams.long"), on_gpu, input) - PROGRAM;
+        assert_eq!((needed(false), needed(true)), (3 * 24 * 64, 24 * 64));
     }
 }

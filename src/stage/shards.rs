@@ -48,14 +48,19 @@ pub(super) fn rows_of(job: &Job<'_>, capture: &Capture, shard: Option<usize>) ->
     shard.map(|index| job.input("data").shards[&capture.shards][index].range)
 }
 
-/// The result of a shard that has no rows, as the tensor program writes it of one whose rows give no tokens.
-pub(super) fn of_nothing(job: &Job<'_>, on_event: &mut dyn FnMut(Event)) -> Result<Product, Failure> {
+/// The result of a shard that has no rows: no program is needed for it.
+pub(super) fn of_no_rows(job: &Job<'_>, on_event: &mut dyn FnMut(Event)) -> Result<Product, Failure> {
+    write_empty(job)?;
+    on_event(Event::Note { message: "the rows of the data fill the other shards: this one has none".to_owned() });
+    Ok(Product::default())
+}
+
+/// Writes Grams of no tokens, as the tensor program does for a shard none of whose rows gives any.
+pub(super) fn write_empty(job: &Job<'_>) -> Result<(), Failure> {
     let path = job.out.join("index.json");
     let index = json!({ "format": 1, "modules": {} });
     std::fs::write(&path, format!("{index:#}\n"))
-        .map_err(|error| Failure::stage(format!("cannot write {}: {error}", path.display())))?;
-    on_event(Event::Note { message: "the data has fewer rows than there are shards: this one has none".to_owned() });
-    Ok(Product::default())
+        .map_err(|error| Failure::stage(format!("cannot write {}: {error}", path.display())))
 }
 
 /// Adds the Grams of all shards.

@@ -1,5 +1,7 @@
 //! What Gram and merge stages have in common: a stage file, and `mergelab-tensor` to do it.
 
+use std::path::Path;
+
 use mergelab_wire::{Event, Fault, Job as Work, StageFile, VERSION};
 
 use super::{Context, Ending, Failure, Job, Product, Program};
@@ -11,18 +13,30 @@ pub(super) fn run(
     work: Work,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
+    run_in(context, job, (&job.scratch, &job.out, job.device(context)), work, on_event)
+}
+
+/// Runs the tensor program on a device with a scratch directory and an output directory of its own, for work that is only a
+/// part of the stage's.
+pub(super) fn run_in(
+    context: &Context<'_>,
+    job: &Job<'_>,
+    (scratch, out, device): (&Path, &Path, &str),
+    work: Work,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
     let Some(tensor) = &context.tensor else {
         return Err(Failure::stage("mergelab-tensor is not beside mergelab, nor in MERGELAB_TENSOR, nor on the path")
             .hint("build it with `make build`"));
     };
-    let (path, events) = (job.scratch.join("stage.json"), job.scratch.join("events.jsonl"));
+    let (path, events) = (scratch.join("stage.json"), scratch.join("events.jsonl"));
     let file = StageFile {
         wire: VERSION,
         stage: job.stage.name.clone(),
-        out: job.out.clone(),
+        out: out.to_path_buf(),
         partial: job.partial.clone(),
         events: events.clone(),
-        device: job.device(context).to_owned(),
+        device: device.to_owned(),
         threads: context.threads,
         memory: context.memory,
         job: work,

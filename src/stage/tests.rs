@@ -18,6 +18,10 @@ use crate::project::{Config, Project, Python};
 
 const EXPERIMENT: &str = r#"name: x
 models: { a: { path: models/a }, b: { path: models/b } }
+data: { d: { path: rows.jsonl, text: "{{ t }}" } }
+grams:
+  auto: { model: a, data: d, exclude: ["*.mlp.*"], dtype: float32 }
+  native: { model: a, data: d, engine: native }
 commands:
   c:
     run: [tool, "--out={out}", "{inputs.model}", "{inputs.text}", "{{}}"]
@@ -103,7 +107,14 @@ impl Bench {
             let (digest, location) = (Digest::of(name.as_bytes()), self.path("artifacts").join(name));
             (
                 need.role.clone(),
-                Arc::new(Artifact { digest, roles, outputs: Vec::new(), location, shards: BTreeMap::new() }),
+                Arc::new(Artifact {
+                    digest,
+                    roles,
+                    outputs: Vec::new(),
+                    location,
+                    family: Some("gpt2".to_owned()),
+                    shards: BTreeMap::new(),
+                }),
             )
         });
         Job {
@@ -352,6 +363,58 @@ fn a_merge_is_a_stage_file_for_the_tensor_program_and_its_figures_come_back() {
     let product = product.unwrap();
     assert_eq!(Value::from(product.facts), json!({ "device": "cpu", "peak_memory": 7 }));
     assert!(product.logged);
+}
+
+#[test]
+fn a_model_without_a_native_forward_pass_is_captured_by_two_programs_one_after_the_other() {
+    let bench = Bench::new();
+    let (started, notes) = (Mutex::new(0), RefCell::new(Vec::new()));
+    let script = |program: &Program<'_>, on_event: &mut dyn FnMut(Event)| {
+        let mut started = started.lock().unwrap();
+        *started += 1;
+        let facts = |facts: Value| Event::Facts { facts: facts.as_object().unwrap().clone() };
+        if *started == 1 {
+            let file = mergelab_wire::StageFile::read(Path::new(&program.arguments[0])).unwrap();
+            let mergelab_wire::Job::Tokens(job) = file.job else { panic!("not for the text") };
+            assert_eq!((job.model, file.device.as_str()), (bench.path("artifacts/models.a"), "cpu"));
+            std::fs::write(file.out.join("sequences.jsonl"), "").unwrap();
+            on_event(facts(json!({ "rows": 3, "peak_memory": 7 })));
+        } else {
+            assert_eq!(program.program, "/env/bin/python");
+            let job = job_of(program);
+            assert!(Path::new(job["sequences"].as_str().unwrap()).is_file());
+            assert_eq!((&job["exclude"], &job["dtype"]), (&json!([r"^.*\.mlp\..*$"]), &json!("float32")));
+            assert_eq!(job["out"], json!(bench.jobs("grams.auto")[0].out));
+            let beside = Path::new(&program.arguments[1]).parent().unwrap();
+            assert!(["layers.py", "record.py"].iter().all(|name| beside.join(name).is_file()));
+            on_event(facts(json!({ "engine": "transformers", "peak_memory": 9 })));
+        }
+        assert_eq!(program.locks.len(), 1);
+        Ok(Ending::Code(0))
+    };
+    let product = run(&bench.context(&Scripted(&script)), &bench.jobs("grams.auto")[0], &mut |event| {
+        if let Event::Note { message } = event {
+            notes.borrow_mut().push(message);
+        }
+    });
+    let expected = json!({ "rows": 3, "peak_memory": 9, "engine": "transformers" });
+    assert_eq!(Value::from(product.unwrap().facts), expected);
+    let note = "no native forward pass for model_type \"gpt2\": captured by `engine: transformers`";
+    assert_eq!(notes.into_inner(), [note]);
+}
+
+#[test]
+fn an_engine_that_is_stated_is_the_one_that_runs() {
+    let bench = Bench::new();
+    let script = |program: &Program<'_>, _: &mut dyn FnMut(Event)| {
+        let file = mergelab_wire::StageFile::read(Path::new(&program.arguments[0])).unwrap();
+        assert!(matches!(file.job, mergelab_wire::Job::Gram(_)));
+        Ok(Ending::Code(0))
+    };
+    bench.run("grams.native", &script).unwrap();
+    let bench = Bench { python: None, ..Bench::new() };
+    let failure = bench.run("grams.auto", &|_, _| panic!("nothing can be started")).unwrap_err();
+    assert_eq!((failure.message.as_str(), failure.fault), ("no Python for `engine: transformers`", Fault::Stage));
 }
 
 #[test]

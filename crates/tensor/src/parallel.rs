@@ -8,6 +8,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+/// Makes libtorch run in one thread when this thread calls it, for it counts threads per calling thread.
+pub fn one_thread_here() {
+    tch::set_num_threads(1);
+}
+
 /// Runs pieces of work on up to `workers` threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Pool {
@@ -17,8 +22,13 @@ pub struct Pool {
 impl Pool {
     /// A pool of that many workers (at least one), with libtorch's own threads turned off.
     pub fn new(workers: usize) -> Self {
-        tch::set_num_threads(1);
+        one_thread_here();
         Self { workers: workers.max(1) }
+    }
+
+    /// How many workers there are.
+    pub fn workers(self) -> usize {
+        self.workers
     }
 
     /// Applies `work` to every item; results come in the order of the items.
@@ -45,8 +55,7 @@ impl Pool {
         thread::scope(|scope| {
             for _ in 0..self.workers.min(count) {
                 scope.spawn(|| {
-                    // libtorch counts threads per calling thread.
-                    tch::set_num_threads(1);
+                    one_thread_here();
                     while !failed.load(Ordering::Relaxed) {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(slot) = items.get(index) else { break };

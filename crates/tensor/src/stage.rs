@@ -6,9 +6,10 @@ use mergelab_wire::{Job, StageFile};
 use tch::Device;
 
 use crate::failure::Failure;
+use crate::gram::capture::Means;
 use crate::parallel::Pool;
 use crate::report::Reporter;
-use crate::{device, gram, merge};
+use crate::{device, gram, merge, text};
 
 /// Runs a stage; facts are recorded and sent also when it fails.
 ///
@@ -38,8 +39,9 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
     // On a GPU one thread issues all work, in order.
     let pool = Pool::new(if device.is_cuda() { 1 } else { stage.threads });
     match &stage.job {
-        Job::Gram(job) => gram::capture::run(job, out, device, pool, reporter),
+        Job::Gram(job) => gram::capture::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
         Job::AddGrams(_) => unreachable!("added above"),
+        Job::Tokens(job) => text::tokens::run(job, out, reporter),
         Job::Merge(job) => merge::run(job, out, device, pool, reporter),
     }
 }

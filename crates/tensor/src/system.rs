@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 /// A file's bytes, mapped read-only.
@@ -19,6 +19,14 @@ impl MappedFile {
         // changed under a running stage fails it. Nothing here depends on the bytes for memory safety: headers are
         // checked once and every read is a bounds-checked copy. A file that shrinks ends this process, not the run.
         unsafe { memmap2::Mmap::map(&file) }.map(Self)
+    }
+
+    /// Counts these bytes no longer as this process's memory; the next access reads them again, from the page cache or the
+    /// file.
+    pub(crate) fn let_go(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        // SAFETY: the map is shared and read-only, so that dropping its pages loses nothing. It is a hint: a failure is none.
+        let _ = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
     }
 }
 

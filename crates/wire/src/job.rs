@@ -37,6 +37,9 @@ pub enum Job {
     Gram(GramJob),
     /// Add Gram matrices of parts of a data set.
     AddGrams(AddGramsJob),
+    /// Write the sequences of token ids that a capture runs on, for an engine that is another program. Of the job only what
+    /// makes text into tokens is read.
+    Tokens(GramJob),
     /// Merge models.
     Merge(MergeJob),
 }
@@ -136,6 +139,9 @@ pub enum TokenMask {
     Assistant,
 }
 
+/// `model_type`s with a native forward pass.
+pub const NATIVE_FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+
 /// Which engine runs a forward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -147,6 +153,19 @@ pub enum Engine {
     Native,
     /// Hooks on the Python library.
     Transformers,
+}
+
+impl Engine {
+    /// The engine for a model of this family (`model_type` in its `config.json`): never [`Self::Auto`]. Without a family it
+    /// is native, whose reader of `config.json` says what is wrong with it.
+    #[must_use]
+    pub fn resolve(self, family: Option<&str>) -> Self {
+        match (self, family) {
+            (Self::Auto, Some(family)) if !NATIVE_FAMILIES.contains(&family) => Self::Transformers,
+            (Self::Auto, _) => Self::Native,
+            (stated, _) => stated,
+        }
+    }
 }
 
 /// A merge of models of one shape into one model directory.

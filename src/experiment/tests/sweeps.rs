@@ -228,3 +228,65 @@ merges: { m: { method: regmean, models: [a], grams: [g] } }
     assert_eq!(capture.data, "d-20");
     assert_eq!(experiment.merges["m-assistant-10"].grams, ["g-assistant-10"]);
 }
+
+fn sampled(rows: &str, sweep: &str) -> String {
+    format!(
+        "name: s
+models: {{ a: {{ path: m }} }}
+data: {{ d: {{ path: d.jsonl, {rows} text: '{{{{ x }}}}', sweep: {{ {sweep} }} }} }}
+grams: {{ g: {{ model: a, data: d }} }}
+merges: {{ m: {{ method: regmean, models: [a], grams: [g] }} }}
+"
+    )
+}
+
+#[test]
+fn a_sample_is_swept_over_its_seed_and_multiplies_gram_and_merge() {
+    for rows in ["rows: { sample: 1000, seed: 0 },", "rows: { sample: 1000 },"] {
+        let text = sampled(rows, "seed: [0, 1, 2]");
+        let experiment = crate::experiment::parse("s.yaml".as_ref(), &text).unwrap().experiment;
+        let picks: Vec<_> = experiment.data.iter().map(|(name, data)| (name.as_str(), data.rows)).collect();
+        let pick = |seed| Pick::Sample { sample: 1000, seed };
+        assert_eq!(picks, [("d-0", pick(0)), ("d-1", pick(1)), ("d-2", pick(2))]);
+        assert_eq!(experiment.grams.keys().collect::<Vec<_>>(), ["g-0", "g-1", "g-2"]);
+        assert_eq!(experiment.merges.keys().collect::<Vec<_>>(), ["m-0", "m-1", "m-2"]);
+        assert_eq!(experiment.merges["m-1"].grams, ["g-1"]);
+    }
+}
+
+#[test]
+fn a_samples_size_is_swept_alone_and_with_its_seed() {
+    let text = sampled("", "sample: [10, 100], seed: [3]");
+    let experiment = crate::experiment::parse("s.yaml".as_ref(), &text).unwrap().experiment;
+    assert_eq!(experiment.data["d-100-3"].rows, Pick::Sample { sample: 100, seed: 3 });
+    let text = sampled("rows: { sample: 1, seed: 5 },", "sample: [10]");
+    let experiment = crate::experiment::parse("s.yaml".as_ref(), &text).unwrap().experiment;
+    assert_eq!(experiment.data["d-10"].rows, Pick::Sample { sample: 10, seed: 5 });
+}
+
+fn shown_of(text: &str) -> String {
+    crate::experiment::parse("s.yaml".as_ref(), text).unwrap_err().render(false)
+}
+
+#[test]
+fn a_swept_seed_of_the_first_rows_is_refused_at_its_place() {
+    insta::assert_snapshot!(shown_of(&sampled("rows: 1000,", "seed: [0, 1]")));
+}
+
+#[test]
+fn a_swept_seed_without_a_sample_or_out_of_range_is_refused_at_its_place() {
+    insta::assert_snapshot!(shown_of(&sampled("", "seed: [0, -1]")));
+}
+
+#[test]
+fn two_seeds_of_one_spelling_collide() {
+    insta::assert_snapshot!(shown_of(&sampled("rows: { sample: 9 },", "seed: [0, 0]")));
+}
+
+#[test]
+fn an_expansion_over_seeds_that_has_the_name_of_another_data_set_collides() {
+    let text = sampled("rows: { sample: 9 },", "seed: [0, 1]")
+        .replace("data: { d:", "data: { d-1: { path: e.csv, text: x }, d:");
+    let found = crate::experiment::parse("s.yaml".as_ref(), &text).unwrap_err();
+    assert!(found.to_string().contains("two entries expand to the name `d-1`"), "{found}");
+}

@@ -121,7 +121,10 @@ impl SafeFile {
         let shape: Vec<i64> = shape.iter().map(|&side| side as i64).collect();
         // libtorch copies as many bytes as the shape asks for: it must be what the slice holds.
         assert_eq!(shape.iter().product::<i64>() as usize * size, bytes.len(), "shape and byte range agree");
-        Tensor::f_from_data_size(bytes, &shape, kind).map_err(CheckpointError::torch(name))
+        let tensor = Tensor::f_from_data_size(bytes, &shape, kind).map_err(CheckpointError::torch(name))?;
+        let start = info.bytes.start + range.start * size;
+        self.map.let_go(start..start + bytes.len());
+        Ok(tensor)
     }
 }
 

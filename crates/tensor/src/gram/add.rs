@@ -4,9 +4,11 @@
 //! by tile in fp64 and rounded once to fp32; a few tiles are in memory at a time, whatever the matrices' size. Tiles are
 //! independent and parts are added in their order, so the result does not depend on the number of workers.
 //!
-//! A part without tokens has an empty index and adds nothing. Where the tokens of any part are not known (matrices that
+//! A part without tokens has an empty index and adds nothing, and neither does a part in which no token reached a module.
+//! Where the tokens of any part are not known (matrices that
 //! were imported), all parts count as equal and those of the sum are not known either.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use indexmap::IndexMap;
@@ -36,29 +38,42 @@ pub fn run(job: &AddGramsJob, out: &Path, pool: Pool, reporter: &Reporter) -> Re
             reporter.note(format!("{}: no row gives a token that counts", part.name));
         }
     }
-    let Some(first) = parts.first() else { return Err(GramError::NoTokens { parts: job.parts.len() }) };
-    let matrices = matrices(&first.set);
-    for part in &parts[1..] {
-        agree(first, part, &matrices)?;
+    if parts.is_empty() {
+        return Err(GramError::NoTokens { parts: job.parts.len() });
     }
-    let mut entries = IndexMap::new();
-    let mut files: IndexMap<&str, Vec<Sum<'_>>> = IndexMap::new();
-    for modules in &matrices {
-        let sum = Sum::new(&parts, modules)?;
-        entries.extend(modules.iter().map(|module| (module.clone(), GramEntry { n: sum.n, ..sum.entry.clone() })));
+    let mut index = GramIndex { format: FORMAT, modules: IndexMap::new(), without: without(&parts) };
+    let mut sums = Vec::new();
+    for matrix in matrices(&parts) {
+        match matrix.of_parts(&parts)? {
+            Found::Terms(terms) => sums.push(Sum::new(matrix, terms)),
+            Found::Nothing(reason) => {
+                let names = matrix.modules.iter().map(|module| format!("{module}.weight"));
+                index.without.get_or_insert_default().extend(names.map(|name| (name, reason.to_owned())));
+            }
+        }
+    }
+    let mut files: IndexMap<&str, Vec<&Sum<'_>>> = IndexMap::new();
+    for sum in &sums {
+        index.modules.extend(sum.entries());
         files.entry(&sum.entry.file).or_default().push(sum);
+    }
+    if let Some(without) = &mut index.without {
+        without.retain(|tensor, _| tensor.strip_suffix(".weight").is_none_or(|name| !index.modules.contains_key(name)));
     }
     reporter.progress(0, files.len(), "files");
     for (done, (file, sums)) in files.iter().enumerate() {
         add(sums, &out.join(file), pool)?;
         reporter.progress(done + 1, files.len(), "files");
     }
-    // The order of the first part's index, whatever shares a matrix with whatever.
-    let modules = first.set.modules().map(|module| (module.to_owned(), entries[module].clone())).collect();
-    GramIndex { format: FORMAT, modules }.write(out)?;
-    Figures::of_sum(&parts, &matrices, &entries).map_or(Ok(()), |figures| figures.write(out))?;
+    index.write(out)?;
+    if let Some(inputs) = sums.iter().map(Sum::figures).collect::<Option<Vec<_>>>() {
+        let largest = inputs.iter().map(|input| input.first_token_share).fold(0.0, f64::max);
+        reporter.fact("first_token_share_max", largest);
+        Figures { format: FORMAT, inputs }.write(out)?;
+    }
+    reporter.fact("gram_matrices", sums.len());
     reporter.fact("parts", job.parts.len());
-    if let Some(tokens) = entries.values().filter_map(|entry| entry.n).max() {
+    if let Some(tokens) = sums.iter().filter_map(|sum| sum.n).max() {
         reporter.fact("tokens_counted", tokens);
     }
     Ok(())
@@ -69,8 +84,11 @@ pub fn run(job: &AddGramsJob, out: &Path, pool: Pool, reporter: &Reporter) -> Re
 /// # Errors
 /// When it cannot be written.
 pub fn write_empty(out: &Path) -> Result<(), FileError> {
-    GramIndex { format: FORMAT, modules: IndexMap::new() }.write(out)
+    GramIndex { format: FORMAT, modules: IndexMap::new(), without: None }.write(out)
 }
+
+/// What `gram-transformers/gram.py` says of a module that no token reached: an expert of a mixture, in a small shard.
+const NEVER_RAN: &str = "it never ran";
 
 /// One part that holds tokens.
 struct Part<'a> {
@@ -80,80 +98,147 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn entry(&self, module: &str) -> Result<&GramEntry, GramError> {
-        self.set.entry(module).ok_or_else(|| self.differs(module, "it has no Gram matrix here"))
-    }
-
     fn differs(&self, module: &str, reason: impl Into<String>) -> GramError {
         GramError::Parts { part: self.name.to_owned(), module: module.to_owned(), reason: reason.into() }
     }
 }
 
-/// Modules of each matrix of an artifact: those that read one input.
-fn matrices(set: &GramSet) -> Vec<Vec<String>> {
-    let mut matrices: IndexMap<(&str, &str), Vec<String>> = IndexMap::new();
-    for module in set.modules() {
-        let entry = set.entry(module).expect("a module of the index has an entry");
-        matrices.entry((&entry.file, &entry.tensor)).or_default().push(module.to_owned());
+/// Tensors without a Gram in any part, where a part says so.
+fn without(parts: &[Part<'_>]) -> Option<IndexMap<String, String>> {
+    let mut all: Option<IndexMap<String, String>> = None;
+    for (tensor, reason) in parts.iter().filter_map(|part| part.set.without()).flatten() {
+        all.get_or_insert_default().entry(tensor.clone()).or_insert_with(|| reason.clone());
+    }
+    let says = parts.iter().any(|part| part.set.without().is_some());
+    all.or_else(|| says.then(IndexMap::new))
+}
+
+/// A matrix of the first part that has it.
+struct Matrix<'a> {
+    origin: &'a Part<'a>,
+    /// The modules that read its input.
+    modules: Vec<&'a str>,
+}
+
+/// What there is of a matrix in the parts.
+enum Found<'a> {
+    /// The parts in which tokens reached it.
+    Terms(Vec<(&'a Part<'a>, &'a GramEntry)>),
+    /// One part cannot say which of its tokens count, so that the sum cannot either: the reason.
+    Nothing(&'a str),
+}
+
+/// All matrices of the parts, in the order in which they first come.
+fn matrices<'a>(parts: &'a [Part<'a>]) -> Vec<Matrix<'a>> {
+    let mut seen = HashSet::new();
+    let mut matrices: IndexMap<(usize, &str, &str), Matrix<'a>> = IndexMap::new();
+    for (index, part) in parts.iter().enumerate() {
+        for module in part.set.modules().filter(|module| seen.insert(*module)) {
+            let entry = part.set.entry(module).expect("a module of the index has an entry");
+            let matrix = matrices.entry((index, &entry.file, &entry.tensor));
+            matrix.or_insert_with(|| Matrix { origin: part, modules: Vec::new() }).modules.push(module);
+        }
     }
     matrices.into_values().collect()
 }
 
-/// Checks that a part has the first one's matrices, each for the same modules and cut in the same way.
-fn agree(first: &Part<'_>, part: &Part<'_>, matrices: &[Vec<String>]) -> Result<(), GramError> {
-    for modules in matrices {
-        let shared = part.entry(&modules[0])?;
-        for module in modules {
-            let (expected, found) = (first.entry(module)?, part.entry(module)?);
-            if (found.width, found.tile) != (expected.width, expected.tile) {
-                let reason = format!(
-                    "a matrix of width {} in tiles of {} here, of width {} in tiles of {} in {}",
-                    found.width, found.tile, expected.width, expected.tile, first.name
-                );
-                return Err(part.differs(module, reason));
-            }
-            if (&found.file, &found.tensor) != (&shared.file, &shared.tensor) {
-                let reason = format!("it shares the matrix of {} in {} and not here", modules[0], first.name);
-                return Err(part.differs(module, reason));
-            }
-        }
+impl<'a> Matrix<'a> {
+    fn expected(&self, module: &str) -> &'a GramEntry {
+        self.origin.set.entry(module).expect("the matrix is of this part")
     }
-    match part.set.modules().find(|module| first.set.entry(module).is_none()) {
-        Some(module) => Err(part.differs(module, format!("it has no Gram matrix in {}", first.name))),
-        None => Ok(()),
+
+    /// Its entry in each part that has it: for the same modules, and cut in the same way.
+    fn of_parts(&self, parts: &'a [Part<'a>]) -> Result<Found<'a>, GramError> {
+        let mut terms = Vec::new();
+        for part in parts {
+            let mut shared: Option<&GramEntry> = None;
+            for (index, module) in self.modules.iter().enumerate() {
+                let Some(found) = part.set.entry(module) else {
+                    match part.set.why_without(&format!("{module}.weight")) {
+                        Some(NEVER_RAN) if shared.is_none() => continue,
+                        Some(reason) if reason != NEVER_RAN => return Ok(Found::Nothing(reason)),
+                        _ => return Err(part.differs(module, "it has no Gram matrix here")),
+                    }
+                };
+                let expected = self.expected(module);
+                if (found.width, found.tile) != (expected.width, expected.tile) {
+                    let reason = format!(
+                        "a matrix of width {} in tiles of {} here, of width {} in tiles of {} in {}",
+                        found.width, found.tile, expected.width, expected.tile, self.origin.name
+                    );
+                    return Err(part.differs(module, reason));
+                }
+                if found.transposed != expected.transposed {
+                    let reason = format!("its weight lies the other way round here than in {}", self.origin.name);
+                    return Err(part.differs(module, reason));
+                }
+                let is_new = shared.is_none() && index > 0;
+                let shared = *shared.get_or_insert(found);
+                if is_new || (&found.file, &found.tensor) != (&shared.file, &shared.tensor) {
+                    let other = self.modules[0];
+                    let reason = format!("it shares the matrix of {other} in {} and not here", self.origin.name);
+                    return Err(part.differs(module, reason));
+                }
+            }
+            terms.extend(shared.map(|entry| (part, entry)));
+        }
+        Ok(Found::Terms(terms))
     }
 }
 
 /// One matrix of the sum.
 struct Sum<'a> {
-    /// Where it lies, as in the first part.
+    matrix: Matrix<'a>,
+    /// Where it lies, as in the first part that has it.
     entry: &'a GramEntry,
     /// The same matrix in each part, and the share with which it counts: `nᵢ / Σ nᵢ`.
-    terms: Vec<(&'a GramSet, &'a GramEntry, f64)>,
+    terms: Vec<(&'a Part<'a>, &'a GramEntry, f64)>,
     /// Tokens, where they are known.
     n: Option<u64>,
 }
 
 impl<'a> Sum<'a> {
-    fn new(parts: &'a [Part<'a>], modules: &[String]) -> Result<Self, GramError> {
-        let module = modules.first().expect("a matrix is some module's");
-        let entries = parts.iter().map(|part| part.entry(module)).collect::<Result<Vec<_>, _>>()?;
-        let tokens: Option<Vec<u64>> = entries.iter().map(|entry| entry.n).collect();
-        let n = tokens.as_ref().map(|tokens| tokens.iter().sum::<u64>());
-        let share = |index: usize| match (&tokens, n) {
-            (Some(tokens), Some(n)) if n > 0 => tokens[index] as f64 / n as f64,
-            _ => 1.0 / parts.len() as f64,
+    fn new(matrix: Matrix<'a>, found: Vec<(&'a Part<'a>, &'a GramEntry)>) -> Self {
+        let n = found.iter().map(|(_, entry)| entry.n).sum::<Option<u64>>().filter(|&n| n > 0);
+        let parts = found.len() as f64;
+        let share = |entry: &GramEntry| match (entry.n, n) {
+            (Some(of_part), Some(n)) => of_part as f64 / n as f64,
+            _ => 1.0 / parts,
         };
-        let terms = parts.iter().zip(&entries).enumerate();
-        let terms = terms.map(|(index, (part, entry))| (&part.set, *entry, share(index))).collect();
-        Ok(Self { entry: entries[0], terms, n })
+        let terms = found.into_iter().map(|(part, entry)| (part, entry, share(entry))).collect();
+        Self { entry: matrix.expected(matrix.modules[0]), matrix, terms, n }
+    }
+
+    /// What the index says of its modules.
+    fn entries(&self) -> impl Iterator<Item = (String, GramEntry)> {
+        let entry = |module: &&str| GramEntry { n: self.n, ..self.matrix.expected(module).clone() };
+        self.matrix.modules.iter().map(move |module| ((*module).to_owned(), entry(module)))
+    }
+
+    /// What is reported of it: the trace, weighted by tokens, and of first tokens the share of the whole energy. `None`
+    /// where a part has no figures.
+    fn figures(&self) -> Option<InputFigures> {
+        let (mut trace, mut first) = (0.0, 0.0);
+        for (part, _, share) in &self.terms {
+            let module = self.matrix.modules[0];
+            let mut inputs = part.figures.as_ref()?.inputs.iter();
+            let figures = inputs.find(|input| input.modules.iter().any(|name| name == module))?;
+            trace += share * figures.trace;
+            first += share * figures.trace * figures.first_token_share;
+        }
+        Some(InputFigures {
+            modules: self.matrix.modules.iter().map(|&module| module.to_owned()).collect(),
+            width: self.entry.width,
+            trace,
+            first_token_share: if trace > 0.0 { first / trace } else { 0.0 },
+        })
     }
 
     /// One tile of it, laid flat: `[tile · tile]`, fp32.
     fn tile(&self, index: usize) -> Result<Tensor, GramError> {
         let mut sum: Option<Tensor> = None;
-        for (set, entry, share) in &self.terms {
-            let tile = set.tile(entry, index)?;
+        for (part, entry, share) in &self.terms {
+            let tile = part.set.tile_at(entry, index)?;
             let fail = || GramError::torch(format!("sum of {}", entry.tensor));
             let mut term = tile.f_to_kind(Kind::Double).map_err(fail())?;
             let term = term.f_mul_scalar_(*share).map_err(fail())?;
@@ -168,7 +253,7 @@ impl<'a> Sum<'a> {
 }
 
 /// Writes one file of sums.
-fn add(sums: &[Sum<'_>], path: &Path, pool: Pool) -> Result<(), GramError> {
+fn add(sums: &[&Sum<'_>], path: &Path, pool: Pool) -> Result<(), GramError> {
     let planned = sums.iter().map(|sum| {
         let tiling = sum.entry.tiling();
         let shape = vec![tiling.tiles(), tiling.tile, tiling.tile];
@@ -211,29 +296,6 @@ impl Figures {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(FileError::of("read", &path)(error).into()),
         }
-    }
-
-    /// Those of a sum: traces weighted by tokens, and of first tokens the share of the whole energy. `None` where a part
-    /// has none.
-    fn of_sum(parts: &[Part<'_>], matrices: &[Vec<String>], sums: &IndexMap<String, GramEntry>) -> Option<Self> {
-        let inputs = matrices.iter().map(|modules| {
-            let (mut energy, mut first, mut tokens) = (0.0, 0.0, 0.0);
-            for part in parts {
-                let figures = part.figures.as_ref()?.inputs.iter().find(|input| input.modules.contains(&modules[0]))?;
-                let sum = &sums[&modules[0]];
-                let n = sum.n.and(part.set.entry(&modules[0])?.n).map_or(1.0, |n| n as f64);
-                energy += figures.trace * n;
-                first += figures.first_token_share * figures.trace * n;
-                tokens += n;
-            }
-            Some(InputFigures {
-                modules: modules.clone(),
-                width: sums[&modules[0]].width,
-                trace: if tokens > 0.0 { energy / tokens } else { 0.0 },
-                first_token_share: if energy > 0.0 { first / energy } else { 0.0 },
-            })
-        });
-        Some(Self { format: FORMAT, inputs: inputs.collect::<Option<_>>()? })
     }
 
     fn write(&self, directory: &Path) -> Result<(), FileError> {

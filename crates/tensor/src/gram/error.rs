@@ -59,8 +59,8 @@ pub enum GramError {
     /// Every module is excluded.
     #[error("`exclude` leaves no module to keep a Gram matrix of")]
     NothingLeft,
-    /// The engine that was asked for is not there.
-    #[error("engine `transformers` is not built in this version")]
+    /// The other engine was asked for.
+    #[error("this program runs the native engine; the engine `transformers` is a program of its own")]
     Engine,
     /// The parts of a sum are not of one model, captured in one way.
     #[error("{part}: {module}: {reason}")]
@@ -120,9 +120,7 @@ impl Diagnosis for GramError {
             Self::Pattern(_) | Self::NothingLeft => {
                 Some("exclude: globs on module names, such as \"*.down_proj\"".to_owned())
             }
-            Self::Engine => {
-                Some(format!("`engine: native` (or auto) runs {}", crate::model::config::NATIVE_FAMILIES.join(", ")))
-            }
+            Self::Engine => Some("run the gram stage with `mergelab run`, which starts the right one".to_owned()),
             Self::Index { .. } => Some("run the gram stage again (`--force`)".to_owned()),
             Self::Parts { part, .. } => Some(format!("run that part again (`--force {part}`)")),
             Self::NoTokens { .. } => {

@@ -3,9 +3,13 @@
 pub mod accumulate;
 pub mod add;
 pub mod capture;
+mod chunk;
 pub mod error;
+mod hidden;
 pub mod index;
+mod output;
+pub mod pairs;
 pub mod tiles;
 
 pub use error::GramError;
-pub use index::GramSet;
+pub use index::{Gram, GramSet};

@@ -48,6 +48,11 @@ impl Tiling {
         block * self.tile..((block + 1) * self.tile).min(self.width)
     }
 
+    /// Blocks that reach into `rows`.
+    pub fn touching(self, rows: &Range<usize>) -> Range<usize> {
+        rows.start / self.tile..rows.end.div_ceil(self.tile)
+    }
+
     /// Place of tile `(block, block)` in the file; `(block, j)` follows at `+ (j - block)`.
     pub fn first(self, block: usize) -> usize {
         block * self.blocks() - block * block.saturating_sub(1) / 2
@@ -73,10 +78,8 @@ pub fn pack(tiling: Tiling, block: usize, strip: &Tensor) -> Result<Tensor, TchE
 }
 
 /// The full matrix `[width, width]` from its tiles.
-///
-/// # Errors
-/// When libtorch fails.
-pub fn unpack(tiling: Tiling, tiles: &Tensor) -> Result<Tensor, TchError> {
+#[cfg(test)]
+pub(crate) fn unpack(tiling: Tiling, tiles: &Tensor) -> Result<Tensor, TchError> {
     let width = tiling.width as i64;
     let matrix = Tensor::f_empty([width, width], (Kind::Float, Device::Cpu))?;
     let part = |rows: &Range<usize>, columns: &Range<usize>| -> Result<Tensor, TchError> {

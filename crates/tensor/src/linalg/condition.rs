@@ -2,34 +2,24 @@
 
 use tch::{Kind, TchError, Tensor};
 
+use super::tiled;
+
 /// Enough for a factor of two at the worst, which is all that a decision rests on; small eigenvalues that matter come in
 /// crowds, and then the first steps find them.
 const STEPS: usize = 12;
 
-/// Largest and smallest eigenvalue, estimated.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Extremes {
-    /// Largest; never above the true one.
-    pub(super) largest: f64,
-    /// Smallest; never below the true one but for rounding.
-    pub(super) smallest: f64,
+/// The largest eigenvalue of a matrix `[n, n]`, estimated; never above the true one.
+pub(super) fn largest(matrix: &Tensor) -> Result<f64, TchError> {
+    power(matrix, |x| x.f_mm(matrix))
 }
 
-impl Extremes {
-    /// The condition number.
-    pub(super) fn condition(self) -> f64 {
-        self.largest / self.smallest
-    }
-
-    /// Estimates them for a matrix `[n, n]` and its lower Cholesky factor (of any float type).
-    pub(super) fn estimate(matrix: &Tensor, factor: &Tensor) -> Result<Self, TchError> {
-        let largest = power(matrix, |x| matrix.f_mm(x))?;
-        let smallest = power(factor, |x| x.f_cholesky_solve(factor, false))?;
-        Ok(Self { largest, smallest: 1.0 / smallest })
-    }
+/// The smallest eigenvalue of the matrix `[n, n]` that has this lower Cholesky factor, estimated; never below the true one
+/// but for rounding.
+pub(super) fn smallest(factor: &Tensor) -> Result<f64, TchError> {
+    Ok(1.0 / power(factor, |x| tiled::solve(factor, x))?)
 }
 
-/// The largest eigenvalue of a positive operator on `[n, 1]`.
+/// The largest eigenvalue of a positive operator on `[1, n]`.
 fn power(like: &Tensor, apply: impl Fn(&Tensor) -> Result<Tensor, TchError>) -> Result<f64, TchError> {
     let n = like.size()[0];
     // A fixed start without pattern: the fractional parts of multiples of the golden ratio.
@@ -38,7 +28,7 @@ fn power(like: &Tensor, apply: impl Fn(&Tensor) -> Result<Tensor, TchError>) -> 
         .f_frac()?
         .f_sub_scalar(0.5)?
         .f_to_kind(like.kind())?
-        .f_unsqueeze(1)?;
+        .f_unsqueeze(0)?;
     let mut value = 0.0;
     for _ in 0..STEPS {
         let norm = x.f_norm()?.f_double_value(&[])?;

@@ -1,7 +1,7 @@
 //! The steps down of `solver: auto`, from fp32 Cholesky to eigenvalues.
 //!
-//! 1. fp32 Cholesky. Where the condition number says that fp32 leaves more than 1e-5 of the correction, refined with fp64
-//!    residuals.
+//! 1. fp32 Cholesky. Some rows are checked against fp64 ([`super::check`]); where they are off by more than
+//!    [`GOOD_ENOUGH`] of the correction, every block of rows is refined with fp64 residuals.
 //! 2. fp64 Cholesky, where the fp32 one breaks down, its refinement would not converge or does not, or the smallest
 //!    eigenvalue comes near the cut.
 //! 3. Eigenvalues, those under `4 √d eps32` cut: fp32 Grams cannot tell them from zero. What is cut stays at the average.
@@ -9,18 +9,21 @@
 use serde::Serialize;
 use tch::{Kind, TchError, Tensor};
 
-use super::condition::Extremes;
-use super::{EPS32, SolveError};
+use super::system::ScaledSystem;
+use super::{EPS32, SolveError, condition, square, tiled};
+use crate::parallel::Pool;
 
+/// Rows checked may be off by this share of the correction before all are refined.
+pub const GOOD_ENOUGH: f64 = 3e-6;
 /// A refined fp32 solution is done when a step changed it by less than this share: each step shrinks the error by about the
 /// factor that the one before did, so that what is left is far smaller.
 const CONVERGED: f64 = 1e-5;
 /// Refinement that takes more steps than this does not converge.
 const MOST_STEPS: usize = 8;
-/// Above this, fp32 rounding in the right-hand side and the solves may leave more than 1e-5 of the correction.
-const REFINE_ABOVE: f64 = 40.0;
 /// `condition · eps32` above which refinement would take many steps or none would help.
 const DOUBLE_ABOVE: f64 = 0.02;
+/// Down to this `1 - α` is bound enough on the smallest eigenvalue; under it the factor is asked.
+const SURE_ABOVE: f64 = 0.02;
 
 /// How a system was solved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,63 +64,58 @@ pub struct Factor {
 /// A block of solutions.
 #[derive(Debug)]
 pub struct Solved {
-    /// `[rows, width]`, fp64.
+    /// `[rows, width]`; fp32 from [`Path::Cholesky`], else fp64.
     pub solution: Tensor,
-    /// `Σ (B - X A)²` over the block.
-    pub residual: f64,
+    /// `Σ (B - X A)²` over the block, where it was formed.
+    pub residual: Option<f64>,
     /// Whether a refinement ended because a step no longer changed anything; true where there is none.
     pub converged: bool,
 }
 
-fn square(x: &Tensor) -> Result<f64, TchError> {
-    x.f_square()?.f_sum(Kind::Double)?.f_double_value(&[])
-}
-
-fn cholesky(matrix: &Tensor) -> Result<Option<Tensor>, TchError> {
-    let (factor, info) = matrix.f_linalg_cholesky_ex(false, false)?;
-    Ok((info.f_int64_value(&[])? == 0).then_some(factor))
-}
-
 impl Factor {
-    /// Factors a scaled matrix `[width, width]`, fp64, unit diagonal, by the steps of this module.
+    /// Factors a scaled system by the steps of this module.
     ///
     /// # Errors
-    /// When libtorch fails.
-    pub fn new(matrix: &Tensor) -> Result<Self, SolveError> {
-        let cut = Self::cut_for(matrix.size()[0]);
-        let single = matrix.f_to_kind(Kind::Float)?;
+    /// When a Gram cannot be read or is not finite, or libtorch fails.
+    pub fn new(system: &ScaledSystem<'_>, pool: Pool) -> Result<Self, SolveError> {
+        let cut = Self::cut_for(system.width());
+        let matrix = system.matrix(Kind::Float, pool)?;
+        let largest = condition::largest(&matrix)?;
         let mut steps = Vec::new();
-        if let Some(factor) = cholesky(&single)? {
-            let extremes = Extremes::estimate(&single, &factor)?;
-            let condition = extremes.condition();
-            if condition * EPS32 <= DOUBLE_ABOVE && extremes.smallest > 2.0 * cut {
-                let path = if condition > REFINE_ABOVE { Path::CholeskyRefined } else { Path::Cholesky };
-                return Ok(Self { kept: Kept::Single(factor), path, condition, cut: 0, steps });
+        if tiled::cholesky(&matrix, pool)? {
+            // `α C + (1-α) I` with a positive C has no eigenvalue under `1-α`.
+            let bound = 1.0 - system.alpha();
+            let smallest = if bound > SURE_ABOVE { bound } else { condition::smallest(&matrix)? };
+            let condition = largest / smallest;
+            if condition * EPS32 <= DOUBLE_ABOVE && smallest > 2.0 * cut {
+                return Ok(Self { kept: Kept::Single(matrix), path: Path::Cholesky, condition, cut: 0, steps });
             }
             steps.push(format!("condition number about {condition:.1e} is too much for fp32"));
         } else {
             steps.push("not positive definite in fp32".to_owned());
         }
-        drop(single);
-        Self::double(matrix, steps)
+        drop(matrix);
+        Self::double(&system.matrix(Kind::Double, pool)?, steps, pool)
     }
 
-    /// Factors in fp64, by Cholesky or eigenvalues; `steps` says what led here.
+    /// Factors a scaled matrix `[width, width]` in fp64, by Cholesky or eigenvalues; `steps` says what led here.
     ///
     /// # Errors
     /// When libtorch fails.
-    pub fn double(matrix: &Tensor, mut steps: Vec<String>) -> Result<Self, SolveError> {
-        let cut = Self::cut_for(matrix.size()[0]);
-        if let Some(factor) = cholesky(matrix)? {
-            let extremes = Extremes::estimate(matrix, &factor)?;
-            if extremes.smallest > cut {
-                let (kept, condition) = (Kept::Double(factor), extremes.condition());
+    pub fn double(matrix: &Tensor, mut steps: Vec<String>, pool: Pool) -> Result<Self, SolveError> {
+        let cut = Self::cut_for(matrix.size()[0] as usize);
+        let factor = copied(matrix)?;
+        if tiled::cholesky(&factor, pool)? {
+            let smallest = condition::smallest(&factor)?;
+            if smallest > cut {
+                let (kept, condition) = (Kept::Double(factor), condition::largest(matrix)? / smallest);
                 return Ok(Self { kept, path: Path::CholeskyDouble, condition, cut: 0, steps });
             }
-            steps.push(format!("smallest eigenvalue about {:.1e}, under the cut of {cut:.1e}", extremes.smallest));
+            steps.push(format!("smallest eigenvalue about {smallest:.1e}, under the cut of {cut:.1e}"));
         } else {
             steps.push("not positive definite in fp64".to_owned());
         }
+        drop(factor);
         let (values, vectors) = matrix.f_linalg_eigh("L")?;
         let n = values.size()[0];
         let kept = values.f_gt(cut)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
@@ -134,8 +132,16 @@ impl Factor {
         Ok(Self { kept: Kept::Eigen(vectors, inverses), path: Path::Eigenvalues, condition, cut: n - kept, steps })
     }
 
+    /// The same factor, from now on with refinement, and why.
+    #[must_use]
+    pub fn refined(mut self, why: String) -> Self {
+        self.path = Path::CholeskyRefined;
+        self.steps.push(why);
+        self
+    }
+
     /// Eigenvalues under this are cut: a matrix of this width with unit diagonal, from fp32 Grams.
-    fn cut_for(width: i64) -> f64 {
+    fn cut_for(width: usize) -> f64 {
         4.0 * (width as f64).sqrt() * EPS32
     }
 
@@ -144,7 +150,7 @@ impl Factor {
         self.path
     }
 
-    /// Condition number of the scaled matrix (of what is left, where eigenvalues were cut), estimated.
+    /// Condition number of the scaled matrix (of what is left, where eigenvalues were cut), estimated, or a bound on it.
     pub fn condition(&self) -> f64 {
         self.condition
     }
@@ -169,41 +175,39 @@ impl Factor {
         Self { kept, steps: self.steps.clone(), ..*self }
     }
 
-    /// Solves `X A = B` for a block of rows `[rows, width]`; `matrix` is what was factored.
-    ///
-    /// Both in fp64, but for [`Path::Cholesky`], where fp32 does: residuals are formed in the type of `matrix`.
+    /// Solves `X A = B` for a block of rows `[rows, width]`. Where solutions are refined or solved in fp64, `matrix` is what
+    /// was factored, and it and the rows are fp64.
     ///
     /// # Errors
     /// When libtorch fails.
-    pub fn solve(&self, matrix: &Tensor, rhs: &Tensor) -> Result<Solved, TchError> {
-        let residual_of = |x: &Tensor| rhs.f_sub(&x.f_to_kind(matrix.f_kind()?)?.f_mm(matrix)?);
-        let single = |factor: &Tensor, b: &Tensor| -> Result<Tensor, TchError> {
-            let column = b.f_to_kind(Kind::Float)?.f_tr()?.f_contiguous()?;
-            column.f_cholesky_solve(factor, false)?.f_tr()?.f_to_kind(Kind::Double)?.f_contiguous()
+    pub fn solve(&self, matrix: Option<&Tensor>, rhs: &Tensor) -> Result<Solved, TchError> {
+        let Some(matrix) = matrix else {
+            return Ok(Solved { solution: self.solve_single(rhs)?, residual: None, converged: true });
         };
+        let residual_of = |x: &Tensor| rhs.f_sub(&x.f_mm(matrix)?);
         let (solution, residual, converged) = match &self.kept {
-            Kept::Single(factor) => {
-                let mut x = single(factor, rhs)?;
+            Kept::Single(_) => {
+                let single = |b: &Tensor| self.solve_single(&b.f_to_kind(Kind::Float)?)?.f_to_kind(Kind::Double);
+                let mut x = single(rhs)?;
                 let mut residual = residual_of(&x)?;
-                let mut converged = self.path == Path::Cholesky;
-                let mut last = f64::INFINITY;
+                let (mut converged, mut last) = (false, f64::INFINITY);
                 for _ in 0..MOST_STEPS {
-                    if converged {
-                        break;
-                    }
-                    let step = single(factor, &residual)?;
+                    let step = single(&residual)?;
                     let change = (square(&step)? / square(&x)?.max(f64::MIN_POSITIVE)).sqrt();
                     if change > 0.5 * last {
                         break;
                     }
-                    x = x.f_add(&step)?;
+                    x = x.f_add_(&step)?;
                     residual = residual_of(&x)?;
                     (last, converged) = (change, change < CONVERGED);
+                    if converged {
+                        break;
+                    }
                 }
                 (x, residual, converged)
             }
             Kept::Double(factor) => {
-                let x = rhs.f_tr()?.f_contiguous()?.f_cholesky_solve(factor, false)?.f_tr()?.f_contiguous()?;
+                let x = tiled::solve(factor, rhs)?;
                 let residual = residual_of(&x)?;
                 (x, residual, true)
             }
@@ -213,6 +217,17 @@ impl Factor {
                 (x, residual, true)
             }
         };
-        Ok(Solved { residual: square(&residual)?, solution, converged })
+        Ok(Solved { residual: Some(square(&residual)?), solution, converged })
     }
+
+    /// Solves in fp32 alone.
+    pub(super) fn solve_single(&self, rhs: &Tensor) -> Result<Tensor, TchError> {
+        let Kept::Single(factor) = &self.kept else { unreachable!("an fp32 solve has an fp32 factor") };
+        tiled::solve(factor, rhs)
+    }
+}
+
+/// A copy with memory of its own.
+fn copied(x: &Tensor) -> Result<Tensor, TchError> {
+    x.f_to_dtype(x.f_kind()?, false, true)
 }

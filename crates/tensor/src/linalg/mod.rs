@@ -3,19 +3,23 @@
 //! Everything is in row form: weights, corrections and right-hand sides are `[rows, width]`, one row per output of the
 //! linear layer, as checkpoints store them; matrices are symmetric, so `A X = B` is `Xᵀ A = Bᵀ`.
 
+mod check;
 mod condition;
 mod factor;
 mod plain;
 mod system;
+mod tiled;
 
-pub use factor::{Factor, Path, Solved};
+pub use check::{Check, check, right_hand_side};
+pub use factor::{Factor, GOOD_ENOUGH, Path, Solved};
 pub use plain::PlainSolver;
 pub use system::{ScaledSystem, Term};
 
 use mergelab_wire::Fault;
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::failure::Diagnosis;
+use crate::gram::GramError;
 
 /// Spacing of fp32 numbers at 1.
 pub(crate) const EPS32: f64 = f32::EPSILON as f64;
@@ -26,6 +30,9 @@ pub enum SolveError {
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TchError),
+    /// A Gram cannot be read.
+    #[error(transparent)]
+    Gram(#[from] GramError),
     /// A plain solver, asked for by name, cannot do it.
     #[error("solver {solver} failed on the plain system: {reason}")]
     Plain {
@@ -41,19 +48,23 @@ pub enum SolveError {
 
 impl Diagnosis for SolveError {
     fn fault(&self) -> Fault {
-        Fault::Stage
+        match self {
+            Self::Gram(error) => error.fault(),
+            _ => Fault::Stage,
+        }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
             Self::Torch(error) => error.hint(),
+            Self::Gram(error) => error.hint(),
             Self::Plain { .. } => Some("`solver: auto` (the default) solves such systems".to_owned()),
             Self::NotFinite => Some("capture the Gram matrices again".to_owned()),
         }
     }
 }
 
-/// A copy with memory of its own, also of a view.
-fn copied(x: &Tensor) -> Result<Tensor, TchError> {
-    x.f_to_dtype(x.f_kind()?, false, true)
+/// `Σ x²` in fp64.
+fn square(x: &Tensor) -> Result<f64, TchError> {
+    x.f_square()?.f_sum(Kind::Double)?.f_double_value(&[])
 }

@@ -4,10 +4,10 @@
 //! scaled correction does not.
 
 use mergelab_wire::Solver;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::SolveError;
 use super::system::Term;
-use super::{SolveError, copied};
 
 /// One of the published calls, prepared for blocks of rows.
 #[derive(Debug)]
@@ -23,18 +23,18 @@ impl PlainSolver {
     /// Prepares the solver.
     ///
     /// # Errors
-    /// When libtorch refuses the matrix.
-    pub fn new(solver: Solver, terms: &[Term], alpha: f64) -> Result<Self, SolveError> {
+    /// When a Gram cannot be read or libtorch refuses the matrix.
+    pub fn new(solver: Solver, terms: &[Term<'_>], alpha: f64, device: Device) -> Result<Self, SolveError> {
         let parts = terms
             .iter()
             .map(|term| {
-                let diagonal = copied(&term.gram.f_diagonal(0, 0, 1)?)?;
-                let part = term.gram.f_mul_scalar(alpha)?;
-                part.f_diagonal(0, 0, 1)?.f_copy_(&diagonal)?;
-                part.f_mul_scalar(term.scale)
+                let gram = term.gram.matrix()?.f_to_device(device)?;
+                let part = gram.f_mul_scalar(alpha)?;
+                part.f_diagonal(0, 0, 1)?.f_copy_(&gram.f_diagonal(0, 0, 1)?)?;
+                Ok(part.f_mul_scalar(term.scale)?)
             })
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut sum = copied(&parts[0])?;
+            .collect::<Result<Vec<_>, SolveError>>()?;
+        let mut sum = parts[0].f_mul_scalar(1.0)?;
         for part in &parts[1..] {
             sum = sum.f_add_(part)?;
         }

@@ -11,7 +11,7 @@ use super::error::MergeError;
 use crate::report::Reporter;
 
 /// Keys of `config.json` that say how weights are laid out.
-const LAYOUT: [&str; 4] = ["model_type", "num_attention_heads", "num_key_value_heads", "head_dim"];
+const LAYOUT: [&str; 5] = ["model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "n_head"];
 
 /// Keys of `config.json` that may differ, and that a person should know of where they do.
 const NOTED: [&str; 5] = ["rope_theta", "rope_scaling", "rope_parameters", "rms_norm_eps", "hidden_act"];

@@ -6,6 +6,7 @@ use super::error::MergeError;
 use super::method::{Context, Method, Unit};
 use super::regmean;
 use super::rules::AlphaRule;
+use super::solve::Grams;
 
 /// The weighted mean.
 #[derive(Debug)]
@@ -25,7 +26,9 @@ impl Method for Average {
         let (solved, rest): (Vec<_>, Vec<_>) =
             tensors.into_iter().partition(|(_, rule)| rule.is_some_and(|rule| rule.required));
         let mut units: Vec<Unit> = rest.into_iter().map(|(name, _)| Unit::Average(name)).collect();
-        units.extend(regmean::groups(context, solved)?);
+        if !solved.is_empty() {
+            units.extend(regmean::groups(context, Grams::open(context.job)?, solved)?);
+        }
         Ok(units)
     }
 }

@@ -124,7 +124,7 @@ pub enum MergeError {
         model: String,
     },
     /// A linear layer without a Gram.
-    #[error("{name} is a linear layer, and the Gram matrices of {model} ({}) have none for it", directory.display())]
+    #[error("{name} is a linear layer, and the Gram matrices of {model} ({}) have none for it{}", directory.display(), because(why.as_deref()))]
     NoGram {
         /// The tensor.
         name: String,
@@ -132,6 +132,18 @@ pub enum MergeError {
         model: String,
         /// Its Gram artifact.
         directory: PathBuf,
+        /// Why, where the artifact says so.
+        why: Option<String>,
+    },
+    /// Grams that do not agree on how a weight is stored.
+    #[error("{name}: the weight is [in, out] for the Gram of {transposed}, and [out, in] for that of {plain}")]
+    Transposed {
+        /// The tensor.
+        name: String,
+        /// The model whose Gram says `[in, out]`.
+        transposed: String,
+        /// The model whose Gram says `[out, in]`.
+        plain: String,
     },
     /// A Gram of another width than the layer's input.
     #[error("{name}: input width {input}, but the Gram of {model} has width {width}")]
@@ -177,6 +189,10 @@ pub enum MergeError {
         /// What libtorch said.
         source: TchError,
     },
+}
+
+fn because(why: Option<&str>) -> String {
+    why.map(|why| format!(": {why}")).unwrap_or_default()
 }
 
 impl MergeError {
@@ -233,6 +249,7 @@ impl Diagnosis for MergeError {
             Self::NoGram { .. } => {
                 "capture it (is it under `exclude`?), or state `rules: [{ match: NAME, use: average }]`".to_owned()
             }
+            Self::Transposed { .. } => "capture all of them with `engine: transformers`".to_owned(),
             Self::GramWidth { .. } => "the Gram matrices belong to a model of another size".to_owned(),
             Self::Rule { .. } => "`use:` is average, base, regmean, or { model: NAME }".to_owned(),
             Self::Config { .. } => {

@@ -30,10 +30,12 @@ pub struct LayerFigures {
     pub steps: Vec<String>,
     /// Condition number of the scaled system, estimated.
     pub condition: Option<f64>,
-    /// `‖B - A X‖ / ‖B‖` of the scaled system.
+    /// `‖B - A X‖ / ‖B‖` of the scaled system; where fp32 was enough, of the rows that were checked in fp64.
     pub residual: Option<f64>,
+    /// `‖error‖ / ‖W - W̄‖` (in the norm of D) of the rows that were checked, where fp32 was enough.
+    pub error_over_correction: Option<f64>,
     /// Features that no token ever had; they stay at the average.
-    pub unseen_features: i64,
+    pub unseen_features: usize,
     /// Eigenvalues that were cut.
     pub cut_eigenvalues: i64,
     /// `‖W - W̄‖ / ‖W̄‖`.
@@ -86,6 +88,7 @@ pub fn facts(layers: &[LayerFigures], reporter: &Reporter) {
     reporter.fact("solver_paths", Value::Object(paths));
     reporter.fact("condition_max", json!(worst(&|layer| layer.condition)));
     reporter.fact("residual_max", json!(worst(&|layer| layer.residual)));
+    reporter.fact("error_over_correction_max", json!(worst(&|layer| layer.error_over_correction)));
     reporter.fact("correction_over_weights_max", json!(worst(&|layer| layer.correction_over_weights)));
     reporter.fact("rounding_over_correction_max", json!(worst(&|layer| layer.rounding_over_correction)));
     let total = |of: &dyn Fn(&LayerFigures) -> Option<f64>| -> Option<f64> { layers.iter().map(of).sum() };

@@ -1,18 +1,32 @@
-//! What a tensor's name says: whether it is a linear layer's weight, and how deep it lies.
+//! What a tensor is: whether a linear layer's weight, and how deep it lies.
+
+use crate::gram::GramSet;
 
 /// Linear projections of the native families.
 const PROJECTIONS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// Families whose linear layers are [`PROJECTIONS`] and `lm_head`, and nothing else.
-const KNOWN: [&str; 4] = crate::model::config::NATIVE_FAMILIES;
+const KNOWN: [&str; 4] = mergelab_wire::NATIVE_FAMILIES;
 
 /// Parts of names that embeddings go by.
 const EMBEDDINGS: [&str; 6] = ["embed", "wte", "wpe", "shared", "relative_attention_bias", "position"];
 
-/// Whether `name` is the weight of a linear layer.
+/// Whether `name` is the weight of a linear layer, in a model with these Grams.
+///
+/// What the Grams say goes first: an engine that saw the whole model lists every matrix that is one, with or without a
+/// Gram ([`GramSet::is_linear`]), and one that any set lists is one. Names decide where a set does not say.
+pub fn is_linear(sets: &[GramSet], family: Option<&str>, name: &str, shape: &[usize]) -> bool {
+    let said: Option<Vec<bool>> = sets.iter().map(|set| set.is_linear(name)).collect();
+    match said {
+        Some(said) if !said.is_empty() => said.contains(&true),
+        _ => is_linear_by_name(family, name, shape),
+    }
+}
+
+/// Whether `name` goes by the name of a linear layer's weight.
 ///
 /// For the native families by the projections' names; otherwise every matrix `*.weight` that is not an embedding.
-pub fn is_linear(family: Option<&str>, name: &str, shape: &[usize]) -> bool {
+fn is_linear_by_name(family: Option<&str>, name: &str, shape: &[usize]) -> bool {
     let Some(module) = name.strip_suffix(".weight") else { return false };
     if shape.len() != 2 {
         return false;
@@ -48,19 +62,19 @@ mod tests {
 
     #[test]
     fn linear_layers_of_a_known_family_are_its_projections_and_the_head() {
-        let linear = |name: &str| is_linear(Some("llama"), name, &[4, 4]);
+        let linear = |name: &str| is_linear_by_name(Some("llama"), name, &[4, 4]);
         assert!(linear("model.layers.0.self_attn.q_proj.weight"));
         assert!(linear("lm_head.weight"));
         assert!(!linear("model.embed_tokens.weight"));
         assert!(!linear("model.layers.0.something.weight"));
-        assert!(!is_linear(Some("llama"), "model.layers.0.self_attn.q_proj.bias", &[4]));
+        assert!(!is_linear_by_name(Some("llama"), "model.layers.0.self_attn.q_proj.bias", &[4]));
     }
 
     #[test]
     fn in_an_unknown_family_every_matrix_but_embeddings_is_linear() {
-        assert!(is_linear(None, "encoder.layer.0.attention.self.query.weight", &[4, 4]));
-        assert!(!is_linear(None, "embeddings.word_embeddings.weight", &[9, 4]));
-        assert!(!is_linear(None, "encoder.layer.0.LayerNorm.weight", &[4]));
+        assert!(is_linear_by_name(None, "encoder.layer.0.attention.self.query.weight", &[4, 4]));
+        assert!(!is_linear_by_name(None, "embeddings.word_embeddings.weight", &[9, 4]));
+        assert!(!is_linear_by_name(None, "encoder.layer.0.LayerNorm.weight", &[4]));
     }
 
     #[test]

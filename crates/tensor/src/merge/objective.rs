@@ -5,9 +5,10 @@
 //! coefficients.
 
 use serde::Serialize;
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::figures::finite;
+use crate::gram::{Gram, GramError};
 
 /// `Σᵢ uᵢ tr (W - Wᵢ) Gᵢ (W - Wᵢ)ᵀ`: how far weights are from each model on that model's own inputs. Lower is better; RegMean
 /// at α = 1 minimises it.
@@ -21,35 +22,153 @@ pub struct Objective {
     pub merge: Option<f64>,
 }
 
-/// Per Gram: `tr a G bᵀ` for all pairs of the basis, row by row.
-pub(super) fn forms(basis: &[Tensor], grams: &[Tensor]) -> Result<Vec<Vec<f64>>, TchError> {
-    grams
-        .iter()
-        .map(|gram| {
-            let mut row_by_row = Vec::with_capacity(basis.len() * basis.len());
-            for a in basis {
-                let product = a.f_mm(gram)?;
-                for b in basis {
-                    row_by_row.push(product.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[])?);
+/// A Gram's strips of rows, each from its first diagonal element to the right: `(first row, [rows, width - first row])`.
+#[derive(Debug)]
+pub(super) struct Upper(Vec<(i64, Tensor)>);
+
+impl Upper {
+    /// Reads one.
+    pub(super) fn read(gram: Gram<'_>, device: Device) -> Result<Self, GramError> {
+        let (tiling, width) = (gram.entry.tiling(), gram.width());
+        let strip = |block: usize| -> Result<(i64, Tensor), GramError> {
+            let rows = tiling.rows(block);
+            let strip = gram.part(rows.clone(), rows.start..width)?;
+            Ok((rows.start as i64, strip.f_to_device(device).map_err(GramError::torch("a Gram matrix"))?))
+        };
+        Ok(Self((0..tiling.blocks()).map(strip).collect::<Result<_, _>>()?))
+    }
+
+    /// Other handles on the same numbers, for another thread.
+    pub(super) fn share(&self) -> Self {
+        Self(self.0.iter().map(|(start, strip)| (*start, strip.shallow_clone())).collect())
+    }
+
+    /// `tr a G bᵀ` for all pairs of the basis `[rows, width]`, row by row. Half a product with the Gram for each of the basis.
+    fn forms(&self, basis: &[Tensor]) -> Result<Vec<f64>, TchError> {
+        let size = basis.len();
+        let mut forms = vec![0.0; size * size];
+        let inner =
+            |a: &Tensor, b: &Tensor| -> Result<f64, TchError> { a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[]) };
+        for (start, strip) in &self.0 {
+            let (height, span) = strip.size2()?;
+            let rest = span - height;
+            for (left, a) in basis.iter().enumerate() {
+                let product = a.f_narrow(1, *start, height)?.f_mm(strip)?;
+                for (right, b) in basis.iter().enumerate() {
+                    // The diagonal block counts once, what is right of it for itself and for its mirror below.
+                    forms[left * size + right] +=
+                        inner(&product.f_narrow(1, 0, height)?, &b.f_narrow(1, *start, height)?)?;
+                    let beside = inner(&product.f_narrow(1, height, rest)?, &b.f_narrow(1, start + height, rest)?)?;
+                    forms[left * size + right] += beside;
+                    forms[right * size + left] += beside;
                 }
             }
-            Ok(row_by_row)
-        })
-        .collect()
+        }
+        Ok(forms)
+    }
+}
+
+/// Per Gram: `tr a G bᵀ` for all pairs of the basis, row by row.
+pub(super) fn forms(basis: &[Tensor], grams: &[Upper]) -> Result<Vec<Vec<f64>>, TchError> {
+    grams.iter().map(|gram| gram.forms(basis)).collect()
+}
+
+/// What a solved system tells of the objective without another product with a Gram: sums over rows.
+///
+/// With `B = Σ uᵢ (Wᵢ - W̄) G̃ᵢ` and `C S = B`, both `tr C (Σ uᵢ Gᵢ) Cᵀ` and `tr C (Σ uᵢ Gᵢ (Wᵢ - W̄)ᵀ)` follow from `tr C Bᵀ`
+/// and diagonals, since `G̃ᵢ = α Gᵢ + (1-α) diag Gᵢ`. It takes `α` well above 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// `tr C Bᵀ`.
+    correction: f64,
+    /// `tr C D Cᵀ`.
+    norm: f64,
+    /// `Σⱼ tr C (diag Hⱼ) (Wⱼ - W̄)ᵀ`, with the unscaled matrices `Hⱼ` of the right-hand side.
+    diagonal: f64,
+    /// `tr (W₁ - W̄) Bᵀ` for the first model but the pivot.
+    side: f64,
+    /// `tr (W₁ - W̄) (diag H₁) (W₁ - W̄)ᵀ`.
+    side_diagonal: f64,
+}
+
+impl Known {
+    /// The smallest α that it is good for: rounding is multiplied by `1 / α`.
+    pub(super) const SMALLEST_ALPHA: f64 = 0.01;
+
+    /// Of a block of rows: differences `[rows, width]`, scaled right-hand side and solution, `D^-½`, and the diagonals of the
+    /// `Hⱼ`, `[width]` in fp64.
+    pub(super) fn of(
+        differences: &[Tensor],
+        (rhs, solution): (&Tensor, &Tensor),
+        root: &Tensor,
+        diagonals: &[Tensor],
+    ) -> Result<Self, TchError> {
+        // Sums over rows first: what is left to weigh is one number a column.
+        let columns = |a: &Tensor, b: &Tensor| a.f_mul(b)?.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+        let total = |x: &Tensor| x.f_sum(Kind::Double)?.f_double_value(&[]);
+        let mut known =
+            Self { correction: total(&rhs.f_mul(solution)?)?, norm: total(&solution.f_square()?)?, ..Self::default() };
+        for (difference, diagonal) in differences.iter().zip(diagonals) {
+            known.diagonal += total(&columns(solution, difference)?.f_mul(root)?.f_mul(diagonal)?)?;
+        }
+        let seen = root.f_gt(0.0)?;
+        let back = root.f_reciprocal()?.f_where_self(&seen, &root.f_zeros_like()?)?;
+        known.side = total(&columns(&differences[0], rhs)?.f_mul(&back)?)?;
+        known.side_diagonal = total(&columns(&differences[0], &differences[0])?.f_mul(&diagonals[0])?)?;
+        Ok(known)
+    }
+
+    /// Adds another block's.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.correction += other.correction;
+        self.norm += other.norm;
+        self.diagonal += other.diagonal;
+        self.side += other.side;
+        self.side_diagonal += other.side_diagonal;
+    }
+
+    /// The objective of the merge, less that of the average.
+    fn gain(&self, alpha: f64) -> f64 {
+        (-self.correction - (1.0 - alpha) * (self.norm - 2.0 * self.diagonal)) / alpha
+    }
+
+    /// Of two models: `tr δ G δᵀ` with the pivot's Gram, from that with the other's (`form`, which counts `scale` times where
+    /// the pivot's is taken out `taken` times).
+    pub(super) fn pivot_form(&self, alpha: f64, form: f64, scale: f64, taken: f64) -> f64 {
+        (scale * form - (self.side - (1.0 - alpha) * self.side_diagonal) / alpha) / taken
+    }
+}
+
+/// Where the merge stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Merged {
+    /// The correction is the last of the basis.
+    InBasis,
+    /// The basis has differences alone; the system tells the rest.
+    Known(Known, f64),
 }
 
 /// The objective of every source, the average and the merge.
 ///
 /// Weights are written as coefficients over the basis of [`forms`]: the differences from the mean of all models but the
-/// pivot, and the correction. The pivot's difference is `-Σ (wⱼ / w_pivot)` times the others'.
-pub(super) fn objective(forms: &[Vec<f64>], scales: &[f64], weights: &[f64], pivot: usize) -> Objective {
-    let size = weights.len();
+/// pivot, and the correction where it is in it. The pivot's difference is `-Σ (wⱼ / w_pivot)` times the others'.
+pub(super) fn objective(
+    forms: &[Vec<f64>],
+    scales: &[f64],
+    weights: &[f64],
+    pivot: usize,
+    merged: Merged,
+) -> Objective {
+    let size = match merged {
+        Merged::InBasis => weights.len(),
+        Merged::Known(..) => weights.len() - 1,
+    };
     let mut place = 0;
-    let differences: Vec<Vec<f64>> = (0..size)
+    let differences: Vec<Vec<f64>> = (0..weights.len())
         .map(|model| {
             let mut coefficients = vec![0.0; size];
             if model == pivot {
-                let others = (0..size).filter(|other| *other != pivot);
+                let others = (0..weights.len()).filter(|other| *other != pivot);
                 others.enumerate().for_each(|(place, other)| coefficients[place] = -weights[other] / weights[pivot]);
             } else {
                 coefficients[place] = 1.0;
@@ -58,28 +177,33 @@ pub(super) fn objective(forms: &[Vec<f64>], scales: &[f64], weights: &[f64], piv
             coefficients
         })
         .collect();
-    let value = |candidate: &[f64]| {
+    let value = |candidate: &[f64]| -> f64 {
         let terms = forms.iter().zip(scales).zip(&differences).map(|((form, scale), difference)| {
             let away: Vec<f64> = candidate.iter().zip(difference).map(|(a, b)| a - b).collect();
             let sum: f64 = (0..size * size).map(|at| away[at / size] * away[at % size] * form[at]).sum();
             // A quadratic form is not negative; its rounding may be.
             scale * sum.max(0.0)
         });
-        finite(terms.sum())
+        terms.sum()
     };
-    let mut merge = vec![0.0; size];
-    merge[size - 1] = 1.0;
+    let average = value(&vec![0.0; size]);
+    let merge = match merged {
+        Merged::InBasis => {
+            let mut merge = vec![0.0; size];
+            merge[size - 1] = 1.0;
+            value(&merge)
+        }
+        Merged::Known(known, alpha) => (average + known.gain(alpha)).max(0.0),
+    };
     Objective {
-        sources: differences.iter().map(|source| value(source)).collect(),
-        average: value(&vec![0.0; size]),
-        merge: value(&merge),
+        sources: differences.iter().map(|source| finite(value(source))).collect(),
+        average: finite(average),
+        merge: finite(merge),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::super::elementwise::mean;
     use super::*;
 
@@ -105,7 +229,9 @@ mod tests {
         };
         let pivot = 1;
         let basis = [&models[0] - &average, &models[2] - &average, correction];
-        let found = objective(&forms(&basis, &grams).unwrap(), &scales, &weights, pivot);
+        let whole = |gram: &Tensor| Upper(vec![(0, gram.narrow(0, 0, 3)), (3, gram.narrow(0, 3, 2).narrow(1, 3, 2))]);
+        let grams: Vec<Upper> = grams.iter().map(whole).collect();
+        let found = objective(&forms(&basis, &grams).unwrap(), &scales, &weights, pivot, Merged::InBasis);
         let expected: Vec<f64> = models.iter().chain([&average, &merge]).map(direct).collect();
         let found: Vec<f64> =
             found.sources.into_iter().chain([found.average, found.merge]).map(Option::unwrap).collect();

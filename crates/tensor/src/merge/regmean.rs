@@ -12,7 +12,6 @@ use super::layers::{depth, is_linear};
 use super::method::{Context, Method, Unit};
 use super::rules::AlphaRule;
 use super::solve::{Grams, Group};
-use crate::gram::GramSet;
 
 /// RegMean.
 #[derive(Debug)]
@@ -51,17 +50,18 @@ impl Method for Regmean {
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
         let family = context.sources.family.as_deref();
+        let grams = Grams::open(context.job)?;
         let mut solved = Vec::new();
         let mut units = Vec::new();
         for (name, rule) in tensors {
             let shape = context.sources.shape(&name)?;
-            if rule.is_some_and(|rule| rule.required) || is_linear(family, &name, shape) {
+            if rule.is_some_and(|rule| rule.required) || is_linear(&grams.used, family, &name, shape) {
                 solved.push((name, rule));
             } else {
                 units.push(Unit::Average(name));
             }
         }
-        units.extend(groups(context, solved)?);
+        units.extend(groups(context, grams, solved)?);
         Ok(units)
     }
 }
@@ -110,29 +110,19 @@ fn gradient(list: &[f64], depth: Option<usize>, layers: usize) -> f64 {
     list[low] + (list[high] - list[low]) * (position - low as f64)
 }
 
-/// Where the Grams of a layer lie, by file and tensor, and the bits of its α.
-type GroupKey = (Vec<(String, String)>, u64);
+/// Where the Grams of a layer lie, by file and tensor, whether its weight is stored `[in, out]`, and the bits of its α.
+type GroupKey = (Vec<(String, String)>, bool, u64);
 
 /// Groups linear layers by what they share: the Gram of every model, the held-out ones, and α.
 ///
 /// # Errors
-/// When a layer has no Gram, or one of another width.
-pub fn groups(context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
-    if tensors.is_empty() {
-        return Ok(Vec::new());
-    }
-    let open = |path: &std::path::PathBuf| GramSet::open(path).map_err(MergeError::from);
-    let sets =
-        context.job.models.iter().filter_map(|model| model.grams.as_ref()).map(open).collect::<Result<Vec<_>, _>>()?;
-    let held_out = context
-        .job
-        .models
-        .iter()
-        .filter_map(|model| model.held_out.as_ref())
-        .map(open)
-        .collect::<Result<Vec<_>, _>>()?;
-    let held_out = if held_out.len() == sets.len() { held_out } else { Vec::new() };
-    let grams = std::sync::Arc::new(Grams { used: sets, held_out });
+/// When a layer has no Gram, one of another width, or Grams that do not agree on how its weight is stored.
+pub fn groups(
+    context: &Context<'_>,
+    grams: Grams,
+    tensors: Vec<(String, Option<AlphaRule>)>,
+) -> Result<Vec<Unit>, MergeError> {
+    let grams = std::sync::Arc::new(grams);
     let layers = tensors.iter().filter_map(|(name, _)| depth(name)).max().map_or(1, |last| last + 1);
 
     let mut groups: IndexMap<GroupKey, Vec<String>> = IndexMap::new();
@@ -140,23 +130,33 @@ pub fn groups(context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) 
         let module = name.strip_suffix(".weight").unwrap_or(&name);
         let shape = context.sources.shape(&name)?;
         let mut key = Vec::new();
+        let mut transposed: Option<(bool, &str)> = None;
         for (set, source) in grams.used.iter().chain(&grams.held_out).zip(context.sources.models.iter().cycle()) {
             let entry = set.entry(module).ok_or_else(|| MergeError::NoGram {
                 name: name.clone(),
                 model: source.name.clone(),
                 directory: set.directory().to_path_buf(),
+                why: set.why_without(&name).map(str::to_owned),
             })?;
-            if shape.len() != 2 || shape[1] != entry.width {
-                let input = shape.get(1).copied().unwrap_or(0);
+            let input = shape.get(usize::from(!entry.transposed)).copied().unwrap_or(0);
+            if shape.len() != 2 || input != entry.width {
                 return Err(MergeError::GramWidth { name, model: source.name.clone(), input, width: entry.width });
+            }
+            let (first, model) = *transposed.get_or_insert((entry.transposed, &source.name));
+            if first != entry.transposed {
+                let (transposed, plain) = if first { (model, &*source.name) } else { (&*source.name, model) };
+                return Err(MergeError::Transposed { name, transposed: transposed.into(), plain: plain.into() });
             }
             key.push((entry.file.clone(), entry.tensor.clone()));
         }
         let alpha = alpha_of(context.job, rule, &name, layers)?;
-        groups.entry((key, alpha.to_bits())).or_default().push(name);
+        groups
+            .entry((key, transposed.is_some_and(|(transposed, _)| transposed), alpha.to_bits()))
+            .or_default()
+            .push(name);
     }
-    let unit = |((_, alpha), tensors)| {
-        Unit::Regmean(Group::new(tensors, f64::from_bits(alpha), std::sync::Arc::clone(&grams)))
+    let unit = |((_, transposed, alpha), tensors)| {
+        Unit::Regmean(Group::new(tensors, transposed, f64::from_bits(alpha), std::sync::Arc::clone(&grams)))
     };
     Ok(groups.into_iter().map(unit).collect())
 }

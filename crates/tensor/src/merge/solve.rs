@@ -4,23 +4,28 @@
 //! model, corrected, written. A block whose refinement does not converge is solved again with an fp64 factor.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use mergelab_wire::{Normalize, Solver};
-use tch::{Device, Kind, TchError, Tensor};
+use mergelab_wire::{MergeJob, MergeSource, Normalize, Solver};
+use tch::{Kind, TchError, Tensor};
 
 use super::elementwise::mean;
 use super::error::MergeError;
 use super::figures::{LayerFigures, finite, ratio};
 use super::method::Context;
-use super::objective::{forms, objective};
+use super::objective::{Known, Merged, Upper, forms, objective};
+use super::sources::Source;
 use crate::checkpoint::Writer;
 use crate::dtype::FloatType;
-use crate::gram::GramSet;
-use crate::linalg::{Factor, Path, PlainSolver, ScaledSystem, Term};
+use crate::gram::{Gram, GramSet};
+use crate::linalg::{Check, Factor, GOOD_ENOUGH, Path, PlainSolver, ScaledSystem, Term, check, right_hand_side};
 
 /// Weight rows that are solved together.
 const BLOCK_ROWS: usize = 256;
+
+/// Rows of a tensor that are checked against fp64.
+const SAMPLED_ROWS: usize = 16;
 
 /// The Gram artifacts of a merge, in the order of its models.
 #[derive(Debug)]
@@ -31,18 +36,52 @@ pub struct Grams {
     pub held_out: Vec<GramSet>,
 }
 
-/// Linear layers with the same Grams and the same α.
+impl Grams {
+    /// Opens what a merge names.
+    ///
+    /// # Errors
+    /// When an artifact cannot be read.
+    pub fn open(job: &MergeJob) -> Result<Self, MergeError> {
+        let open = |path: &PathBuf| GramSet::open(path).map_err(MergeError::from);
+        let sets = |path: fn(&MergeSource) -> Option<&PathBuf>| {
+            job.models.iter().filter_map(path).map(open).collect::<Result<Vec<_>, _>>()
+        };
+        let used = sets(|model| model.grams.as_ref())?;
+        let mut held_out = sets(|model| model.held_out.as_ref())?;
+        if held_out.len() != used.len() {
+            held_out.clear();
+        }
+        Ok(Self { used, held_out })
+    }
+}
+
+/// Linear layers with the same Grams and the same α, whose weights are stored the same way.
 #[derive(Debug)]
 pub struct Group {
     tensors: Vec<String>,
+    transposed: bool,
     alpha: f64,
     grams: Arc<Grams>,
 }
 
 /// How a block gets from the models' rows to merged ones; handles only, so that each worker has its own.
 enum Method {
-    Scaled { factor: Factor, matrix: Tensor, root: Tensor, sides: Vec<Tensor> },
+    Scaled(Scaled),
     Plain(PlainSolver),
+    /// One model, or none that differs: the average is the answer.
+    Average,
+}
+
+struct Scaled {
+    factor: Factor,
+    /// What was factored, in fp64, where solutions need it.
+    matrix: Option<Tensor>,
+    /// The right-hand side's matrices, in the type of the solves.
+    sides: Vec<Tensor>,
+    /// `D^-½`, fp64.
+    root: Tensor,
+    /// Diagonals of the unscaled right-hand side's matrices, fp64.
+    diagonals: Vec<Tensor>,
 }
 
 /// Everything a block needs.
@@ -50,8 +89,8 @@ struct Piece {
     tensor: usize,
     rows: Range<usize>,
     method: Method,
-    used: Vec<Tensor>,
-    held_out: Vec<Tensor>,
+    used: Vec<Upper>,
+    held_out: Vec<Upper>,
 }
 
 /// Sums over a block, added up in the order of blocks.
@@ -62,7 +101,8 @@ struct Sums {
     rounding: f64,
     rhs: f64,
     residual: f64,
-    /// Per model: the quadratic forms of its Gram on the differences and the correction.
+    known: Known,
+    /// Per Gram: the quadratic forms on the differences, and the correction where it is in the basis.
     used: Vec<Vec<f64>>,
     held_out: Vec<Vec<f64>>,
 }
@@ -74,6 +114,7 @@ impl Sums {
         self.rounding += other.rounding;
         self.rhs += other.rhs;
         self.residual += other.residual;
+        self.known.add(&other.known);
         for (mine, theirs) in [(&mut self.used, &other.used), (&mut self.held_out, &other.held_out)] {
             if mine.is_empty() {
                 mine.clone_from(theirs);
@@ -97,21 +138,50 @@ fn share(tensors: &[Tensor]) -> Vec<Tensor> {
 impl Method {
     fn share(&self) -> Self {
         match self {
-            Self::Scaled { factor, matrix, root, sides } => Self::Scaled {
-                factor: factor.share(),
-                matrix: matrix.shallow_clone(),
-                root: root.shallow_clone(),
-                sides: share(sides),
-            },
+            Self::Scaled(scaled) => Self::Scaled(Scaled {
+                factor: scaled.factor.share(),
+                matrix: scaled.matrix.as_ref().map(Tensor::shallow_clone),
+                sides: share(&scaled.sides),
+                root: scaled.root.shallow_clone(),
+                diagonals: share(&scaled.diagonals),
+            }),
             Self::Plain(solver) => Self::Plain(solver.share()),
+            Self::Average => Self::Average,
         }
     }
 }
 
 impl Group {
     /// A group; all its tensors have Grams in `grams`.
-    pub fn new(tensors: Vec<String>, alpha: f64, grams: Arc<Grams>) -> Self {
-        Self { tensors, alpha, grams }
+    ///
+    /// `transposed`: their weights are stored `[in, out]`. In there, in all that is computed, they are `[out, in]`.
+    pub fn new(tensors: Vec<String>, transposed: bool, alpha: f64, grams: Arc<Grams>) -> Self {
+        Self { tensors, transposed, alpha, grams }
+    }
+
+    /// `[out, in]` of a tensor.
+    fn shape(&self, context: &Context<'_>, tensor: &str) -> Result<[usize; 2], MergeError> {
+        let shape = context.sources.shape(tensor)?;
+        Ok(if self.transposed { [shape[1], shape[0]] } else { [shape[0], shape[1]] })
+    }
+
+    /// Rows `[rows, in]` of a model's weight, fp64, on the device; of a transposed one, all of them.
+    fn rows(
+        &self,
+        context: &Context<'_>,
+        source: &Source,
+        tensor: &str,
+        rows: Range<usize>,
+    ) -> Result<Tensor, MergeError> {
+        let [_, width] = self.shape(context, tensor)?;
+        let flat = source.elements(tensor, rows.start * width..rows.end * width)?;
+        let (rows, width) = (rows.len() as i64, width as i64);
+        let matrix = if self.transposed {
+            flat.f_view([width, rows]).and_then(|stored| stored.f_tr()?.f_contiguous())
+        } else {
+            flat.f_view([rows, width])
+        };
+        matrix.and_then(|matrix| matrix.f_to_device(context.device)).map_err(MergeError::torch(tensor))
     }
 
     fn module(&self) -> &str {
@@ -127,61 +197,34 @@ impl Group {
         let module = self.module();
         let weights: Vec<f64> = context.sources.models.iter().map(|source| source.weight).collect();
         let pivot = pivot(&weights);
-        let used = self.matrices(&self.grams.used, context.device)?;
-        let held_out = self.matrices(&self.grams.held_out, context.device)?;
-        let scale = |grams: &[Tensor]| -> Result<Vec<f64>, TchError> {
-            grams
-                .iter()
-                .zip(&weights)
-                .map(|(gram, weight)| Ok(weight * normalization(context.job.normalize, gram)?))
-                .collect()
-        };
-        let used_scales = scale(&used).map_err(MergeError::torch(module))?;
-        let held_scales = scale(&held_out).map_err(MergeError::torch(module))?;
-        let terms: Vec<Term> = used
-            .iter()
-            .zip(&used_scales)
-            .zip(&weights)
-            .map(|((gram, scale), weight)| Term { gram: gram.shallow_clone(), scale: *scale, weight: *weight })
-            .collect();
+        let (used, held_out) = (self.terms(&self.grams.used, context)?, self.terms(&self.grams.held_out, context)?);
+        let system = ScaledSystem::new(&used, pivot, self.alpha, context.device).map_err(MergeError::solve(module))?;
+        let (mut method, checks) = self.prepare(context, &system, &used, pivot)?;
+        let mut figures = Solution::of(&method);
 
-        let system = ScaledSystem::new(&terms, self.alpha).map_err(MergeError::solve(module))?;
-        let unseen = system.unseen;
-        let mut steps = Vec::new();
-        let (method, mut path, condition, cut) = if context.job.solver == Solver::Auto {
-            let factor = Factor::new(&system.matrix).map_err(MergeError::solve(module))?;
-            steps.extend_from_slice(factor.steps());
-            let (path, condition, cut) = (factor.path(), factor.condition(), factor.cut());
-            let sides = system.right_hand_sides(&terms, pivot).map_err(MergeError::torch(module))?;
-            // Without refinement nothing gains from fp64 products.
-            let kind = if path == Path::Cholesky { Kind::Float } else { Kind::Double };
-            let sides = sides.iter().map(|side| side.f_to_kind(kind)).collect::<Result<_, _>>();
-            let matrix = system.matrix.f_to_kind(kind).map_err(MergeError::torch(module))?;
-            let root = system.root.shallow_clone();
-            (
-                Method::Scaled { factor, matrix, root, sides: sides.map_err(MergeError::torch(module))? },
-                path,
-                Some(condition),
-                cut,
-            )
-        } else {
-            let solver = PlainSolver::new(context.job.solver, &terms, self.alpha).map_err(MergeError::solve(module))?;
-            (Method::Plain(solver), Path::Plain, None, 0)
+        let known = matches!(method, Method::Scaled(_)) && self.alpha >= Known::SMALLEST_ALPHA;
+        // Of two models the solved system tells the form with the pivot's Gram.
+        let left_out = (known && used.len() == 2 && system.taken(1 - pivot) > 0.0).then_some(pivot);
+        let read = |(index, term): (usize, &Term<'_>)| {
+            (left_out != Some(index)).then(|| Upper::read(term.gram, context.device).map_err(MergeError::from))
         };
+        let uppers: Vec<Upper> = used.iter().enumerate().filter_map(read).collect::<Result<_, _>>()?;
+        let held_uppers: Vec<Upper> =
+            held_out.iter().map(|term| Upper::read(term.gram, context.device)).collect::<Result<_, _>>()?;
 
         let mut sums = vec![Sums::default(); self.tensors.len()];
         let mut blocks = self.blocks(context)?;
-        let mut method = method;
         loop {
             let pieces = blocks.iter().map(|(tensor, rows)| Piece {
                 tensor: *tensor,
                 rows: rows.clone(),
                 method: method.share(),
-                used: share(&used),
-                held_out: share(&held_out),
+                used: uppers.iter().map(Upper::share).collect(),
+                held_out: held_uppers.iter().map(Upper::share).collect(),
             });
             let pieces: Vec<Piece> = pieces.collect();
-            let done = context.pool.map(pieces, |piece| self.block(context, writer, &piece, &weights, pivot))?;
+            let solve = |piece: Piece| self.block(context, writer, &piece, (&weights, pivot), known);
+            let done = context.pool.map(pieces, solve)?;
             let mut again = Vec::new();
             for (block, done) in blocks.into_iter().zip(done) {
                 match done {
@@ -192,61 +235,156 @@ impl Group {
             if again.is_empty() {
                 break;
             }
-            steps.push(format!("refinement did not converge for {} block(s) of rows", again.len()));
+            figures.steps.push(format!("refinement did not converge for {} block(s) of rows", again.len()));
             blocks = again;
-            let factor = Factor::double(&system.matrix, Vec::new()).map_err(MergeError::solve(module))?;
-            steps.extend_from_slice(factor.steps());
-            path = path.max(factor.path());
-            method = match method {
-                Method::Scaled { matrix, root, sides, .. } => Method::Scaled { factor, matrix, root, sides },
-                plain @ Method::Plain(_) => plain,
-            };
+            let Method::Scaled(scaled) = &mut method else { unreachable!("only refinement can fail to converge") };
+            let matrix = scaled.matrix.as_ref().expect("refinement has its matrix");
+            scaled.factor = Factor::double(matrix, Vec::new(), context.pool).map_err(MergeError::solve(module))?;
+            figures.steps.extend_from_slice(scaled.factor.steps());
+            figures.path = figures.path.max(scaled.factor.path());
         }
-        if !steps.is_empty() {
-            context.reporter.note(format!("{module}: {} (α {}); solved by {path:?}", steps.join("; "), self.alpha));
+        if !figures.steps.is_empty() {
+            let (steps, path) = (figures.steps.join("; "), figures.path);
+            context.reporter.note(format!("{module}: {steps} (α {}); solved by {path:?}", self.alpha));
         }
+        let scales = |terms: &[Term<'_>]| terms.iter().map(|term| term.scale).collect::<Vec<_>>();
+        let (used_scales, held_scales) = (scales(&used), scales(&held_out));
         self.tensors
             .iter()
-            .zip(&sums)
-            .map(|(tensor, sums)| {
-                let shape = context.sources.shape(tensor)?;
-                let objective = |forms: &[Vec<f64>], scales: &[f64]| objective(forms, scales, &weights, pivot);
+            .enumerate()
+            .zip(sums)
+            .map(|((index, tensor), mut sums)| {
+                let shape = self.shape(context, tensor)?;
+                if let Some(pivot) = left_out {
+                    let other = 1 - pivot;
+                    let (scale, taken) = (used_scales[other], system.taken(other));
+                    let form = sums.known.pivot_form(self.alpha, sums.used[0][0], scale, taken);
+                    sums.used.insert(pivot, vec![form]);
+                }
+                let merged = if known { Merged::Known(sums.known, self.alpha) } else { Merged::InBasis };
+                let check = checks.get(index);
                 Ok(LayerFigures {
                     tensor: tensor.clone(),
-                    shape: [shape[0], shape[1]],
+                    shape,
                     alpha: self.alpha,
-                    path,
-                    steps: steps.clone(),
-                    condition: condition.and_then(finite),
-                    residual: (path != Path::Plain).then(|| ratio(sums.residual.sqrt(), sums.rhs.sqrt())).flatten(),
-                    unseen_features: unseen,
-                    cut_eigenvalues: cut,
+                    path: figures.path,
+                    steps: figures.steps.clone(),
+                    condition: figures.condition.and_then(finite),
+                    residual: match (figures.path, check) {
+                        (Path::Plain, _) => None,
+                        (Path::Cholesky, Some(check)) => finite(check.residual),
+                        _ => ratio(sums.residual.sqrt(), sums.rhs.sqrt()),
+                    },
+                    error_over_correction: check.filter(|_| figures.path == Path::Cholesky).map(|check| check.error),
+                    unseen_features: system.unseen(),
+                    cut_eigenvalues: figures.cut,
                     correction_over_weights: ratio(sums.correction.sqrt(), sums.mean.sqrt()),
                     rounding_over_correction: ratio(sums.rounding.sqrt(), sums.correction.sqrt()),
-                    objective: objective(&sums.used, &used_scales),
-                    objective_held_out: (!held_out.is_empty()).then(|| objective(&sums.held_out, &held_scales)),
+                    objective: objective(&sums.used, &used_scales, &weights, pivot, merged),
+                    objective_held_out: (!held_out.is_empty())
+                        .then(|| objective(&sums.held_out, &held_scales, &weights, pivot, Merged::InBasis)),
                 })
             })
             .collect()
     }
 
-    /// The Grams of the group's input, `[in, in]` each.
-    fn matrices(&self, sets: &[GramSet], device: Device) -> Result<Vec<Tensor>, MergeError> {
-        sets.iter()
-            .map(|set| {
-                let entry = set.entry(self.module()).expect("groups are made of modules with Grams");
-                set.matrix(entry)?.f_to_device(device).map_err(MergeError::torch(self.module()))
-            })
-            .collect()
+    /// The Grams of the group's input, with their weights in the sum.
+    fn terms<'g>(&self, sets: &'g [GramSet], context: &Context<'_>) -> Result<Vec<Term<'g>>, MergeError> {
+        let models = &context.sources.models;
+        let term = |(set, source): (&'g GramSet, &Source)| {
+            let entry = set.entry(self.module()).expect("groups are made of modules with Grams");
+            let gram = Gram { set, entry };
+            let scale = source.weight * normalization(context.job.normalize, gram)?;
+            Ok(Term { gram, scale, weight: source.weight })
+        };
+        sets.iter().zip(models).map(term).collect()
+    }
+
+    /// Factors the system and checks what comes of it on some rows of every tensor.
+    fn prepare(
+        &self,
+        context: &Context<'_>,
+        system: &ScaledSystem<'_>,
+        terms: &[Term<'_>],
+        pivot: usize,
+    ) -> Result<(Method, Vec<Check>), MergeError> {
+        let fail = || MergeError::solve(self.module());
+        let torch = || MergeError::torch(self.module());
+        if context.job.solver != Solver::Auto {
+            let solver = PlainSolver::new(context.job.solver, terms, self.alpha, context.device).map_err(fail())?;
+            return Ok((Method::Plain(solver), Vec::new()));
+        }
+        if terms.len() < 2 {
+            return Ok((Method::Average, Vec::new()));
+        }
+        let mut factor = Factor::new(system, context.pool).map_err(fail())?;
+        let mut checks = Vec::new();
+        let mut kind = Kind::Double;
+        let mut sides = Vec::new();
+        if factor.path() == Path::Cholesky {
+            sides = system.sides(Kind::Float, context.pool).map_err(fail())?;
+            let (differences, counts) = self.sample(context, pivot)?;
+            checks = check(system, &factor, &sides, &differences, &counts, context.pool).map_err(fail())?;
+            let worst = checks.iter().map(|check| check.error).fold(0.0, f64::max);
+            if worst <= GOOD_ENOUGH {
+                kind = Kind::Float;
+            } else {
+                factor = factor.refined(format!("fp32 alone is off by {worst:.1e} of the correction"));
+            }
+        }
+        if kind == Kind::Double {
+            sides.clear();
+            sides = system.sides(Kind::Double, context.pool).map_err(fail())?;
+        }
+        let matrix = (kind == Kind::Double).then(|| system.matrix(kind, context.pool)).transpose().map_err(fail())?;
+        let root = system.root().map_err(torch())?;
+        let diagonals = system.side_diagonals().map_err(torch())?;
+        Ok((Method::Scaled(Scaled { factor, matrix, sides, root, diagonals }), checks))
+    }
+
+    /// Some rows of every tensor, spread evenly: the differences from the mean of all models but the pivot, `[rows, width]`,
+    /// and how many rows are of each tensor.
+    fn sample(&self, context: &Context<'_>, pivot: usize) -> Result<(Vec<Tensor>, Vec<usize>), MergeError> {
+        let models = &context.sources.models;
+        let weights: Vec<f64> = models.iter().map(|source| source.weight).collect();
+        let mut samples: Vec<Vec<Tensor>> = models.iter().map(|_| Vec::new()).collect();
+        let mut counts = Vec::with_capacity(self.tensors.len());
+        for tensor in &self.tensors {
+            let [rows, _] = self.shape(context, tensor)?;
+            let count = SAMPLED_ROWS.min(rows);
+            let places: Vec<usize> = (0..count).map(|place| (2 * place + 1) * rows / (2 * count)).collect();
+            for (sample, source) in samples.iter_mut().zip(models) {
+                if self.transposed {
+                    let whole = self.rows(context, source, tensor, 0..rows)?;
+                    let row = |row: &usize| whole.f_get(*row as i64).map_err(MergeError::torch(tensor));
+                    sample.extend(places.iter().map(row).collect::<Result<Vec<_>, _>>()?);
+                } else {
+                    for &row in &places {
+                        let row = self.rows(context, source, tensor, row..row + 1)?;
+                        sample.push(row.f_get(0).map_err(MergeError::torch(tensor))?);
+                    }
+                }
+            }
+            counts.push(count);
+        }
+        let differences = || -> Result<Vec<Tensor>, TchError> {
+            let stack = |rows: &Vec<Tensor>| Tensor::f_stack(rows, 0);
+            let rows = samples.iter().map(stack).collect::<Result<Vec<_>, _>>()?;
+            let mean = mean(&rows, &weights)?;
+            rows.iter().enumerate().filter(|(index, _)| *index != pivot).map(|(_, rows)| rows.f_sub(&mean)).collect()
+        };
+        Ok((differences().map_err(MergeError::torch(self.module()))?, counts))
     }
 
     /// Blocks of rows of every tensor.
     fn blocks(&self, context: &Context<'_>) -> Result<Vec<(usize, Range<usize>)>, MergeError> {
-        // A least-squares call factors the matrix itself: as published, once for all rows.
-        let size = if context.job.solver == Solver::Lstsq { usize::MAX } else { BLOCK_ROWS };
+        // A least-squares call factors the matrix itself: as published, once for all rows. A row of a transposed weight is
+        // a column in the file; the models that have such weights are small enough to take them whole.
+        let whole = context.job.solver == Solver::Lstsq || self.transposed;
+        let size = if whole { usize::MAX } else { BLOCK_ROWS };
         let mut blocks = Vec::new();
         for (index, tensor) in self.tensors.iter().enumerate() {
-            let rows = context.sources.shape(tensor)?[0];
+            let [rows, _] = self.shape(context, tensor)?;
             let mut start = 0;
             while start < rows {
                 let end = start.saturating_add(size).min(rows);
@@ -263,56 +401,55 @@ impl Group {
         context: &Context<'_>,
         writer: &Writer,
         piece: &Piece,
-        weights: &[f64],
-        pivot: usize,
+        (weights, pivot): (&[f64], usize),
+        known: bool,
     ) -> Result<Option<Sums>, MergeError> {
         let name = &self.tensors[piece.tensor];
-        let width = context.sources.shape(name)?[1];
-        let range = piece.rows.start * width..piece.rows.end * width;
+        let [_, width] = self.shape(context, name)?;
         let fail = || MergeError::torch(name);
-        let rows = context
-            .sources
-            .models
-            .iter()
-            .map(|source| {
-                let flat = source.elements(name, range.clone())?;
-                let matrix = flat.f_view([piece.rows.len() as i64, width as i64]);
-                matrix.and_then(|matrix| matrix.f_to_device(context.device)).map_err(fail())
-            })
-            .collect::<Result<Vec<_>, MergeError>>()?;
+        let read = |source: &Source| self.rows(context, source, name, piece.rows.clone());
+        let rows = context.sources.models.iter().map(read).collect::<Result<Vec<_>, MergeError>>()?;
         let mean = mean(&rows, weights).map_err(fail())?;
-        let differences = (0..rows.len())
-            .filter(|index| *index != pivot)
-            .map(|index| rows[index].f_sub(&mean))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(fail())?;
+        let kind = match &piece.method {
+            Method::Scaled(scaled) if scaled.matrix.is_some() => Kind::Double,
+            _ => Kind::Float,
+        };
+        let others = rows.iter().enumerate().filter(|(index, _)| *index != pivot);
+        let differences =
+            others.map(|(_, rows)| rows.f_sub(&mean)?.f_to_kind(kind)).collect::<Result<Vec<_>, _>>().map_err(fail())?;
 
         let mut sums = Sums::default();
         let correction = match &piece.method {
+            Method::Average => mean.f_zeros_like().map_err(fail())?,
             Method::Plain(solver) => {
                 let merged = solver.solve(&rows).map_err(MergeError::solve(name))?;
                 merged.f_to_kind(Kind::Double).and_then(|merged| merged.f_sub(&mean)).map_err(fail())?
             }
-            Method::Scaled { factor, matrix, root, sides } => {
-                let solved = (|| {
-                    let mut rhs = Tensor::f_zeros(mean.size(), (matrix.kind(), mean.device()))?;
-                    for (difference, side) in differences.iter().zip(sides) {
-                        rhs = rhs.f_addmm_(&difference.f_to_kind(matrix.kind())?, side)?;
-                    }
-                    sums.rhs = square(&rhs)?;
-                    factor.solve(matrix, &rhs)
-                })()
-                .map_err(fail())?;
+            Method::Scaled(scaled) => {
+                let rhs = right_hand_side(&differences, &scaled.sides, kind).map_err(fail())?;
+                let solved = scaled.factor.solve(scaled.matrix.as_ref(), &rhs).map_err(fail())?;
                 if !solved.converged {
                     return Ok(None);
                 }
-                sums.residual = solved.residual;
-                solved.solution.f_mul(root).map_err(fail())?
+                if let Some(residual) = solved.residual {
+                    sums.residual = residual;
+                    sums.rhs = square(&rhs).map_err(fail())?;
+                }
+                if known {
+                    let found = (&rhs, &solved.solution);
+                    sums.known = Known::of(&differences, found, &scaled.root, &scaled.diagonals).map_err(fail())?;
+                }
+                solved.solution.f_to_kind(Kind::Double).and_then(|x| x.f_mul(&scaled.root)).map_err(fail())?
             }
         };
         drop(rows);
         let merged = mean.f_add(&correction).map_err(fail())?;
-        writer.write(name, range.start, &merged)?;
+        if self.transposed {
+            let stored = merged.f_tr().and_then(|merged| merged.f_contiguous()).map_err(fail())?;
+            writer.write(name, 0, &stored)?;
+        } else {
+            writer.write(name, piece.rows.start * width, &merged)?;
+        }
 
         let kind =
             context.dtype.or(FloatType::of_header(context.sources.dtype(name)?)).map_or(Kind::Float, FloatType::kind);
@@ -321,12 +458,9 @@ impl Group {
             sums.rounding = square(&rounded.f_sub(&merged)?)?;
             sums.mean = square(&mean)?;
             sums.correction = square(&correction)?;
-            let basis = differences
-                .iter()
-                .chain([&correction])
-                .map(|v| v.f_to_kind(Kind::Float))
-                .collect::<Result<Vec<_>, _>>()?;
-            sums.used = forms(&basis, &piece.used)?;
+            let basis = differences.iter().chain([&correction]).map(|x| x.f_to_kind(Kind::Float));
+            let basis = basis.collect::<Result<Vec<_>, _>>()?;
+            sums.used = forms(if known { &basis[..differences.len()] } else { &basis }, &piece.used)?;
             sums.held_out = forms(&basis, &piece.held_out)?;
             Ok(())
         };
@@ -335,16 +469,40 @@ impl Group {
     }
 }
 
+/// How a group was solved, for the figures.
+struct Solution {
+    path: Path,
+    steps: Vec<String>,
+    condition: Option<f64>,
+    cut: i64,
+}
+
+impl Solution {
+    fn of(method: &Method) -> Self {
+        match method {
+            Method::Scaled(Scaled { factor, .. }) => Self {
+                path: factor.path(),
+                steps: factor.steps().to_vec(),
+                condition: Some(factor.condition()),
+                cut: factor.cut(),
+            },
+            Method::Plain(_) => Self { path: Path::Plain, steps: Vec::new(), condition: None, cut: 0 },
+            Method::Average => Self { path: Path::Cholesky, steps: Vec::new(), condition: None, cut: 0 },
+        }
+    }
+}
+
 /// The model whose difference from the mean follows from the others': the heaviest, so that nothing is divided by little.
 fn pivot(weights: &[f64]) -> usize {
     (0..weights.len()).rev().max_by(|a, b| weights[*a].total_cmp(&weights[*b])).unwrap_or(0)
 }
 
-fn normalization(normalize: Normalize, gram: &Tensor) -> Result<f64, TchError> {
+fn normalization(normalize: Normalize, gram: Gram<'_>) -> Result<f64, MergeError> {
     match normalize {
         Normalize::None => Ok(1.0),
         Normalize::Trace => {
-            let trace = gram.f_diagonal(0, 0, 1)?.f_sum(Kind::Double)?.f_double_value(&[])?;
+            let sum = gram.diagonal()?.f_sum(Kind::Double).and_then(|sum| sum.f_double_value(&[]));
+            let trace = sum.map_err(MergeError::torch("the trace of a Gram matrix"))?;
             Ok(if trace > 0.0 { 1.0 / trace } else { 0.0 })
         }
     }

@@ -5,16 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use mergelab_wire::Fault;
+use mergelab_wire::{Fault, NATIVE_FAMILIES};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::rope::RopeScaling;
 use crate::dtype::{FloatType, UnknownDtype};
 use crate::failure::{Diagnosis, FileError};
-
-/// `model_type`s with a native forward pass.
-pub const NATIVE_FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 /// More layers than any model has; a number above it is damage.
 const MOST_LAYERS: usize = 10_000;
@@ -59,7 +56,7 @@ impl Diagnosis for ConfigError {
             Self::File(error) => error.hint(),
             Self::Invalid { .. } => None,
             Self::Family { .. } => Some(format!(
-                "native families are {}; the engine for others (`engine: transformers`) is not built in this version",
+                "native families are {}; `engine: transformers` (or auto) captures whatever else transformers loads",
                 NATIVE_FAMILIES.join(", ")
             )),
             Self::Dtype(error) => error.hint(),

@@ -309,7 +309,8 @@ impl Layer {
         drop(attended);
         let x = x.f_add(&self.o.forward(&o_input)?)?;
         let mlp_input = self.mlp_norm.forward(&x)?;
-        let down_input = self.gate.forward(&mlp_input)?.f_silu()?.f_mul(&self.up.forward(&mlp_input)?)?;
+        let mut down_input = self.gate.forward(&mlp_input)?;
+        let down_input = down_input.f_silu_()?.f_mul_(&self.up.forward(&mlp_input)?)?;
         let output = x.f_add(&self.down.forward(&down_input)?)?;
         Ok(Pass { inputs: [qkv_input, o_input, mlp_input, down_input], output })
     }

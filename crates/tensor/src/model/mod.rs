@@ -6,5 +6,6 @@ pub mod logits;
 pub mod rope;
 
 pub use config::{ConfigError, DecoderConfig};
-pub use decoder::{Decoder, Input, Span};
+pub use decoder::{Decoder, Input, Layer, Span};
 pub use logits::logits;
+pub use rope::Rope;

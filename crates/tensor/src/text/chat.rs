@@ -5,7 +5,7 @@
 //! with Python's methods; printing is Python's ([`super::python`]), and maps keep their order.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, Value, context};
@@ -71,25 +71,32 @@ pub(super) fn explain(error: &Error) -> String {
 }
 
 impl ChatTemplate {
-    /// The template of a model directory, or `lent` in its place: `chat_template.jinja` before `tokenizer_config.json`.
+    /// The template of a model directory, or `lent` in its place.
+    ///
+    /// As `transformers` finds it: where there are files (`additional_chat_templates/*.jinja`, `chat_template.jinja`), they
+    /// stand in the place of `chat_template` in `tokenizer_config.json`, and the one named `default` is taken, which
+    /// `chat_template.jinja` is.
     ///
     /// # Errors
-    /// When there is none, or it cannot be read or compiled.
+    /// When there is none, none of several is the default, or it cannot be read or compiled.
     pub fn find(model: &Path, config: &TokenizerConfig, lent: Option<&Path>) -> Result<Self, TextError> {
-        let file = |path: PathBuf| -> Result<(String, String), TextError> {
+        let more = model.join("additional_chat_templates");
+        let files =
+            [lent.map(Path::to_path_buf), Some(more.join("default.jinja")), Some(model.join("chat_template.jinja"))];
+        // A file that was lent is taken whether it is there or not, so that a wrong path is an error.
+        let file = files.into_iter().enumerate().find_map(|(at, path)| path.filter(|path| at == 0 || path.exists()));
+        if let Some(path) = file {
             let text = std::fs::read_to_string(&path).map_err(FileError::of("read", &path))?;
-            Ok((text, path.display().to_string()))
-        };
-        let own = model.join("chat_template.jinja");
-        let (source, place) = match lent {
-            Some(path) => file(path.to_path_buf())?,
-            None if own.exists() => file(own)?,
-            None => match config.chat_template() {
-                Some(text) => (text, format!("chat_template in {}", model.join("tokenizer_config.json").display())),
-                None => return Err(TextError::NoChatTemplate { model: model.to_path_buf() }),
-            },
-        };
-        Self::compile(&source, place, config.special_tokens())
+            return Self::compile(&text, path.display().to_string(), config.special_tokens());
+        }
+        let named = || config.template_names().into_iter().chain(names(&more)).collect::<Vec<_>>();
+        if names(&more).is_empty()
+            && let Some(text) = config.chat_template()
+        {
+            let place = format!("chat_template in {}", model.join("tokenizer_config.json").display());
+            return Self::compile(&text, place, config.special_tokens());
+        }
+        Err(TextError::NoChatTemplate { model: model.to_path_buf(), named: named() })
     }
 
     /// Compiles a template; `place` says where it stands.
@@ -97,7 +104,9 @@ impl ChatTemplate {
     /// # Errors
     /// When it is not a template.
     pub fn compile(source: &str, place: String, special_tokens: Vec<(String, String)>) -> Result<Self, TextError> {
-        let (source, marks_generation) = generation_as_filter(source);
+        // Jinja takes every kind of line end for one, and has one in its output.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (source, marks_generation) = generation_as_filter(&source);
         let mut environment = environment();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment
@@ -172,6 +181,15 @@ impl ChatTemplate {
         }
         Ok((text, ranges))
     }
+}
+
+/// Names of the templates in a directory, sorted; none where there is no directory.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".jinja")?.to_owned())).collect();
+    names.sort();
+    names
 }
 
 /// Writes `{% generation %} … {% endgeneration %}` as a filter block, which leaves the whitespace rules as they are;
@@ -273,5 +291,31 @@ mod tests {
         let source = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}";
         let turns = [turn("user", "a"), turn("assistant", "yes")];
         assert!(compile(source).render_with_assistant(&turns).unwrap_err().contains("unlike the whole"));
+    }
+
+    #[test]
+    fn files_beat_the_configuration_and_the_default_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let model = directory.path();
+        let write = |name: &str, text: &str| {
+            std::fs::create_dir_all(model.join(name).parent().unwrap()).unwrap();
+            std::fs::write(model.join(name), text).unwrap();
+        };
+        let find = |lent: Option<&Path>| {
+            let config = TokenizerConfig::read(model).unwrap();
+            ChatTemplate::find(model, &config, lent).map(|template| template.render(&[]).unwrap())
+        };
+        assert!(find(None).unwrap_err().to_string().contains("has no chat template"));
+        write("tokenizer_config.json", r#"{"chat_template": [{"name": "rag", "template": "rag"}]}"#);
+        assert!(find(None).unwrap_err().to_string().contains("none that is the default, only rag"));
+        write("tokenizer_config.json", r#"{"chat_template": "configured"}"#);
+        assert_eq!(find(None).unwrap(), "configured");
+        write("additional_chat_templates/tool_use.jinja", "tools");
+        assert!(find(None).unwrap_err().to_string().contains("none that is the default, only tool_use"));
+        write("chat_template.jinja", "a\r\nfile");
+        assert_eq!(find(None).unwrap(), "a\nfile");
+        write("lent.jinja", "lent");
+        assert_eq!(find(Some(&model.join("lent.jinja"))).unwrap(), "lent");
+        assert!(find(Some(&model.join("nowhere.jinja"))).is_err());
     }
 }

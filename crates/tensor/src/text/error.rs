@@ -79,10 +79,12 @@ pub enum TextError {
         reason: String,
     },
     /// `messages` are used and there is no chat template.
-    #[error("{}: the model has no chat template, and the rows are `messages`", model.display())]
+    #[error("{}: the model has {}, and the rows are `messages`", model.display(), no_template(named))]
     NoChatTemplate {
         /// The model directory.
         model: PathBuf,
+        /// Names of the templates that it has, none of them the default.
+        named: Vec<String>,
     },
     /// `tokens: assistant` on rows that are no conversation.
     #[error("`tokens: assistant` needs rows with `messages`, these are `text`")]
@@ -105,6 +107,13 @@ pub enum TextError {
         /// What is wrong.
         reason: String,
     },
+}
+
+fn no_template(named: &[String]) -> String {
+    match named {
+        [] => "no chat template".to_owned(),
+        _ => format!("chat templates but none that is the default, only {}", named.join(", ")),
+    }
 }
 
 fn list(columns: &[String]) -> String {
@@ -141,6 +150,9 @@ impl Diagnosis for TextError {
                 "mark the assistant's words in the template with {% generation %} … {% endgeneration %} (`chat_template:` lends one)"
                     .to_owned(),
             ),
+            Self::Render { place, .. } if place != "text" && !place.starts_with("messages[") => {
+                Some("give the data set `messages` that this template takes, or the gram another one with `chat_template:`".to_owned())
+            }
             Self::Render { .. } | Self::Template { .. } | Self::NotARow { .. } | Self::Tokenizer { .. } => None,
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use mergelab_wire::{RowRange, Rows, TokenMask};
+use mergelab_wire::{GramJob, RowRange, Rows, TokenMask};
 use serde_json::json;
 
 use super::chat::ChatTemplate;
@@ -40,6 +40,25 @@ pub struct TextSpec<'a> {
     pub chat_template: Option<&'a Path>,
 }
 
+impl<'a> TextSpec<'a> {
+    /// What a capture asks for.
+    pub fn of(job: &'a GramJob) -> Self {
+        Self {
+            model: &job.model,
+            data: &job.data,
+            shown: job.shown.as_deref().unwrap_or(&job.data),
+            rows: &job.rows,
+            range: job.range,
+            strict: job.strict,
+            max_length: job.max_length,
+            add_special_tokens: job.add_special_tokens,
+            tokens: job.tokens,
+            skip_first: job.skip_first,
+            chat_template: job.chat_template.as_deref(),
+        }
+    }
+}
+
 /// One row's tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
@@ -51,36 +70,63 @@ pub struct Sequence {
     pub counts: Vec<bool>,
 }
 
-/// Rows that cannot be used, by reason, each with its count and its first row.
+/// How many rows are named that cannot be used for one reason.
+const NAMED_ROWS: usize = 5;
+
+/// Rows that cannot be used for one reason: how many, and the first few of them.
+#[derive(Debug, Default)]
+struct Unusable {
+    count: usize,
+    first: Vec<usize>,
+}
+
+impl Unusable {
+    fn add(&mut self, row: usize) {
+        self.count += 1;
+        if self.first.len() < NAMED_ROWS {
+            self.first.push(row);
+        }
+    }
+
+    fn says(&self, what: &str) -> String {
+        let rows: Vec<String> = self.first.iter().map(usize::to_string).collect();
+        let word = if rows.len() == 1 { "row" } else { "rows" };
+        format!("{} row(s) {what} (first: {word} {})", self.count, rows.join(", "))
+    }
+}
+
+/// Rows that cannot be used, by reason.
 #[derive(Debug, Default)]
 struct Skipped {
-    lacking: IndexMap<String, (usize, usize, Vec<String>)>,
-    empty: Option<(usize, usize)>,
-    no_tokens: Option<(usize, usize)>,
+    /// By the column, with the columns that the first of the rows has.
+    lacking: IndexMap<String, (Unusable, Vec<String>)>,
+    empty: Unusable,
+    no_tokens: Unusable,
 }
 
 impl Skipped {
-    fn add(slot: &mut Option<(usize, usize)>, row: usize) {
-        slot.get_or_insert((0, row)).0 += 1;
+    fn reasons(&self) -> Vec<String> {
+        let lacking = self.lacking.iter().map(|(column, (rows, _))| rows.says(&format!("lack column {column:?}")));
+        let others = [(&self.empty, "are empty"), (&self.no_tokens, "give no token that counts")];
+        let others = others.into_iter().filter(|(rows, _)| rows.count > 0).map(|(rows, what)| rows.says(what));
+        lacking.chain(others).collect()
     }
 
-    fn reasons(&self) -> Vec<String> {
-        let lacking = self
-            .lacking
-            .iter()
-            .map(|(column, (count, first, _))| format!("{count} row(s) lack column {column:?} (first: row {first})"));
-        let empty = self.empty.map(|(count, first)| format!("{count} row(s) are empty (first: row {first})"));
-        let silent = self
-            .no_tokens
-            .map(|(count, first)| format!("{count} row(s) give no token that counts (first: row {first})"));
-        lacking.chain(empty).chain(silent).collect()
+    /// Counts by reason, for the manifest.
+    fn facts(&self, reporter: &Reporter) {
+        let lacking: IndexMap<&str, usize> =
+            self.lacking.iter().map(|(column, (rows, _))| (column.as_str(), rows.count)).collect();
+        reporter.fact("rows_lacking_column", json!(lacking));
+        reporter.fact("rows_empty", json!(self.empty.count));
+        reporter.fact("rows_without_tokens", json!(self.no_tokens.count));
     }
 }
 
 /// Renders and tokenises every row, or every row of the range, in file order.
 ///
 /// A row that lacks a column, is empty or gives no token that counts is skipped, counted and noted; an error with
-/// `strict`. The facts `rows`, `rows_used`, `rows_skipped`, `rows_at_max_length`, `tokens` and `tokens_counted` are recorded.
+/// `strict`. The facts `rows`, `rows_used`, `rows_skipped`, the latter by reason in `rows_lacking_column` (by column),
+/// `rows_empty` and `rows_without_tokens`, and `rows_at_max_length`, `tokens` and `tokens_counted` are recorded.
 ///
 /// # Errors
 /// When a file, a template or the tokenizer is wrong, a column is in no row of the file, or no token is left of a whole
@@ -113,7 +159,7 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
                 if spec.strict {
                     return Err(lacking(spec.shown, row, column, columns, false));
                 }
-                skipped.lacking.entry(column).or_insert((0, row, columns)).0 += 1;
+                skipped.lacking.entry(column).or_insert_with(|| (Unusable::default(), columns)).0.add(row);
                 continue;
             }
             Err(RowError::Failed { place, reason }) => {
@@ -122,13 +168,13 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
         };
         if rendered.is_blank() {
             unusable(spec, row, "the row is empty")?;
-            Skipped::add(&mut skipped.empty, row);
+            skipped.empty.add(row);
             continue;
         }
         let (tokens, counts) = tokenise(spec, row, &rendered, chat.as_ref(), &tokenizer)?;
         if !counts.contains(&true) {
             unusable(spec, row, "the row gives no token that counts")?;
-            Skipped::add(&mut skipped.no_tokens, row);
+            skipped.no_tokens.add(row);
             continue;
         }
         truncated += usize::from(spec.max_length == Some(tokens.ids.len()));
@@ -136,9 +182,9 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
     }
 
     // A column that some rows have is a gap in the data; one that no row has is a mistake in the template.
-    for (column, (_, row, columns)) in skipped.lacking.iter().filter(|(column, _)| !seen.contains(*column)) {
+    for (column, (rows, columns)) in skipped.lacking.iter().filter(|(column, _)| !seen.contains(*column)) {
         if spec.range.is_none() || !is_a_column(spec.data, column)? {
-            return Err(lacking(spec.shown, *row, column.clone(), columns.clone(), true));
+            return Err(lacking(spec.shown, rows.first[0], column.clone(), columns.clone(), true));
         }
     }
     if sequences.is_empty() && spec.range.is_none() {
@@ -154,6 +200,7 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
     reporter.fact("rows", json!(total));
     reporter.fact("rows_used", json!(sequences.len()));
     reporter.fact("rows_skipped", json!(total - sequences.len()));
+    skipped.facts(reporter);
     reporter.fact("rows_at_max_length", json!(truncated));
     reporter.fact("tokens", json!(sequences.iter().map(|sequence| sequence.ids.len()).sum::<usize>()));
     reporter.fact("tokens_counted", json!(counted));
@@ -224,7 +271,9 @@ fn tokenise(
             let counts = vec![true; tokens.ids.len()];
             (tokens, counts)
         }
-        (Rendered::Turns(_), None) => return Err(TextError::NoChatTemplate { model: spec.model.to_path_buf() }),
+        (Rendered::Turns(_), None) => {
+            return Err(TextError::NoChatTemplate { model: spec.model.to_path_buf(), named: Vec::new() });
+        }
     };
     counts.iter_mut().take(spec.skip_first).for_each(|counts| *counts = false);
     Ok((tokens, counts))

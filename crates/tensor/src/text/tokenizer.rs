@@ -3,15 +3,16 @@
 //! The regular expressions of pre-tokenizers run on Oniguruma (feature `onig` of the tokenizers crate), the engine that
 //! the `tokenizers` Python package is built with, so that splits are the same to the last character.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde_json::Value;
-use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
     AddedToken, PostProcessor, Tokenizer as HfTokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
 };
 
+use super::class::TokenizerClass;
 use super::error::TextError;
 use crate::failure::FileError;
 
@@ -19,10 +20,11 @@ use crate::failure::FileError;
 const SPECIAL_NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// `tokenizer_config.json`, over `special_tokens_map.json`.
+/// `tokenizer_config.json`, with what stands beside it.
 #[derive(Debug, Default)]
 pub struct TokenizerConfig {
     values: IndexMap<String, Value>,
+    class: TokenizerClass,
 }
 
 /// A special token is a string, or an object with `content`.
@@ -30,23 +32,50 @@ fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content").and_then(Value::as_str))
 }
 
+/// A special token with what it says of the spaces around it.
+fn added_token(value: &Value) -> Option<AddedToken> {
+    let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
+    let token = AddedToken::from(token_text(value)?, true);
+    Some(
+        token
+            .lstrip(flag("lstrip"))
+            .rstrip(flag("rstrip"))
+            .single_word(flag("single_word"))
+            .normalized(flag("normalized")),
+    )
+}
+
+/// A JSON object in a file of the model's directory; nothing where there is no such file.
+fn object(model: &Path, name: &str) -> Result<IndexMap<String, Value>, TextError> {
+    let path = model.join(name);
+    if !path.exists() {
+        return Ok(IndexMap::new());
+    }
+    let text = std::fs::read_to_string(&path).map_err(FileError::of("read", &path))?;
+    serde_json::from_str(&text).map_err(|error| TextError::Tokenizer { path, reason: error.to_string() })
+}
+
 impl TokenizerConfig {
     /// Reads the files of a model directory; missing ones are empty.
+    ///
+    /// `special_tokens_map.json` is older and counts only where the configuration does not list its added tokens.
     ///
     /// # Errors
     /// When one cannot be read or is not a JSON object.
     pub fn read(model: &Path) -> Result<Self, TextError> {
-        let mut values = IndexMap::new();
-        for name in ["special_tokens_map.json", "tokenizer_config.json"] {
-            let path = model.join(name);
-            if path.exists() {
-                let text = std::fs::read_to_string(&path).map_err(FileError::of("read", &path))?;
-                let read: IndexMap<String, Value> = serde_json::from_str(&text)
-                    .map_err(|error| TextError::Tokenizer { path, reason: error.to_string() })?;
-                values.extend(read.into_iter().filter(|(_, value)| !value.is_null()));
-            }
+        let mut values = object(model, "tokenizer_config.json")?;
+        if !values.contains_key("added_tokens_decoder") {
+            values.extend(object(model, "special_tokens_map.json")?);
         }
-        Ok(Self { values })
+        let config = object(model, "config.json")?;
+        let word = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+        let named = word(values.get("tokenizer_class")).or_else(|| word(config.get("tokenizer_class")));
+        let class = TokenizerClass::of(word(config.get("model_type")).as_deref(), named.as_deref());
+        for (name, token) in class.special_tokens() {
+            values.entry((*name).to_owned()).or_insert_with(|| Value::from(*token));
+        }
+        values.retain(|_, value| !value.is_null());
+        Ok(Self { values, class })
     }
 
     /// The chat template: a string, or the one named `default` of a list.
@@ -61,6 +90,12 @@ impl TokenizerConfig {
         }
     }
 
+    /// Names of its chat templates, where it has several.
+    pub fn template_names(&self) -> Vec<String> {
+        let list = self.values.get("chat_template").and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(|item| item.get("name")?.as_str().map(str::to_owned)).collect()
+    }
+
     /// The special tokens by name (`bos_token`, …), as a chat template sees them.
     pub fn special_tokens(&self) -> Vec<(String, String)> {
         SPECIAL_NAMES
@@ -69,8 +104,29 @@ impl TokenizerConfig {
             .collect()
     }
 
-    fn special(&self, name: &str) -> Option<&str> {
-        self.values.get(name).and_then(token_text)
+    /// Every token that must be a token of its own: listed ones by number, named ones, and more.
+    fn own_tokens(&self) -> Vec<AddedToken> {
+        let mut listed: Vec<(u32, &Value)> = self
+            .values
+            .get("added_tokens_decoder")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .filter_map(|(id, token)| Some((id.parse().ok()?, token)))
+            .collect();
+        listed.sort_by_key(|(id, _)| *id);
+        let listed = listed.into_iter().filter_map(|(_, token)| {
+            let special = token.get("special").and_then(Value::as_bool).unwrap_or(false);
+            added_token(token).map(|added| AddedToken { special, ..added })
+        });
+        let named = SPECIAL_NAMES.iter().filter_map(|name| added_token(self.values.get(*name)?));
+        let more = self.values.get("extra_special_tokens").or_else(|| self.values.get("additional_special_tokens"));
+        let more: Vec<&Value> = match more {
+            Some(Value::Array(list)) => list.iter().collect(),
+            Some(Value::Object(map)) => map.values().collect(),
+            _ => Vec::new(),
+        };
+        listed.chain(named).chain(more.into_iter().filter_map(added_token)).collect()
     }
 
     fn flag(&self, name: &str) -> Option<bool> {
@@ -98,9 +154,10 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads `tokenizer.json` of a model directory.
     ///
-    /// As in `transformers`: padding and truncation stored in the file are replaced by what is asked for; special tokens that
-    /// the configuration names and the file lacks are added; `add_bos_token` and `add_eos_token`, where they are stated,
-    /// decide which special tokens a text gets.
+    /// As in `transformers`: padding and truncation stored in the file are replaced by what is asked for; some classes make
+    /// parts of it anew ([`super::class`]); tokens that the configuration names and the file lacks are added. Which special
+    /// tokens a text gets is for the file's post-processor alone to say: `add_bos_token` and `add_eos_token` in the
+    /// configuration count nothing where there is a file.
     ///
     /// # Errors
     /// When it is missing, not a tokenizer, or `max_length` leaves no room beside the special tokens.
@@ -118,18 +175,23 @@ impl Tokenizer {
                     .to_owned(),
             ));
         }
-        let mut inner = HfTokenizer::from_file(&path).map_err(|error| fail(error.to_string()))?;
-        inner.with_padding(None);
-        let lacking: Vec<AddedToken> = config
-            .special_tokens()
-            .into_iter()
-            .filter(|(_, token)| inner.token_to_id(token).is_none())
-            .map(|(_, token)| AddedToken::from(token, true))
-            .collect();
-        inner.add_special_tokens(lacking).map_err(|error| fail(error.to_string()))?;
-        if let Some(processor) = begin_and_end(&inner, config).map_err(&fail)? {
-            inner.with_post_processor(Some(processor));
+        let mut inner = match config.class {
+            TokenizerClass::AsStored => HfTokenizer::from_file(&path),
+            class => {
+                let text = std::fs::read_to_string(&path).map_err(FileError::of("read", &path))?;
+                let mut file: Value = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?;
+                if file.get("model").is_some_and(|model| model.get("merges").is_some()) {
+                    class.rebuild(&mut file, config.flag("add_prefix_space"), config.flag("legacy").unwrap_or(false));
+                }
+                HfTokenizer::from_bytes(file.to_string())
+            }
         }
+        .map_err(|error| fail(error.to_string()))?;
+        inner.with_padding(None);
+        let known: HashSet<String> =
+            inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+        let lacking = config.own_tokens().into_iter().filter(|token| !known.contains(&token.content));
+        inner.add_tokens(lacking).map_err(|error| fail(error.to_string()))?;
         let truncation = match max_length {
             None => None,
             Some(max_length) => {
@@ -175,37 +237,4 @@ impl Tokenizer {
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
-}
-
-/// The post-processor that `add_bos_token` and `add_eos_token` ask for, where the configuration states one of them.
-fn begin_and_end(inner: &HfTokenizer, config: &TokenizerConfig) -> Result<Option<TemplateProcessing>, String> {
-    let (bos, eos) = (config.flag("add_bos_token"), config.flag("add_eos_token"));
-    if bos.is_none() && eos.is_none() {
-        return Ok(None);
-    }
-    let used =
-        |wanted: Option<bool>, name: &str| config.special(name).filter(|_| wanted == Some(true)).map(str::to_owned);
-    let (bos, eos) = (used(bos, "bos_token"), used(eos, "eos_token"));
-    let pieces: Vec<String> = [
-        bos.as_ref().map(|token| format!("{token}:0")),
-        Some("$A:0".to_owned()),
-        eos.as_ref().map(|token| format!("{token}:0")),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let tokens: Vec<(String, u32)> = bos
-        .into_iter()
-        .chain(eos)
-        .map(|token| match inner.token_to_id(&token) {
-            Some(id) => Ok((token, id)),
-            None => Err(format!("no token {token:?}")),
-        })
-        .collect::<Result<_, _>>()?;
-    TemplateProcessing::builder()
-        .try_single(pieces)?
-        .special_tokens(tokens)
-        .build()
-        .map(Some)
-        .map_err(|error| error.to_string())
 }

@@ -163,13 +163,16 @@ fn rows_that_lack_a_column_or_are_empty_are_skipped_and_counted() {
     let Some(references) = references() else { return };
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("rows.jsonl");
-    fs::write(&data, "{\"a\": \"one\"}\n{\"b\": \"two\"}\n{\"a\": \"  \"}\n{\"a\": \"three\"}\n").unwrap();
+    fs::write(&data, "{\"a\": \"one\"}\n{\"b\": \"two\"}\n{\"a\": \"  \"}\n{\"a\": \"three\"}\n{\"b\": \"4\"}\n")
+        .unwrap();
     let job = GramJob { rows: Rows::Text("{{ a }}".to_owned()), ..gram_job(&references.join("llama/model"), &data) };
     let outcome = run(Job::Gram(job.clone()), 1).ok();
     let facts = outcome.facts();
-    assert_eq!([&facts["rows"], &facts["rows_used"], &facts["rows_skipped"]], [4, 2, 2]);
+    assert_eq!([&facts["rows"], &facts["rows_used"], &facts["rows_skipped"]], [5, 2, 3]);
+    assert_eq!(facts["rows_lacking_column"], serde_json::json!({ "a": 2 }));
+    assert_eq!([&facts["rows_empty"], &facts["rows_without_tokens"]], [1, 0]);
     let notes = outcome.notes().join("\n");
-    assert!(notes.contains("1 row(s) lack column \"a\" (first: row 2), skipped"), "{notes}");
+    assert!(notes.contains("2 row(s) lack column \"a\" (first: rows 2, 5), skipped"), "{notes}");
     assert!(notes.contains("1 row(s) are empty (first: row 3), skipped"), "{notes}");
     let strict = run(Job::Gram(GramJob { strict: true, ..job }), 1);
     assert_eq!(strict.code, 3);

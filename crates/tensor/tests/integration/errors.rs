@@ -196,6 +196,19 @@ fn a_model_without_a_chat_template_says_what_to_do() {
 }
 
 #[test]
+fn what_a_chat_template_raises_is_shown_with_the_row_it_was_raised_for() {
+    let Some(references) = references() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let lent = home.path().join("lent.jinja");
+    fs::write(&lent, "{% if '+' not in messages[0].content %}\n{{ raise_exception('sums only') }}{% endif %}x")
+        .unwrap();
+    let job = gram_job(&references.join("llama/model"), &references.join("rows.jsonl"));
+    let job = GramJob { chat_template: Some(lent), ..job };
+    let said = ["rows.jsonl, row 2: ", "lent.jinja failed: sums only (line 2 of the template)", "`chat_template:`"];
+    refused(&run(Job::Gram(job), 1), 3, &said);
+}
+
+#[test]
 fn a_row_longer_than_the_models_positions_is_refused() {
     let Some(references) = references() else { return };
     let job = GramJob { max_length: None, ..gram_job(&references.join("llama/model"), &references.join("rows.jsonl")) };
@@ -207,7 +220,11 @@ fn an_engine_and_a_device_that_are_not_there_say_so() {
     let Some(references) = references() else { return };
     let job = gram_job(&references.join("llama/model"), &references.join("rows.jsonl"));
     let other = GramJob { engine: Engine::Transformers, ..job.clone() };
-    refused(&run(Job::Gram(other), 1), 1, &["engine `transformers` is not built", "llama, mistral, qwen2, qwen3"]);
+    refused(
+        &run(Job::Gram(other), 1),
+        1,
+        &["this program runs the native engine", "`mergelab run`, which starts the right one"],
+    );
     refused(&run_on(Job::Gram(job.clone()), 1, "tpu"), 3, &["device \"tpu\" is not known"]);
     if Path::new("/proc/driver/nvidia/version").exists() {
         println!("skipped: this machine has a GPU, so that asking for one is no error");

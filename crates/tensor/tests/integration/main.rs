@@ -5,8 +5,12 @@
 
 mod capture;
 mod errors;
+mod memory;
 mod merging;
+mod real;
 mod shards;
 mod support;
 mod templates;
 mod threads;
+mod tokens;
+mod transformers;

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
 use mergelab_tensor::gram::GramSet;
-use mergelab_tensor::gram::index::GramIndex;
+use mergelab_tensor::gram::index::{GramEntry, GramIndex};
 use mergelab_wire::{AddGramsJob, GramJob, GramPart, Job, RowRange, Rows};
 use tch::{Device, Kind, Tensor};
 
@@ -181,7 +182,7 @@ fn parts_that_do_not_fit_are_named_with_the_module() {
         let shared = entry(index);
         index.modules.insert(TOY_LAYER.to_owned(), shared);
     });
-    refused(&two, "p/shard-1: other: it has no Gram matrix in p/shard-0");
+    refused(&two, "p/shard-0: other: it has no Gram matrix here");
     let wide = toy_grams(&home.path().join("wide"), &Tensor::randn([4, 7], (Kind::Float, Device::Cpu)));
     refused(
         &wide,
@@ -195,4 +196,70 @@ fn parts_that_do_not_fit_are_named_with_the_module() {
     let model = toy_model(&home.path().join("model"), 1, 3, 6, 9);
     let models = vec![source("a", &model, Some(&sum.out)), source("b", &model, Some(&fit))];
     run(Job::Merge(regmean_job(models, 0.1)), 1).ok();
+}
+
+/// Says of modules of a part why they have no Gram.
+fn without(directory: &Path, modules: &[(&str, &str)]) {
+    edit_index(directory, |index| {
+        for (module, _) in modules {
+            index.modules.shift_remove(*module);
+        }
+        let reasons = modules.iter().map(|(module, reason)| (format!("{module}.weight"), (*reason).to_owned()));
+        index.without = Some(reasons.collect());
+    });
+}
+
+fn with_second_module(directory: &Path, name: &str) {
+    edit_index(directory, |index| {
+        let entry = index.modules[TOY_LAYER].clone();
+        index.modules.insert(name.to_owned(), GramEntry { transposed: true, ..entry });
+        index.without = Some(IndexMap::from([("fused.weight".to_owned(), "it is no linear layer's".to_owned())]));
+    });
+}
+
+#[test]
+fn a_module_that_no_token_of_a_part_reached_counts_there_for_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let ([one, two], tokens) = toys(home.path());
+    // The second part has one matrix more than what is left of the first.
+    toy_grams(&home.path().join("expert"), &tokens[1]);
+    fs::copy(home.path().join("expert/layer.safetensors"), two.join("expert.safetensors")).unwrap();
+    edit_index(&two, |index| {
+        let entry = index.modules[TOY_LAYER].clone();
+        index.modules.insert("expert".to_owned(), GramEntry { file: "expert.safetensors".to_owned(), ..entry });
+        index.without = Some(IndexMap::new());
+    });
+    without(&one, &[("expert", "it never ran")]);
+    let sum = run(add(&[("one", &one), ("two", &two)]), 1).ok();
+    let set = GramSet::open(&sum.out).unwrap();
+    assert_eq!((set.entry(TOY_LAYER).unwrap().n, set.entry("expert").unwrap().n), (Some(8), Some(5)));
+    assert_eq!(set.without(), Some(&IndexMap::new()), "it has a Gram now");
+    let matrix = |set: &GramSet| set.matrix(set.entry("expert").unwrap()).unwrap();
+    assert_eq!(matrix(&set), matrix(&GramSet::open(&two).unwrap()));
+    let program = include_str!("../../../../gram-transformers/gram.py");
+    assert!(program.contains("\"it never ran\""), "it is what that program says");
+
+    without(&one, &[("expert", "none of its tokens counts, as far as can be told")]);
+    let sum = run(add(&[("two", &two), ("one", &one)]), 1).ok();
+    let set = GramSet::open(&sum.out).unwrap();
+    assert!(set.entry("expert").is_none());
+    assert_eq!(set.why_without("expert.weight"), Some("none of its tokens counts, as far as can be told"));
+}
+
+#[test]
+fn what_an_artifact_says_of_weights_is_said_of_the_sum() {
+    let home = tempfile::tempdir().unwrap();
+    let ([one, two], _) = toys(home.path());
+    with_second_module(&one, "conv");
+    with_second_module(&two, "conv");
+    let parts = [("p/shard-0", &*one), ("p/shard-1", &*two)];
+    let sum = run(add(&parts), 1).ok();
+    let set = GramSet::open(&sum.out).unwrap();
+    assert!(set.entry("conv").unwrap().transposed && !set.entry(TOY_LAYER).unwrap().transposed);
+    assert_eq!(set.why_without("fused.weight"), Some("it is no linear layer's"));
+    edit_index(&two, |index| index.modules["conv"].transposed = false);
+    let outcome = run(add(&parts), 1);
+    assert_eq!(outcome.code, 1);
+    let message = "p/shard-1: conv: its weight lies the other way round here than in p/shard-0";
+    assert!(outcome.stderr.contains(message), "{}", outcome.stderr);
 }

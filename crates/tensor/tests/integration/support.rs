@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use indexmap::IndexMap;
 use mergelab_tensor::checkpoint::{NewTensor, Writer};
-use mergelab_tensor::gram::accumulate::Accumulator;
+use mergelab_tensor::gram::accumulate::{Accumulator, Addend};
 use mergelab_tensor::gram::index::{FORMAT, GramEntry, GramIndex};
 use mergelab_tensor::parallel::Pool;
 use mergelab_wire::{
@@ -75,6 +75,14 @@ pub(crate) fn run(job: Job, threads: usize) -> Outcome {
 }
 
 pub(crate) fn run_on(job: Job, threads: usize, device: &str) -> Outcome {
+    run_within(job, threads, device, None, Command::new(PROGRAM))
+}
+
+/// The program that is tested.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mergelab-tensor");
+
+/// Runs a job with a memory budget, by a command that is given the stage file as its last argument.
+pub(crate) fn run_within(job: Job, threads: usize, device: &str, memory: Option<u64>, mut command: Command) -> Outcome {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     fs::create_dir(at("out")).unwrap();
@@ -87,11 +95,11 @@ pub(crate) fn run_on(job: Job, threads: usize, device: &str) -> Outcome {
         events: at("events.jsonl"),
         device: device.to_owned(),
         threads,
-        memory: None,
+        memory,
         job,
     };
     fs::write(at("stage.json"), serde_json::to_vec(&stage).unwrap()).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_mergelab-tensor")).arg(at("stage.json")).output().unwrap();
+    let output = command.arg(at("stage.json")).output().unwrap();
     Outcome {
         code: output.status.code().unwrap_or(-1),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -202,19 +210,23 @@ pub(crate) const TOY_LAYER: &str = "model.layers.0.self_attn.o_proj";
 pub(crate) fn toy_grams(directory: &Path, x: &Tensor) -> PathBuf {
     fs::create_dir_all(directory).unwrap();
     let width = x.size()[1] as usize;
-    let mut sum = Accumulator::new(width, Device::Cpu).unwrap();
-    sum.add(x, &Tensor::from_slice(&[0i64]), Pool::new(1)).unwrap();
-    let tiling = sum.tiling();
-    let tiles: Vec<Tensor> = (0..tiling.blocks()).map(|block| sum.tiles(block).unwrap()).collect();
+    let sum = Accumulator::new(width, x.kind(), Device::Cpu).unwrap();
+    let mut sums = [(sum, vec![Addend::new(x, None, &[0]).unwrap()])];
+    Accumulator::add(&mut sums, Pool::new(1)).unwrap();
+    let [(sum, _)] = sums;
+    let (tiling, tokens) = (sum.tiling(), sum.tokens());
+    let tiles: Vec<Tensor> = sum.into_blocks().into_iter().map(|block| block.tiles().unwrap()).collect();
     save(&directory.join("layer.safetensors"), &[("o", Tensor::cat(&tiles, 0))]);
     let entry = GramEntry {
         file: "layer.safetensors".to_owned(),
         tensor: "o".to_owned(),
-        n: Some(sum.tokens() as u64),
+        n: Some(tokens as u64),
         width,
         tile: tiling.tile,
+        transposed: false,
     };
-    GramIndex { format: FORMAT, modules: IndexMap::from([(TOY_LAYER.to_owned(), entry)]) }.write(directory).unwrap();
+    let modules = IndexMap::from([(TOY_LAYER.to_owned(), entry)]);
+    GramIndex { format: FORMAT, modules, without: None }.write(directory).unwrap();
     directory.to_path_buf()
 }
 
@@ -237,26 +249,28 @@ pub(crate) fn reference_program(python: &Path, name: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The directory that `tests/reference/models.py` made, or `None` (said aloud) without a Python for it. Made once per
-/// version of the program, and kept between runs.
+/// The directory that `tests/reference/models.py` made, or `None` (said aloud) without a Python for it.
 pub(crate) fn references() -> Option<&'static Path> {
     static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
-        let python = python()?;
-        let mut hasher = DefaultHasher::new();
-        include_str!("../reference/models.py").hash(&mut hasher);
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("reference-{:016x}", hasher.finish()));
-        if !directory.join("complete").exists() {
-            let _ = fs::remove_dir_all(&directory);
-            reference_program(&python, "models.py", &[directory.to_str().unwrap()]);
-            fs::write(directory.join("complete"), "").unwrap();
-        }
-        Some(directory)
-    });
-    if made.is_none() {
+    MADE.get_or_init(|| made_by("models.py", &[include_str!("../reference/models.py")])).as_deref()
+}
+
+/// The directory that a reference program makes, or `None` (said aloud) without a Python for it. Made once per version of
+/// the program, which is made of these texts, and kept between runs.
+pub(crate) fn made_by(program: &str, texts: &[&str]) -> Option<PathBuf> {
+    let Some(python) = python() else {
         println!("skipped: no Python with transformers (MERGELAB_PYTHON, VIRTUAL_ENV, .venv)");
+        return None;
+    };
+    let mut hasher = DefaultHasher::new();
+    texts.hash(&mut hasher);
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("reference-{:016x}", hasher.finish()));
+    if !directory.join("complete").exists() {
+        let _ = fs::remove_dir_all(&directory);
+        reference_program(&python, program, &[directory.to_str().unwrap()]);
+        fs::write(directory.join("complete"), "").unwrap();
     }
-    made.as_deref()
+    Some(directory)
 }
 
 /// The families that `models.py` makes.

@@ -60,9 +60,11 @@ if __name__ == "__main__":
     scales = [float(weight) for _, _, weight in parts]
     modules = json.loads((Path(parts[0][1]) / "index.json").read_text())["modules"]
     result = {}
-    for module in modules:
+    for module, entry in modules.items():
         name = module + ".weight"
+        # Stored [in, out] where the index says so, as in GPT-2.
+        turned = (lambda weight: weight.T) if entry.get("transposed") else (lambda weight: weight)
         merged, average = regmean(alpha, [gram(Path(directory), module) for _, directory, _ in parts],
-                                  [model[name].double() for model in models], scales)
-        result["merged:" + name], result["average:" + name] = merged.contiguous(), average.contiguous()
+                                  [turned(model[name].double()) for model in models], scales)
+        result["merged:" + name], result["average:" + name] = turned(merged).contiguous(), turned(average).contiguous()
     save_file(result, out)
