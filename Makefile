@@ -24,7 +24,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test real lint bench bench-gram bench-gram-gpu docs lock clean
+.PHONY: help setup build quickstart test real lint bench bench-gram bench-gram-gpu bench-merge docs lock clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +86,9 @@ bench-gram: build  ## Gram capture beside forward hooks, on the CPU: time, memor
 
 bench-gram-gpu: build  ## Gram capture at full 8B width on a GPU; without one it says so and ends
 	$(python) benches/gram/gpu.py --program target/release/mergelab-tensor
+
+bench-merge: build  ## merging, beside mergekit where it is installed (BENCH_PYTHON) and a plain PyTorch script
+	BENCH_TORCH=$(abspath $(python)) $(CARGO) bench -p mergelab --bench merge
 
 docs: build  ## the API documentation, and the experiment file's JSON Schema in docs/
 	$(CARGO) doc --workspace --no-deps

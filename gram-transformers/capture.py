@@ -40,7 +40,6 @@ EXIT_FAILED, EXIT_EXPERIMENT = 1, 3
 class Job:
     """What is asked for. `exclude` are regular expressions on whole module names, `dtype` None is the checkpoint's."""
 
-    wire: int
     events: str
     out: Path
     model: Path
@@ -66,7 +65,7 @@ def load(job: Job, checkpoint: Checkpoint, dtype: str) -> Any:
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(job.model, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(job.model, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
         raise Refused(f"{job.model}/config.json: transformers {transformers.__version__} cannot load it: {one_line(error)}") from error
     if getattr(config, "quantization_config", None) is not None:

@@ -64,7 +64,7 @@ class CaptureTest(unittest.TestCase):
         (self.home / out).mkdir()
         (self.home / "sequences.jsonl").write_text("".join(json.dumps(sequence) + "\n" for sequence in sequences))
         events = self.home / f"{out}.events"
-        job = dict(wire=1, events=str(events), out=str(self.home / out), model=str(self.home / "model"),
+        job = dict(events=str(events), out=str(self.home / out), model=str(self.home / "model"),
                    sequences=str(self.home / "sequences.jsonl"), exclude=[], dtype=None, device="cpu", threads=1)  # fmt: skip
         (self.home / "job.json").write_text(json.dumps({**job, **changes}))
         code = capture.main(["capture.py", str(self.home / "job.json")])

@@ -45,10 +45,10 @@ settings: { device: cpu }
 #[test]
 fn a_gpt2_is_captured_by_the_engine_transformers_and_merged() {
     let Some(python) = real_programs() else { return };
-    let rows = (0..40).map(|row| format!("{{\"text\": \"row {row}: {}\"}}\n", row * row * 7919)).collect::<String>();
+    let rows: Vec<_> = (0..40).map(|row| format!("{{\"text\": \"row {row}: {}\"}}\n", row * row * 7919)).collect();
     let project = Project::with(EXPERIMENT)
         .file("mergelab.toml", format!("[python]\npath = {:?}\n", python.parent().unwrap().parent().unwrap()))
-        .file("rows.jsonl", rows);
+        .file("rows.jsonl", rows.concat());
     let made = Command::new(&python)
         .args(["-c", MODELS])
         .args([project.path("models/a"), project.path("models/b")])

@@ -18,7 +18,8 @@ class Measured:
     """One run of a program."""
 
     seconds: float
-    # Resident pages at the peak, as wait4 reports them: with those of mapped files, libtorch's own code among them.
+    # Resident pages at the peak (VmHWM, sampled): with those of mapped files, libtorch's own code among them. What wait4
+    # reports will not do: it counts the pages of the parent, which the child had until it became the program.
     peak: int
     # Of these the ones that are no file's, sampled: what the program itself allocated.
     anonymous: int
@@ -29,7 +30,7 @@ def run(command: list, **environment: str) -> Measured:
     started = time.perf_counter()
     child = subprocess.Popen([str(part) for part in command], env=os.environ | environment, stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    said, sampled = [], [0]
+    said, peaks = [], {"VmHWM": 0, "RssAnon": 0}
     ended = threading.Event()
 
     def read() -> None:
@@ -37,23 +38,20 @@ def run(command: list, **environment: str) -> Measured:
 
     def sample() -> None:
         while not ended.wait(0.02):
-            found = re.search(r"RssAnon:\s*(\d+) kB", status_of(child.pid))
-            if found:
-                sampled[0] = max(sampled[0], int(found[1]) * 1024)
+            for name, kibibytes in re.findall(r"(VmHWM|RssAnon):\s*(\d+) kB", status_of(child.pid)):
+                peaks[name] = max(peaks[name], int(kibibytes) * 1024)
 
     helpers = [threading.Thread(target=read), threading.Thread(target=sample)]
     for helper in helpers:
         helper.start()
-    _, status, usage = os.wait4(child.pid, 0)
+    child.wait()
     seconds = time.perf_counter() - started
-    child.returncode = os.waitstatus_to_exitcode(status)
     ended.set()
     for helper in helpers:
         helper.join()
     if child.returncode != 0:
         sys.exit(f"{command[0]} ended with {child.returncode}:\n{said[0].decode(errors='replace')}")
-    # Linux counts ru_maxrss in kibibytes.
-    return Measured(seconds, usage.ru_maxrss * 1024, sampled[0])
+    return Measured(seconds, peaks["VmHWM"], peaks["RssAnon"])
 
 
 def status_of(pid: int) -> str:

@@ -198,6 +198,7 @@ impl Shop<'_> {
                 .logged
                 .then(|| log.strip_prefix(self.store.root()).unwrap_or(log).to_string_lossy().into_owned()),
             facts: product.facts,
+            hashed: product.hashed,
             aside: stage::aside(kind),
             roles: stage::roles(kind),
         };

@@ -215,6 +215,7 @@ pub(super) const MERGE: &[Key] = &[
     ),
     key("solver", Shape::Word(|| words(SOLVERS)), "How the RegMean system is solved."),
     key("dtype", Shape::Word(|| words(DTYPES)), "Type of the output; the first model's if absent."),
+    key("shard_size", Shape::Size, "The most bytes of tensors in a file of the output, such as 5GB, the default."),
     key("tokenizer", Shape::Name, "Which model gives config and tokenizer: one of the merge, `base` or `union`."),
     key("keep", Shape::Word(|| words(KEEP)), "Whether the weights stay once nothing needs them."),
     key("config", Shape::Path, "mergekit configuration, for `method: mergekit`."),

@@ -12,6 +12,7 @@ use super::methods::{METHODS, Method, Need, method, spellings};
 use super::params;
 use super::read::{Fields, Reading, did_you_mean, listed};
 use super::rule::in_merge;
+use super::settings::bytes;
 use super::types::{Gram, Merge, Section, Weighted};
 
 /// Reads one merge. `grams` are those that could be read.
@@ -96,6 +97,7 @@ impl Reader<'_> {
             normalize: Normalize::default(),
             solver: mergelab_wire::Solver::default(),
             dtype: self.dtype(),
+            shard_size: self.shard_size(),
             tokenizer: None,
             keep: self.keep(),
             config: Some(config?),
@@ -142,6 +144,7 @@ impl Reader<'_> {
             normalize,
             solver,
             dtype: self.dtype(),
+            shard_size: self.shard_size(),
             tokenizer,
             keep: self.keep(),
             config: None,
@@ -150,6 +153,13 @@ impl Reader<'_> {
 
     fn dtype(&self) -> Option<String> {
         self.fields.get("dtype", |dtype| dtype.choice(DTYPES)).map(str::to_owned)
+    }
+
+    fn shard_size(&self) -> Option<u64> {
+        self.fields.get("shard_size", |size| match bytes(size)? {
+            0 => size.fail(Diagnostic::new(size.node.span, "a file has room for something").hint("5GB is the default")),
+            bytes => Some(bytes),
+        })
     }
 
     fn keep(&self) -> super::types::Keep {

@@ -22,7 +22,7 @@ pub(super) fn settings(report: &Report, field: &Field) -> Option<Settings> {
     })
 }
 
-fn bytes(reading: Reading<'_>) -> Option<u64> {
+pub(super) fn bytes(reading: Reading<'_>) -> Option<u64> {
     let text = reading.spelling()?;
     match scalar::size(&text) {
         Some(bytes) => Some(bytes),

@@ -212,6 +212,8 @@ pub struct Merge {
     pub solver: Solver,
     /// Output type (`float32`, `bfloat16`, `float16`); the first model's if absent.
     pub dtype: Option<String>,
+    /// Bytes of tensors in a file of the output; 5 GB if absent.
+    pub shard_size: Option<u64>,
     /// Which model gives config and tokenizer: a model of the merge, `base`, `union`; the first if absent.
     pub tokenizer: Option<String>,
     /// Whether weights stay once nothing needs them.

@@ -328,6 +328,9 @@ impl Reader<'_> {
         if !merge.params.is_empty() {
             params["parameters"] = json!(merge.params);
         }
+        if let Some(size) = merge.shard_size {
+            params["shard_size"] = json!(size);
+        }
         if merge.tokenizer.as_deref() == Some("union") {
             params["tokenizer"] = json!("union");
         }

@@ -4,7 +4,7 @@
 //! program runs them through the model, with a hook on every linear layer.
 
 use globset::GlobBuilder;
-use mergelab_wire::{Event, GramJob, Job as Work, VERSION};
+use mergelab_wire::{Event, GramJob, Job as Work};
 use serde_json::json;
 
 use super::python::Script;
@@ -41,7 +41,6 @@ pub(super) fn run(
     let (model, dtype) = (work.model.clone(), work.dtype.clone());
     let capture = CAPTURE.program(context, job, vec![job.lock], |events| {
         json!({
-            "wire": VERSION,
             "events": events,
             "out": job.out,
             "model": model,

@@ -71,7 +71,7 @@ fn drive(
         Event::Item { item } => {
             if let Some(job) = jobs.get(item) {
                 let moved = move_files(&results.join(item.to_string()), &job.out);
-                let product = Product { facts: facts.clone(), logged: true, external: None };
+                let product = Product { facts: facts.clone(), logged: true, ..Product::default() };
                 on_done(item, moved.map(|()| product));
             }
         }

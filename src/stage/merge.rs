@@ -1,22 +1,23 @@
 //! Merging: models, and Grams where the method uses them, go to the tensor program; a model directory comes back.
 
-use std::fmt::Write as _;
-
 use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
 
-use super::{Context, Failure, Job, Product, tensor};
+use serde_json::{Value, json};
+
+use super::{Context, Failure, Job, Product, card, tensor};
 use crate::experiment::Merge;
 
-/// Methods that the tensor program has.
-const METHODS: [&str; 2] = ["average", "regmean"];
+/// Methods that the tensor program has, those among them whose parameters it has too.
+const METHODS: [&str; 4] = ["average", "regmean", "task_arithmetic", "ties"];
+const WITH_PARAMETERS: [&str; 2] = ["task_arithmetic", "ties"];
 
 /// What this version cannot merge yet.
 pub(super) fn unsupported(merge: &Merge) -> Option<String> {
     use mergelab_wire::Alpha;
     if !METHODS.contains(&merge.method.as_str()) {
-        return Some(format!("`method: {}` is not in this version, which has {}", merge.method, METHODS.join(" and ")));
+        return Some(format!("`method: {}` is not in this version, which has {}", merge.method, METHODS.join(", ")));
     }
-    if let Some(name) = merge.params.keys().next() {
+    if let Some(name) = merge.params.keys().next().filter(|_| !WITH_PARAMETERS.contains(&merge.method.as_str())) {
         return Some(format!("the parameter `{name}` of `{}` is not in this version", merge.method));
     }
     if matches!(merge.alpha, Some(Alpha::Auto | Alpha::AutoLayer)) {
@@ -61,31 +62,26 @@ pub(super) fn run(
         normalize: merge.normalize,
         solver: merge.solver,
         dtype: merge.dtype.clone(),
+        shard_size: merge.shard_size,
         tokenizer: job.input(&giver).location.clone(),
-        card: card(context, merge, job),
+        card: card::text(context, merge, job),
+        origin: origin(context, merge, job),
     });
     tensor::run(context, job, work, on_event)
 }
 
-/// The model card: what was merged and how, with the digests that say what the sources were.
-fn card(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> String {
-    let experiment = &context.graph.experiments[job.stage.experiment];
-    let name = job.stage.name.trim_start_matches("merges.");
-    let mut card = String::from("---\nlibrary_name: transformers\ntags:\n- merge\n- mergelab\n---\n");
-    let _ = writeln!(card, "# {}: {name}\n", experiment.name);
-    if let Some(description) = &experiment.description {
-        let _ = writeln!(card, "{description}\n");
-    }
-    let _ = write!(card, "Merged with mergelab {}, method `{}`", env!("CARGO_PKG_VERSION"), merge.method);
-    if let Some(mergelab_wire::Alpha::Number(alpha)) = merge.alpha {
-        let _ = write!(card, ", α = {alpha}");
-    }
-    card.push_str(".\n\n| model | weight | SHA-256 of the weights |\n| --- | --- | --- |\n");
-    for (index, model) in merge.models.iter().enumerate() {
-        let digest = job.input(&index.to_string()).roles.get("weights").map(ToString::to_string).unwrap_or_default();
-        let weight = model.weight.first().copied().unwrap_or(1.0);
-        let _ = writeln!(card, "| {} | {weight} | `{digest}` |", model.model);
-    }
-    let _ = writeln!(card, "\nThe stage is `{}`, its key `{}`.", job.stage.name, job.key);
-    card
+/// Where a merge comes from: names, and the digests that say what its sources were.
+fn origin(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> Value {
+    let models: Vec<_> = merge.models.iter().map(|model| model.model.as_str()).collect();
+    let source = |role: &str, name: &str| json!({ "name": name, "digests": job.input(role).roles });
+    let mut sources: Vec<_> = models.iter().enumerate().map(|(index, name)| source(&index.to_string(), name)).collect();
+    sources.extend(merge.base.as_deref().map(|base| source("base", base)));
+    json!({
+        "program": concat!("mergelab ", env!("CARGO_PKG_VERSION")),
+        "experiment": context.graph.experiments[job.stage.experiment].name,
+        "stage": job.stage.name,
+        "key": job.key,
+        "sources": sources,
+        "grams": merge.grams,
+    })
 }

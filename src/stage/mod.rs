@@ -3,6 +3,7 @@
 //! A stage gets an empty directory and fills it; keeping the result is not its business.
 
 mod capture;
+mod card;
 mod command;
 mod data;
 mod eval;
@@ -120,6 +121,8 @@ pub struct Product {
     pub logged: bool,
     /// Files that are somebody else's, for stages that only point at them.
     pub external: Option<Vec<Output>>,
+    /// Files whose digests the program took while it wrote them, by path in the result: size and digest.
+    pub hashed: HashMap<String, (u64, Digest)>,
 }
 
 /// Runs a stage that is no evaluation.

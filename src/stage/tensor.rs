@@ -72,6 +72,11 @@ pub(super) fn run_reporting(
             product.facts.extend(facts.clone());
             on_event(Event::Facts { facts });
         }
+        Event::Written { path, size, sha256 } => {
+            if let Ok(digest) = sha256.parse() {
+                product.hashed.insert(path, (size, digest));
+            }
+        }
         Event::Error { message, hint, fault } => failure = Some((message, hint, fault)),
         other => on_event(other),
     });

@@ -3,7 +3,7 @@
 //! The order is what makes it so: files are flushed before their directory is renamed into `objects/`, and that rename
 //! is flushed before the manifest that promises them appears under `keys/`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,6 +66,8 @@ pub struct Draft {
     pub facts: serde_json::Map<String, serde_json::Value>,
     /// What the digest must be, for what is made again.
     pub expected: Option<Digest>,
+    /// Files that our own program hashed while it wrote them and flushed since, by path: size and digest.
+    pub hashed: HashMap<String, (u64, Digest)>,
     /// Files outside the digest.
     pub aside: &'static [&'static str],
     /// Digests of parts, from the files.
@@ -108,7 +110,7 @@ impl Store {
         let outputs = match external {
             Some(outputs) => outputs,
             None => {
-                let sealed = seal_all(&work.out(), draft.aside)?;
+                let sealed = seal_all(&work.out(), draft.aside, &draft.hashed)?;
                 let digest = artifact_digest(&sealed.outputs);
                 if let Some(expected) = draft.expected.filter(|expected| *expected != digest) {
                     return Err(StoreError::Differs { expected, found: digest });
@@ -192,6 +194,8 @@ impl Store {
             let folder = place.parent().expect("a file of an object lies in it");
             std::fs::create_dir_all(folder).context("create", folder)?;
             std::fs::rename(out.join(&output.path), &place).context("move into the store", &place)?;
+            let metadata = std::fs::metadata(&place).context("read", &place)?;
+            self.stats.learn(Stamp::of(&metadata), output.sha256);
         }
         if !lacking.is_empty() {
             sync_tree(object)?;
@@ -230,14 +234,17 @@ struct Sealed {
     kept: Vec<(Digest, Stamp)>,
 }
 
-/// Flushes and hashes the files of a directory.
-fn seal_all(out: &Path, aside: &[&str]) -> Result<Sealed, StoreError> {
+/// Flushes and hashes the files of a directory, but for those that were hashed before.
+fn seal_all(out: &Path, aside: &[&str], hashed: &HashMap<String, (u64, Digest)>) -> Result<Sealed, StoreError> {
     let names = list_files(out, false)?;
     if names.is_empty() {
         return Err(StoreError::Empty { path: out.to_path_buf() });
     }
     let paths: Vec<PathBuf> = names.iter().map(|name| out.join(name)).collect();
-    let kept = parallel(&paths, seal)?;
+    let kept = parallel(&paths, |path| {
+        let name = path.strip_prefix(out).unwrap_or(path).to_string_lossy();
+        seal(path, hashed.get(&*name).copied())
+    })?;
     let outputs = names
         .into_iter()
         .zip(&kept)
@@ -250,15 +257,20 @@ fn seal_all(out: &Path, aside: &[&str]) -> Result<Sealed, StoreError> {
     Ok(Sealed { outputs, kept })
 }
 
-/// Makes one file of the artifact read-only, flushes and hashes it.
-fn seal(path: &Path) -> Result<(Digest, Stamp), StoreError> {
+/// Makes one file of the artifact read-only, flushes and hashes it. A digest that was taken while the file was written is
+/// taken over if it is of a file of this size: nobody else knows the directory, and `verify` reads every byte again.
+fn seal(path: &Path, hashed: Option<(u64, Digest)>) -> Result<(Digest, Stamp), StoreError> {
     let file = std::fs::File::open(path).context("read", path)?;
     let mut permissions = file.metadata().context("read", path)?.permissions();
     permissions.set_mode(0o444 | (permissions.mode() & 0o111));
     file.set_permissions(permissions).context("set the mode of", path)?;
     file.sync_all().context("sync", path)?;
-    let (digest, _) = Digest::of_file(path).context("read", path)?;
-    Ok((digest, Stamp::of(&file.metadata().context("read", path)?)))
+    let stamp = Stamp::of(&file.metadata().context("read", path)?);
+    let digest = match hashed {
+        Some((size, digest)) if size == stamp.size() => digest,
+        _ => Digest::of_file(path).context("read", path)?.0,
+    };
+    Ok((digest, stamp))
 }
 
 fn sync_tree(dir: &Path) -> Result<(), StoreError> {

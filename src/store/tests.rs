@@ -1,6 +1,6 @@
 //! The store by itself: who may write what, what is kept, and what is found wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -36,6 +36,7 @@ fn draft(name: &str) -> Draft {
         log: None,
         facts: serde_json::Map::new(),
         expected: None,
+        hashed: HashMap::new(),
         aside: &["README.md"],
         roles: |_| BTreeMap::new(),
     }
@@ -433,4 +434,21 @@ fn several_threads_that_make_the_same_bytes_end_with_one_object_and_a_manifest_e
     assert_eq!((found.artifacts, found.files, found.bad.len()), (40, 10, 0));
     assert_eq!(names(&dir.path().join("store/tmp")), [""; 0]);
     assert_eq!(names(&dir.path().join("store/quarantine")), [""; 0]);
+}
+
+#[test]
+fn a_digest_taken_while_writing_is_taken_over_if_the_size_is_right_and_verify_reads_the_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let commit = |name: &str, size: u64| {
+        let (lock, _) = miss(&store, name);
+        let work = store.begin(&lock).unwrap();
+        fs::write(work.out().join("x"), name).unwrap();
+        let hashed = HashMap::from([("x".to_owned(), (size, Digest::of(b"claimed")))]);
+        store.commit(&lock, &work, Draft { hashed, ..draft(name) }, None).unwrap().outputs[0].sha256
+    };
+    assert_eq!(commit("one", 3), Digest::of(b"claimed"));
+    assert_eq!(commit("three", 3), Digest::of(b"three"));
+    let report = store.verify().unwrap();
+    assert_eq!(report.bad.len(), 1, "what was claimed wrongly is found");
 }

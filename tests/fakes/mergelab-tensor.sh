@@ -14,7 +14,7 @@ fi
 echo '{"event":"progress","done":1,"total":1,"unit":"layers"}' >> "$events"
 echo '{"event":"facts","facts":{"device":"cpu","peak_memory":4096}}' >> "$events"
 if grep -q '^    "merge"' "$1"; then
-    tokenizer=$(sed -n 's/^ *"tokenizer": "\(.*\)",$/\1/p' "$1")
+    tokenizer=$(sed -n 's/^    *"tokenizer": "\(\/.*\)",$/\1/p' "$1")
     cp "$tokenizer/config.json" "$tokenizer/tokenizer.json" "$out"
     {
         echo "$job"

@@ -75,6 +75,16 @@ impl FloatType {
         }
     }
 
+    /// The type that merged weights are stored in where the models have this one: the type itself, or for one that is
+    /// read and not written the nearest that holds its values. `None` for integers.
+    pub fn for_merged(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F64 => Some(Self::Float32),
+            Dtype::F8_E4M3 | Dtype::F8_E5M2 => Some(Self::BFloat16),
+            other => Self::of_header(other),
+        }
+    }
+
     /// The type of a stored tensor, where it is one of these.
     pub fn of_header(dtype: Dtype) -> Option<Self> {
         match dtype {

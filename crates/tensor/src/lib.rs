@@ -14,6 +14,7 @@
 //! parallel over pieces whose bounds depend on shapes alone ([`parallel`]).
 
 pub mod checkpoint;
+pub mod codec;
 pub mod device;
 pub mod dtype;
 pub mod failure;

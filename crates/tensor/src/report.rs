@@ -55,6 +55,12 @@ impl Reporter {
         self.notes.lock().expect("no reporter panics").push(message);
     }
 
+    /// A file of the result is complete and will not be touched again; `path` is relative to the result's directory.
+    pub fn written(&self, path: &Path, size: u64, sha256: &str) {
+        let path = path.to_string_lossy().into_owned();
+        self.send(&Event::Written { path, size, sha256: sha256.to_owned() });
+    }
+
     /// Records a fact for the manifest.
     pub fn fact(&self, name: &str, value: impl Into<Value>) {
         self.facts.lock().expect("no reporter panics").insert(name.to_owned(), value.into());

@@ -42,6 +42,9 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
         Job::Gram(job) => gram::capture::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
         Job::AddGrams(_) => unreachable!("added above"),
         Job::Tokens(job) => text::tokens::run(job, out, reporter),
-        Job::Merge(job) => merge::run(job, out, device, pool, reporter),
+        Job::Merge(job) => {
+            let machine = merge::Machine { device, pool, host: Pool::new(stage.threads), memory: stage.memory };
+            merge::run(job, out, machine, reporter)
+        }
     }
 }

@@ -28,6 +28,11 @@ impl MappedFile {
         // SAFETY: the map is shared and read-only, so that dropping its pages loses nothing. It is a hint: a failure is none.
         let _ = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
     }
+
+    /// Asks the system to read these bytes ahead; a system that cannot reads them when they are used.
+    pub(crate) fn will_need(&self, range: Range<usize>) {
+        let _ = self.0.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+    }
 }
 
 impl Deref for MappedFile {

@@ -38,6 +38,15 @@ pub enum Event {
         /// Whose fault it is.
         fault: Fault,
     },
+    /// A file of the result is complete, on the disk, and will not be touched again.
+    Written {
+        /// Path inside the result's directory, with `/`.
+        path: String,
+        /// Bytes.
+        size: u64,
+        /// SHA-256 of its contents, 64 hexadecimal digits.
+        sha256: String,
+    },
     /// Facts about the run for the manifest: device, peak memory, versions.
     Facts {
         /// Merged into the manifest's `facts`.

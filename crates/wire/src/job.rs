@@ -190,10 +190,15 @@ pub struct MergeJob {
     pub solver: Solver,
     /// Output type; that of the first model if absent.
     pub dtype: Option<String>,
+    /// Bytes of tensors in a file of the output; 5 GB if absent.
+    pub shard_size: Option<u64>,
     /// Directory of the model that gives tokenizer and chat template; config and generation config come from it too.
     pub tokenizer: PathBuf,
     /// Text of the model card, written as `README.md`.
     pub card: String,
+    /// What the orchestrator knows of where the merge comes from; stands in `merge.json` as it is.
+    #[serde(default)]
+    pub origin: serde_json::Value,
 }
 
 /// One model of a merge.

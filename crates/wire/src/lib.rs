@@ -8,8 +8,8 @@
 //! Both programs are built from this crate, and a child refuses a stage file of another [`VERSION`] at start
 //! ([`VersionMismatch`]), so a stale binary on a path is an error and not a wrong result.
 //!
-//! Version history: 1, the first; 2, Grams of a range of rows (`range`), and
-//! their sum (`add-grams`); token ids for other engines (`tokens`).
+//! Version history: 1, the first; 2, Grams of a range of rows (`range`) and their sum (`add-grams`), token ids for other
+//! engines (`tokens`), files with their digests ([`Event::Written`]), the size of shards.
 
 mod events;
 mod job;

@@ -14,12 +14,18 @@ pub enum CheckpointError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The directory has no weights in a form that is read.
-    #[error("{} has neither model.safetensors nor model.safetensors.index.json", directory.display())]
+    #[error("{} has neither model.safetensors nor pytorch_model.bin, nor an index of their parts", directory.display())]
     NoWeights {
         /// The model directory.
         directory: PathBuf,
-        /// Whether `pytorch_model*.bin` lies there.
-        pickled: bool,
+    },
+    /// A file that `torch.save` wrote and that is not read.
+    #[error("{}: {reason}", path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// What it asks for, or what is wrong with it.
+        reason: String,
     },
     /// The header does not describe the file.
     #[error("{}: not a sound safetensors file: {reason}", path.display())]
@@ -98,8 +104,9 @@ impl Diagnosis for CheckpointError {
         Some(match self {
             Self::File(error) => return error.hint(),
             Self::Torch { source, .. } => return source.hint(),
-            Self::NoWeights { pickled: true, .. } => {
-                "it has pickled weights (.bin): load and save the model once with `transformers` to get safetensors"
+            Self::Pickle { .. } => {
+                "only state dictionaries are read, since other pickles may run programs: if you trust it, load it in \
+                 `transformers` and save it again"
                     .into()
             }
             Self::NoWeights { .. } => "is this the directory of a model?".into(),

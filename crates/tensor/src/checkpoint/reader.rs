@@ -10,10 +10,18 @@ use tch::Tensor;
 
 use super::CheckpointError;
 use super::file::{SafeFile, TensorInfo};
+use super::pickled;
 use crate::failure::FileError;
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// How a file is opened.
+type Open = fn(&Path) -> Result<SafeFile, CheckpointError>;
+
+/// Files that hold a whole model, in the order in which they are looked for.
+const SINGLE: [(&str, Open); 2] = [("model.safetensors", SafeFile::open), ("pytorch_model.bin", pickled::open)];
+
+/// Indices of a model's parts.
+const INDEX: [(&str, Open); 2] =
+    [("model.safetensors.index.json", SafeFile::open), ("pytorch_model.bin.index.json", pickled::open)];
 
 #[derive(Deserialize)]
 struct Index {
@@ -30,24 +38,24 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names; else `pytorch_model.bin`, or the
+    /// shards that its index names.
     ///
     /// # Errors
     /// When there are none, a shard is missing, a header does not describe its file, or the index names a tensor that its
     /// shard lacks.
     pub fn open(directory: &Path) -> Result<Self, CheckpointError> {
-        let mut tensors = IndexMap::new();
-        if directory.join(SINGLE).exists() {
-            let file = SafeFile::open(&directory.join(SINGLE))?;
-            tensors.extend(file.tensors().keys().map(|name| (name.clone(), 0)));
+        let lies_there = |name: &&(&str, Open)| directory.join(name.0).exists();
+        if let Some((name, open)) = SINGLE.iter().find(lies_there) {
+            let file = open(&directory.join(name))?;
+            let tensors = file.tensors().keys().map(|name| (name.clone(), 0)).collect();
             return Ok(Self { directory: directory.to_path_buf(), files: vec![file], tensors });
         }
-        let path = directory.join(INDEX);
-        if !path.exists() {
-            let pickled =
-                directory.join("pytorch_model.bin").exists() || directory.join("pytorch_model.bin.index.json").exists();
-            return Err(CheckpointError::NoWeights { directory: directory.to_path_buf(), pickled });
-        }
+        let Some((index, open)) = INDEX.iter().find(lies_there) else {
+            return Err(CheckpointError::NoWeights { directory: directory.to_path_buf() });
+        };
+        let path = directory.join(index);
+        let mut tensors = IndexMap::new();
         let fail = |reason: String| CheckpointError::Index { path: path.clone(), reason };
         let text = std::fs::read_to_string(&path).map_err(FileError::of("read", &path))?;
         let index: Index = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?;
@@ -62,7 +70,7 @@ impl Checkpoint {
             if !directory.join(name).exists() {
                 return Err(fail(format!("shard {name} is missing")));
             }
-            let file = SafeFile::open(&directory.join(name))?;
+            let file = open(&directory.join(name))?;
             // What the index does not name, or names elsewhere, does not exist for a loader.
             let own = file.tensors().keys().filter(|tensor| index.weight_map.get(*tensor) == Some(name));
             tensors.extend(own.map(|tensor| (tensor.clone(), number)));
@@ -94,7 +102,11 @@ impl Checkpoint {
         self.tensors.shift_remove(name);
     }
 
-    fn file(&self, name: &str) -> Result<&SafeFile, CheckpointError> {
+    /// The file that holds a tensor.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn file(&self, name: &str) -> Result<&SafeFile, CheckpointError> {
         let number = self
             .tensors
             .get(name)

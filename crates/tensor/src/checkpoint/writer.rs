@@ -1,4 +1,4 @@
-//! Writing safetensors: shards are planned and sized first, then filled in any order by any number of threads.
+//! Writing safetensors: shards are planned and preallocated first, then filled in any order by any number of threads.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,7 +30,8 @@ pub struct NewTensor {
 }
 
 impl NewTensor {
-    fn elements(&self) -> usize {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 
@@ -41,16 +42,68 @@ impl NewTensor {
 
 #[derive(Debug)]
 struct Slot {
-    file: usize,
+    shard: usize,
     offset: u64,
     spec: NewTensor,
     written: AtomicUsize,
 }
 
+/// One planned file.
+#[derive(Debug)]
+pub struct Shard {
+    path: PathBuf,
+    file: File,
+    head: Vec<u8>,
+    tensors: Vec<String>,
+    size: u64,
+}
+
+impl Shard {
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What stands before its tensors.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// Its tensors, in the order of their bytes, which follow one another without gaps.
+    pub fn tensors(&self) -> &[String] {
+        &self.tensors
+    }
+
+    /// Bytes in all.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Waits until what was written so far has reached the disk.
+    ///
+    /// # Errors
+    /// When it has not: the disk is full or broken.
+    pub fn sync(&self) -> Result<(), CheckpointError> {
+        Ok(self.file.sync_data().map_err(FileError::of("write", &self.path))?)
+    }
+
+    /// Gives the file the room that it will need, so that a disk that is too small is found before any work is done.
+    fn preallocate(&self) -> Result<(), FileError> {
+        use rustix::io::Errno;
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, self.size) {
+            Ok(()) => Ok(()),
+            // Not every file system can; then the size is all that can be set.
+            Err(Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => self.file.set_len(self.size),
+            Err(error) => Err(error.into()),
+        }
+        .map_err(FileError::of("make room for", &self.path))
+    }
+}
+
 /// Fills planned safetensors files.
 #[derive(Debug)]
 pub struct Writer {
-    files: Vec<(PathBuf, File)>,
+    shards: Vec<Shard>,
     slots: IndexMap<String, Slot>,
 }
 
@@ -58,7 +111,7 @@ impl Writer {
     /// Plans and sizes the files of a model: `model.safetensors`, or `model-00001-of-0000N.safetensors` with an index.
     ///
     /// # Errors
-    /// When a file cannot be created.
+    /// When a file cannot be created, or the disk has no room for it.
     pub fn model(directory: &Path, tensors: Vec<NewTensor>, shard_size: usize) -> Result<Self, CheckpointError> {
         let total: usize = tensors.iter().map(NewTensor::bytes).sum();
         let mut shards: Vec<Vec<NewTensor>> = vec![Vec::new()];
@@ -93,49 +146,55 @@ impl Writer {
     /// Plans and sizes one file.
     ///
     /// # Errors
-    /// When it cannot be created.
+    /// When it cannot be created, or the disk has no room for it.
     pub fn single(path: &Path, tensors: Vec<NewTensor>) -> Result<Self, CheckpointError> {
         Self::create(vec![(path.to_path_buf(), tensors)])
     }
 
     fn create(plan: Vec<(PathBuf, Vec<NewTensor>)>) -> Result<Self, CheckpointError> {
-        let mut writer = Self { files: Vec::new(), slots: IndexMap::new() };
+        let mut writer = Self { shards: Vec::new(), slots: IndexMap::new() };
         for (path, mut tensors) in plan {
             // Wide types first keeps every tensor aligned to its own size.
             tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.bitsize()));
-            let mut header = String::from("{\"__metadata__\":{\"format\":\"pt\"}");
-            let mut end = 0;
-            for tensor in &tensors {
-                let (start, name) = (end, serde_json::Value::from(tensor.name.as_str()));
-                end += tensor.bytes();
-                let (dtype, shape) = (tensor.dtype, &tensor.shape);
-                write!(
-                    header,
-                    ",{name}:{{\"dtype\":\"{dtype:?}\",\"shape\":{shape:?},\"data_offsets\":[{start},{end}]}}"
-                )
-                .expect("a string takes all that is written to it");
-            }
-            header.push('}');
-            while header.len() % 8 != 0 {
-                header.push(' ');
-            }
-            let file =
-                OpenOptions::new().write(true).create_new(true).open(&path).map_err(FileError::of("create", &path))?;
-            let data = 8 + header.len();
-            file.set_len((data + end) as u64).map_err(FileError::of("size", &path))?;
-            let mut start = (header.len() as u64).to_le_bytes().to_vec();
-            start.extend_from_slice(header.as_bytes());
-            file.write_all_at(&start, 0).map_err(FileError::of("write", &path))?;
-            let mut offset = data as u64;
+            let (head, data) = head(&tensors);
+            let mut open = OpenOptions::new();
+            let file = open.read(true).write(true).create_new(true).open(&path);
+            let file = file.map_err(FileError::of("create", &path))?;
+            file.write_all_at(&head, 0).map_err(FileError::of("write", &path))?;
+            let mut offset = head.len() as u64;
+            let names = tensors.iter().map(|tensor| tensor.name.clone()).collect();
             for spec in tensors {
                 let bytes = spec.bytes() as u64;
-                let slot = Slot { file: writer.files.len(), offset, written: AtomicUsize::new(0), spec };
+                let slot = Slot { shard: writer.shards.len(), offset, written: AtomicUsize::new(0), spec };
                 writer.slots.insert(slot.spec.name.clone(), slot);
                 offset += bytes;
             }
-            writer.files.push((path, file));
+            writer.shards.push(Shard { size: (head.len() + data) as u64, path, file, head, tensors: names });
+        }
+        for shard in &writer.shards {
+            shard.preallocate()?;
         }
         Ok(writer)
+    }
+
+    /// The planned files.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// What is planned of one tensor.
+    ///
+    /// # Errors
+    /// When it was not planned.
+    pub fn planned(&self, name: &str) -> Result<&NewTensor, CheckpointError> {
+        Ok(&self.slot(name)?.spec)
+    }
+
+    fn slot(&self, name: &str) -> Result<&Slot, CheckpointError> {
+        self.slots.get(name).ok_or_else(|| {
+            let place = self.shards.first().map_or_else(PathBuf::new, |shard| shard.path.clone());
+            CheckpointError::Missing { place, name: name.to_owned() }
+        })
     }
 
     /// Writes the elements of `tensor`, converted to the planned type, from the planned tensor's element `start` on.
@@ -146,28 +205,50 @@ impl Writer {
     /// # Panics
     /// When `tensor` reaches past the end of the planned one.
     pub fn write(&self, name: &str, start: usize, tensor: &Tensor) -> Result<(), CheckpointError> {
-        let slot = self.slots.get(name).ok_or_else(|| {
-            let place = self.files.first().map_or_else(PathBuf::new, |(path, _)| path.clone());
-            CheckpointError::Missing { place, name: name.to_owned() }
-        })?;
-        let (path, file) = &self.files[slot.file];
+        let spec = self.planned(name)?;
         let count = tensor.numel();
-        assert!(start + count <= slot.spec.elements(), "{name}: {start} + {count} elements do not fit");
-        let kind = kind_of(slot.spec.dtype).ok_or_else(|| CheckpointError::Dtype {
-            path: path.clone(),
+        let kind = kind_of(spec.dtype).ok_or_else(|| CheckpointError::Dtype {
+            path: self.shards[self.slots[name].shard].path.clone(),
             name: name.to_owned(),
-            dtype: format!("{:?}", slot.spec.dtype),
+            dtype: spec.dtype.to_string(),
         })?;
-        let size = kind.elt_size_in_bytes();
-        let mut bytes = vec![0; count * size];
+        let mut bytes = vec![0; count * kind.elt_size_in_bytes()];
         tensor
             .f_to_device_(Device::Cpu, kind, false, false)
             .and_then(|stored| stored.f_contiguous())
             .and_then(|stored| stored.f_copy_data_u8(&mut bytes, count))
             .map_err(CheckpointError::torch(name))?;
-        file.write_all_at(&bytes, slot.offset + (start * size) as u64).map_err(FileError::of("write", path))?;
+        self.write_bytes(name, start, &bytes)
+    }
+
+    /// Writes bytes of the planned type from the planned tensor's element `start` on.
+    ///
+    /// # Errors
+    /// When the tensor was not planned, or the file cannot be written.
+    ///
+    /// # Panics
+    /// When the bytes reach past the end of the planned tensor.
+    pub fn write_bytes(&self, name: &str, start: usize, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let slot = self.slot(name)?;
+        let shard = &self.shards[slot.shard];
+        let bits = slot.spec.dtype.bitsize();
+        let count = bytes.len() * 8 / bits;
+        assert!(start + count <= slot.spec.elements(), "{name}: {start} + {count} elements do not fit");
+        let offset = slot.offset + (start * bits / 8) as u64;
+        shard.file.write_all_at(bytes, offset).map_err(FileError::of("write", &shard.path))?;
         slot.written.fetch_add(count, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Reads back what was written from the planned tensor's element `start` on.
+    ///
+    /// # Errors
+    /// When the tensor was not planned, or the file cannot be read.
+    pub fn read_back(&self, name: &str, start: usize, bytes: &mut [u8]) -> Result<(), CheckpointError> {
+        let slot = self.slot(name)?;
+        let shard = &self.shards[slot.shard];
+        let offset = slot.offset + (start * slot.spec.dtype.bitsize() / 8) as u64;
+        Ok(shard.file.read_exact_at(bytes, offset).map_err(FileError::of("read back", &shard.path))?)
     }
 
     /// Ends the writing; how many bytes the tensors have in all.
@@ -180,6 +261,26 @@ impl Writer {
         }
         self.slots.values().map(|slot| slot.spec.bytes()).sum()
     }
+}
+
+/// The bytes before the tensors, and how many bytes those have.
+fn head(tensors: &[NewTensor]) -> (Vec<u8>, usize) {
+    let mut header = String::from("{\"__metadata__\":{\"format\":\"pt\"}");
+    let mut end = 0;
+    for tensor in tensors {
+        let (start, name) = (end, serde_json::Value::from(tensor.name.as_str()));
+        end += tensor.bytes();
+        let (dtype, shape) = (tensor.dtype, &tensor.shape);
+        write!(header, ",{name}:{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{start},{end}]}}")
+            .expect("a string takes all that is written to it");
+    }
+    header.push('}');
+    while header.len() % 8 != 0 {
+        header.push(' ');
+    }
+    let mut head = (header.len() as u64).to_le_bytes().to_vec();
+    head.extend_from_slice(header.as_bytes());
+    (head, end)
 }
 
 #[cfg(test)]

@@ -1,23 +1,188 @@
-//! Tensors that are merged or taken element by element, in pieces of a fixed size.
+//! Tensors that are merged element by element: what a method of that kind has to say, and no more.
+//!
+//! Such a method is a [`Kernel`] over fp32 tiles. What it must know of a whole tensor first, such as a threshold, it works
+//! out when it makes the kernel of that tensor; [`super::stream`] does the reading, rounding, writing and hashing.
 
+use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 use tch::Tensor;
 
 use super::error::MergeError;
-use super::method::Context;
-use super::sources::Source;
-use crate::checkpoint::Writer;
-use crate::dtype::FloatType;
+use super::method::{Context, Unit};
+use super::rules::AlphaRule;
+use super::sources::{Source, Sources};
+use crate::codec::is_float;
 
-/// Elements of one piece: 8 MB in fp64.
-const PIECE: usize = 1 << 20;
+/// Elements of a tile: a few of them, as fp32, stay in a core's nearest caches.
+pub const TILE: usize = 4096;
 
-fn pieces(elements: usize) -> Vec<Range<usize>> {
-    (0..elements).step_by(PIECE).map(|start| start..(start + PIECE).min(elements)).collect()
+/// One method on one tensor, tile by tile.
+pub trait Kernel: Debug + Send + Sync {
+    /// Fills `out` from as many elements of each input.
+    fn merge(&self, tile: &Tile<'_>, out: &mut [f32]);
 }
 
-/// The weighted mean `Σ wᵢ Wᵢ / Σ wᵢ` of tensors of one shape, in fp64: rounded once, when it is written.
+/// Some elements of one tensor, of every input the same, all of them finite.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<'a> {
+    /// The first one's position in the tensor laid flat.
+    pub start: usize,
+    /// Of the base, where the work reads it.
+    pub base: Option<&'a [f32]>,
+    /// Of each model that the work reads.
+    pub models: &'a [&'a [f32]],
+}
+
+/// How the elements of one tensor come about.
+#[derive(Debug)]
+pub struct Elementwise {
+    /// The tensor.
+    pub tensor: String,
+    /// Whether the base model's tensor is read.
+    pub base: bool,
+    /// The models that are read, by index.
+    pub models: Vec<usize>,
+    /// What is done with their elements.
+    pub how: How,
+}
+
+/// What is done with elements.
+#[derive(Debug)]
+pub enum How {
+    /// They are merged, as fp32.
+    Merge(Arc<dyn Kernel>),
+    /// The bytes of the one model are taken as they are: integers.
+    Verbatim,
+}
+
+impl Elementwise {
+    /// The weighted mean of one tensor; integers have none and are taken over where all models agree.
+    ///
+    /// # Errors
+    /// When integers differ.
+    pub fn average(context: &Context<'_>, tensor: String) -> Result<Self, MergeError> {
+        let sources = context.sources;
+        if !is_float(sources.dtype(&tensor)?) {
+            return same_integers(sources, tensor);
+        }
+        let weights: Vec<f64> = sources.models.iter().map(|source| source.weight).collect();
+        let how = How::Merge(Arc::new(Mean::new(weights)));
+        Ok(Self { tensor, base: false, models: (0..sources.models.len()).collect(), how })
+    }
+
+    /// One model's tensor; the base's where there is no index.
+    ///
+    /// # Errors
+    /// When there is no such tensor.
+    pub fn take(context: &Context<'_>, tensor: String, model: Option<usize>) -> Result<Self, MergeError> {
+        let how = if is_float(context.sources.dtype(&tensor)?) { How::Merge(Arc::new(Copy)) } else { How::Verbatim };
+        Ok(Self { tensor, base: model.is_none(), models: model.into_iter().collect(), how })
+    }
+
+    /// The sources that are read: the base first, then models.
+    pub fn inputs<'a>(&self, sources: &'a Sources) -> Vec<&'a Source> {
+        let base = sources.base.as_ref().filter(|_| self.base);
+        base.into_iter().chain(self.models.iter().map(|index| &sources.models[*index])).collect()
+    }
+}
+
+/// The work of a method on task vectors, which reads the base and every model: `kernel` makes that of a tensor, and may
+/// read the tensor for it. Integers are taken over where the models agree.
+///
+/// # Errors
+/// When integers differ, and what `kernel` says.
+pub fn on_task_vectors(
+    context: &Context<'_>,
+    tensors: Vec<(String, Option<AlphaRule>)>,
+    kernel: impl Fn(&str) -> Result<Arc<dyn Kernel>, MergeError> + Sync,
+) -> Result<Vec<Unit>, MergeError> {
+    let models: Vec<usize> = (0..context.sources.models.len()).collect();
+    context.host.map(tensors, |(tensor, _)| {
+        if !is_float(context.sources.dtype(&tensor)?) {
+            return same_integers(context.sources, tensor).map(Unit::Elementwise);
+        }
+        let how = How::Merge(kernel(&tensor)?);
+        Ok(Unit::Elementwise(Elementwise { tensor, base: true, models: models.clone(), how }))
+    })
+}
+
+/// Integers have no mean: they are taken over where all models agree.
+fn same_integers(sources: &Sources, tensor: String) -> Result<Elementwise, MergeError> {
+    let (first, others) = sources.models.split_first().expect("a merge has models");
+    let bytes = |source: &Source| {
+        let all = 0..source.checkpoint.info(&tensor)?.elements();
+        Ok::<_, MergeError>(source.checkpoint.file(&tensor)?.bytes(&tensor, all)?.into_owned())
+    };
+    let values = bytes(first)?;
+    for other in others {
+        if bytes(other)? != values {
+            let (first, other) = (first.name.clone(), other.name.clone());
+            return Err(MergeError::Integers { name: tensor, first, other });
+        }
+    }
+    Ok(Elementwise { tensor, base: false, models: vec![0], how: How::Verbatim })
+}
+
+/// The ranges of a tensor's tiles.
+pub fn tiles(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(TILE).map(move |start| start..(start + TILE).min(range.end))
+}
+
+/// `Σ wᵢ Wᵢ / Σ wᵢ`, in fp64 and rounded once.
+#[derive(Debug)]
+pub struct Mean {
+    weights: Vec<f64>,
+    /// What the sum is multiplied by.
+    factor: f64,
+}
+
+impl Mean {
+    /// With weights that do not add up to zero.
+    pub fn new(weights: Vec<f64>) -> Self {
+        Self { factor: weights.iter().sum::<f64>().recip(), weights }
+    }
+}
+
+impl Kernel for Mean {
+    fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
+        /// Sums that are held at a time: they stay in the nearest cache, whatever the number of models.
+        const BLOCK: usize = 512;
+        let mut sums = [0.0f64; BLOCK];
+        for (number, out) in out.chunks_mut(BLOCK).enumerate() {
+            let sums = &mut sums[..out.len()];
+            let range = number * BLOCK..number * BLOCK + out.len();
+            for (index, (model, weight)) in tile.models.iter().zip(&self.weights).enumerate() {
+                let values = &model[range.clone()];
+                if index == 0 {
+                    for (sum, value) in sums.iter_mut().zip(values) {
+                        *sum = f64::from(*value) * weight;
+                    }
+                } else {
+                    for (sum, value) in sums.iter_mut().zip(values) {
+                        *sum += f64::from(*value) * weight;
+                    }
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(&*sums) {
+                *out = (sum * self.factor) as f32;
+            }
+        }
+    }
+}
+
+/// The one tensor that is read.
+#[derive(Debug)]
+struct Copy;
+
+impl Kernel for Copy {
+    fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
+        out.copy_from_slice(tile.base.unwrap_or_else(|| tile.models[0]));
+    }
+}
+
+/// The weighted mean of tensors of one shape in fp64, to the bit that of [`Mean`] before it is rounded.
 ///
 /// # Errors
 /// When libtorch fails.
@@ -26,56 +191,32 @@ pub fn mean(tensors: &[Tensor], weights: &[f64]) -> Result<Tensor, tch::TchError
     for (tensor, weight) in tensors.iter().zip(weights).skip(1) {
         sum = sum.f_add_(&tensor.f_mul_scalar(*weight)?)?;
     }
-    sum.f_div_scalar(weights.iter().sum::<f64>())
+    sum.f_mul_scalar(weights.iter().sum::<f64>().recip())
 }
 
-/// Writes the weighted mean of one tensor.
-///
-/// # Errors
-/// When it cannot be read or written, is not finite, or holds integers that differ.
-pub fn average(context: &Context<'_>, name: &str, writer: &Writer) -> Result<(), MergeError> {
-    let sources = context.sources;
-    if FloatType::of_header(sources.dtype(name)?).is_none() {
-        return same_integers(context, name, writer);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn the_mean_of_tiles_is_that_of_tensors_to_the_bit() {
+        tch::manual_seed(1);
+        let models: Vec<Tensor> = (0..3).map(|_| Tensor::randn([5000], (Kind::Float, Device::Cpu))).collect();
+        let weights = vec![0.3, 1.0, 2.7];
+        let wide: Vec<Tensor> = models.iter().map(|model| model.to_kind(Kind::Double)).collect();
+        let expected = Vec::<f32>::try_from(mean(&wide, &weights).unwrap().to_kind(Kind::Float)).unwrap();
+        let models: Vec<Vec<f32>> = models.into_iter().map(|model| Vec::try_from(model).unwrap()).collect();
+        let models: Vec<&[f32]> = models.iter().map(Vec::as_slice).collect();
+        let mut found = vec![0.0; 5000];
+        Mean::new(weights).merge(&Tile { start: 0, base: None, models: &models }, &mut found);
+        assert_eq!(found, expected);
     }
-    let weights: Vec<f64> = sources.models.iter().map(|source| source.weight).collect();
-    let elements = sources.shape(name)?.iter().product();
-    context.pool.map(pieces(elements), |range| {
-        let tensors =
-            sources.models.iter().map(|source| source.elements(name, range.clone())).collect::<Result<Vec<_>, _>>()?;
-        let mean = mean(&tensors, &weights).map_err(MergeError::torch(name))?;
-        Ok::<_, MergeError>(writer.write(name, range.start, &mean)?)
-    })?;
-    Ok(())
-}
 
-/// Writes one model's tensor, in the output type.
-///
-/// # Errors
-/// When it cannot be read or written, or is not finite.
-pub fn copy(context: &Context<'_>, name: &str, source: &Source, writer: &Writer) -> Result<(), MergeError> {
-    let float = FloatType::of_header(context.sources.dtype(name)?).is_some();
-    let elements = context.sources.shape(name)?.iter().product();
-    context.pool.map(pieces(elements), |range| {
-        let values = if float {
-            source.elements(name, range.clone())?
-        } else {
-            source.checkpoint.load_range(name, range.clone())?
-        };
-        Ok::<_, MergeError>(writer.write(name, range.start, &values)?)
-    })?;
-    Ok(())
-}
-
-/// Integers have no mean: they are taken over where all models agree.
-fn same_integers(context: &Context<'_>, name: &str, writer: &Writer) -> Result<(), MergeError> {
-    let (first, others) = context.sources.models.split_first().expect("a merge has models");
-    let values = first.checkpoint.load(name)?;
-    for other in others {
-        if other.checkpoint.load(name)? != values {
-            let (first, other) = (first.name.clone(), other.name.clone());
-            return Err(MergeError::Integers { name: name.to_owned(), first, other });
-        }
+    #[test]
+    fn tiles_cover_a_range_once() {
+        let found: Vec<_> = tiles(10..2 * TILE + 11).collect();
+        assert_eq!(found, [10..TILE + 10, TILE + 10..2 * TILE + 10, 2 * TILE + 10..2 * TILE + 11]);
+        assert_eq!(tiles(5..5).count(), 0);
     }
-    copy(context, name, first, writer)
 }

@@ -29,6 +29,9 @@ pub enum MergeError {
     /// No method of this name is built.
     #[error("method {0:?} is not built in this version")]
     Method(String),
+    /// A method on task vectors without the model that they start from.
+    #[error("method {0} needs a base model")]
+    NoBase(String),
     /// The method cannot do what is asked.
     #[error("method {method}: {reason}")]
     Request {
@@ -40,14 +43,29 @@ pub enum MergeError {
         hint: &'static str,
     },
     /// Models with different tensors.
-    #[error("{name} is in model {has} and not in {lacks}")]
-    Names {
+    #[error("{}", Absent::list(.0))]
+    Names(Vec<Absent>),
+    /// Models one of which has numbers where another has counts.
+    #[error("{name}: {first_type} in {first}, {other_type} in {other}")]
+    Types {
         /// The tensor.
         name: String,
-        /// A model that has it.
-        has: String,
-        /// A model that has it not.
-        lacks: String,
+        /// First model.
+        first: String,
+        /// Its type.
+        first_type: String,
+        /// Other model.
+        other: String,
+        /// Its type.
+        other_type: String,
+    },
+    /// A model whose stored numbers are not its weights.
+    #[error("model {model} is quantised ({method}): its stored numbers are not its weights")]
+    Quantized {
+        /// The model.
+        model: String,
+        /// `quant_method` of its configuration.
+        method: String,
     },
     /// Models of different shapes.
     #[error("{name}: {first_shape:?} in {first}, {other_shape:?} in {other}")]
@@ -116,12 +134,36 @@ pub enum MergeError {
         other: String,
     },
     /// A weight that is no number.
-    #[error("{name} of model {model} has weights that are not finite")]
+    #[error("{name} of model {model} has weights that are not finite: {value} at {position:?}")]
     NotFinite {
         /// The tensor.
         name: String,
         /// The model.
         model: String,
+        /// Where in the tensor, along each side.
+        position: Vec<usize>,
+        /// What stands there.
+        value: f32,
+    },
+    /// A merged weight that the output type cannot hold.
+    #[error("{name}: {value:e} at element {position} is too large for {dtype}")]
+    Overflow {
+        /// The tensor.
+        name: String,
+        /// Where in the tensor laid flat.
+        position: usize,
+        /// What should stand there.
+        value: f32,
+        /// The output type.
+        dtype: &'static str,
+    },
+    /// A memory budget that is too small.
+    #[error("a memory budget of {budget} bytes is too small for this merge, which needs {needed}")]
+    Memory {
+        /// The budget.
+        budget: u64,
+        /// The least that it can do with.
+        needed: u64,
     },
     /// A linear layer without a Gram.
     #[error("{name} is a linear layer, and the Gram matrices of {model} ({}) have none for it{}", directory.display(), because(why.as_deref()))]
@@ -195,6 +237,31 @@ fn because(why: Option<&str>) -> String {
     why.map(|why| format!(": {why}")).unwrap_or_default()
 }
 
+/// A tensor that one model has and another that must have it has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// The tensor.
+    pub name: String,
+    /// A model that has it.
+    pub has: String,
+    /// A model that has it not.
+    pub lacks: String,
+}
+
+impl Absent {
+    /// The first few, and how many more there are.
+    fn list(all: &[Self]) -> String {
+        const SHOWN: usize = 5;
+        let shown: Vec<String> = all
+            .iter()
+            .take(SHOWN)
+            .map(|Self { name, has, lacks }| format!("{name} is in model {has} and not in {lacks}"))
+            .collect();
+        let more = all.len().saturating_sub(SHOWN);
+        shown.join("; ") + &if more > 0 { format!("; and {more} more tensors") } else { String::new() }
+    }
+}
+
 impl MergeError {
     /// For `map_err`: libtorch failed on this tensor.
     pub(crate) fn torch(name: &str) -> impl FnOnce(TchError) -> Self {
@@ -215,7 +282,7 @@ impl Diagnosis for MergeError {
             Self::File(error) => error.fault(),
             Self::Checkpoint(error) => error.fault(),
             Self::Gram(error) => error.fault(),
-            Self::Method(_) | Self::Torch { .. } => Fault::Stage,
+            Self::Method(_) | Self::Memory { .. } | Self::Torch { .. } => Fault::Stage,
             Self::Solve { source, .. } => source.fault(),
             _ => Fault::Experiment,
         }
@@ -230,8 +297,16 @@ impl Diagnosis for MergeError {
             Self::Solve { source, .. } => return source.hint(),
             Self::Torch { source, .. } => return source.hint(),
             Self::Method(_) => format!("built: {}", super::registry::names().join(", ")),
+            Self::NoBase(_) => "add `base: NAME`, the model that the others were trained from".to_owned(),
             Self::Request { hint, .. } => (*hint).to_owned(),
-            Self::Names { .. } | Self::Shapes { .. } | Self::Layout { .. } => {
+            Self::Names(absent) => {
+                let Absent { name, has, .. } = &absent[0];
+                format!(
+                    "only models of one architecture can be merged; to take such a tensor from the model that has it, \
+                     state `rules: [{{ match: {name:?}, use: {{ model: {has} }} }}]`"
+                )
+            }
+            Self::Shapes { .. } | Self::Layout { .. } | Self::Types { .. } => {
                 "only models of one architecture and size can be merged".to_owned()
             }
             Self::Vocabulary { .. } => {
@@ -245,6 +320,11 @@ impl Diagnosis for MergeError {
             Self::Integers { .. } => {
                 "state `rules: [{ match: NAME, use: { model: NAME } }]` to take one model's".to_owned()
             }
+            Self::Quantized { .. } => {
+                "load it in `transformers`, dequantise it and save it; then merge that".to_owned()
+            }
+            Self::Overflow { .. } => "state `dtype: bfloat16` or `dtype: float32` in the merge".to_owned(),
+            Self::Memory { .. } => "raise `--memory`, or leave it out".to_owned(),
             Self::NotFinite { .. } => "the weights are damaged; fetch or train the model again".to_owned(),
             Self::NoGram { .. } => {
                 "capture it (is it under `exclude`?), or state `rules: [{ match: NAME, use: average }]`".to_owned()

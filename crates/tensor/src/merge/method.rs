@@ -3,13 +3,11 @@
 use mergelab_wire::MergeJob;
 use tch::Device;
 
-use super::elementwise;
+use super::elementwise::Elementwise;
 use super::error::MergeError;
-use super::figures::LayerFigures;
 use super::rules::AlphaRule;
 use super::solve::Group;
 use super::sources::Sources;
-use crate::checkpoint::Writer;
 use crate::dtype::FloatType;
 use crate::parallel::Pool;
 use crate::report::Reporter;
@@ -25,8 +23,12 @@ pub struct Context<'a> {
     pub dtype: Option<FloatType>,
     /// Where the algebra runs.
     pub device: Device,
-    /// Workers.
+    /// Workers for the algebra.
     pub pool: Pool,
+    /// Workers for what runs on the CPU whatever the device.
+    pub host: Pool,
+    /// Memory budget in bytes, where one was given.
+    pub memory: Option<u64>,
     /// Notes and facts.
     pub reporter: &'a Reporter,
 }
@@ -37,6 +39,11 @@ pub struct Context<'a> {
 pub trait Method: Sync {
     /// Name in an experiment.
     fn name(&self) -> &'static str;
+
+    /// Whether it reads the base model's tensors, which must then be there.
+    fn needs_base(&self) -> bool {
+        false
+    }
 
     /// Refuses what the method cannot do, before any model is opened.
     ///
@@ -56,32 +63,8 @@ pub trait Method: Sync {
 pub enum Unit {
     /// The weighted mean of one tensor.
     Average(String),
-    /// One tensor of the model with this index.
-    Take(String, usize),
-    /// One tensor of the base model.
-    Base(String),
+    /// A method's own way with the elements of one tensor.
+    Elementwise(Elementwise),
     /// RegMean on the linear layers that share their inputs.
     Regmean(Group),
-}
-
-impl Unit {
-    /// Computes and writes its tensors; the figures of the layers it solved.
-    ///
-    /// # Errors
-    /// When a tensor cannot be read, computed or written.
-    pub fn run(&self, context: &Context<'_>, writer: &Writer) -> Result<Vec<LayerFigures>, MergeError> {
-        match self {
-            Self::Average(name) => elementwise::average(context, name, writer)?,
-            Self::Take(name, index) => elementwise::copy(context, name, &context.sources.models[*index], writer)?,
-            Self::Base(name) => {
-                let base = context.sources.base.as_ref().ok_or_else(|| MergeError::Rule {
-                    pattern: name.clone(),
-                    reason: "the merge has no `base:`".to_owned(),
-                })?;
-                elementwise::copy(context, name, base, writer)?;
-            }
-            Self::Regmean(group) => return group.run(context, writer),
-        }
-        Ok(Vec::new())
-    }
 }

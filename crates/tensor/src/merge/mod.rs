@@ -1,8 +1,9 @@
 //! Merging models of one shape into one model directory.
 //!
-//! A method turns the tensors that are left to it into *units* of work; rules take single tensors out of its hands. Units
-//! run in parallel, read what they need by mmap and write into sized shards, so that memory does not grow with depth.
-//! Everything that can be wrong with the models is found before the first file is written.
+//! A method turns the tensors that are left to it into *units* of work; rules take single tensors out of its hands. First
+//! the linear systems are solved; then one pass over the output ([`stream`]) does everything elementwise and hashes the
+//! files. Both read by mmap and write into preallocated shards, so that memory does not grow with depth. What can be wrong
+//! with the models is found before the first file is written, but for weights that are not finite.
 
 mod agreement;
 pub mod average;
@@ -10,17 +11,23 @@ pub mod elementwise;
 pub mod error;
 pub mod figures;
 pub mod layers;
+pub mod magnitude;
 pub mod method;
 pub mod objective;
 pub mod output;
+pub mod params;
 pub mod registry;
 pub mod regmean;
 pub mod rules;
 pub mod solve;
 pub mod sources;
+pub mod stream;
+pub mod task_arithmetic;
+pub mod ties;
 
 use std::path::Path;
 
+use indexmap::IndexMap;
 use mergelab_wire::MergeJob;
 use serde_json::json;
 use tch::Device;
@@ -29,49 +36,81 @@ pub use error::MergeError;
 
 use crate::checkpoint::{DEFAULT_SHARD_SIZE, Writer};
 use crate::failure::Failure;
+use crate::merge::elementwise::Elementwise;
 use crate::merge::method::{Context, Unit};
 use crate::merge::rules::Decision;
 use crate::merge::sources::Sources;
 use crate::parallel::Pool;
 use crate::report::Reporter;
 
+/// What a merge may use of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Where the algebra runs.
+    pub device: Device,
+    /// Workers for the algebra.
+    pub pool: Pool,
+    /// Workers for what runs on the CPU whatever the device.
+    pub host: Pool,
+    /// Memory budget in bytes, where one was given.
+    pub memory: Option<u64>,
+}
+
 /// Runs a merge and writes the model directory.
 ///
 /// # Errors
 /// When the models, their Grams or the request do not fit, or the work fails.
-pub fn run(job: &MergeJob, out: &Path, device: Device, pool: Pool, reporter: &Reporter) -> Result<(), Failure> {
+pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) -> Result<(), Failure> {
     let method = registry::find(&job.method)?;
     method.check(job)?;
-    let sources = Sources::open(job)?;
+    if method.needs_base() && job.base.is_none() {
+        return Err(MergeError::NoBase(job.method.clone()).into());
+    }
+    let mut sources = Sources::open(job, method.needs_base())?;
     agreement::check(job, reporter)?;
     let decisions = rules::decide(job, &sources)?;
     for rule in rules::unused(job, &sources)? {
         reporter.note(format!("rule {rule:?} matches no tensor"));
     }
+    sources.settle(&decisions, method.needs_base(), reporter)?;
     let dtype = sources.output_type(job)?;
     output::check(job, &sources)?;
 
     // The units first, all of them: a linear layer without a Gram must not be found halfway.
-    let context = Context { job, sources: &sources, dtype, device, pool, reporter };
-    let mut units: Vec<Unit> = Vec::new();
+    let Machine { device, pool, host, memory } = machine;
+    let context = Context { job, sources: &sources, dtype, device, pool, host, memory, reporter };
+    let mut streamed: Vec<Elementwise> = Vec::new();
     let mut own = Vec::new();
     for (name, decision) in decisions {
         match decision {
             Decision::Own { alpha } => own.push((name, alpha)),
-            Decision::Average => units.push(Unit::Average(name)),
-            Decision::Take(source) => units.push(Unit::Take(name, source)),
-            Decision::Base => units.push(Unit::Base(name)),
+            Decision::Average => streamed.push(Elementwise::average(&context, name)?),
+            Decision::Take(source) => streamed.push(Elementwise::take(&context, name, Some(source))?),
+            Decision::Base => streamed.push(Elementwise::take(&context, name, None)?),
         }
     }
-    units.extend(method.units(&context, own)?);
+    let mut groups = Vec::new();
+    for unit in method.units(&context, own)? {
+        match unit {
+            Unit::Average(name) => streamed.push(Elementwise::average(&context, name)?),
+            Unit::Elementwise(work) => streamed.push(work),
+            Unit::Regmean(group) => groups.push(group),
+        }
+    }
+    let limits = stream::Limits::new(&context)?;
 
-    let writer = Writer::model(out, sources.planned(dtype), DEFAULT_SHARD_SIZE)?;
-    let total = units.len();
+    let shard_size = job.shard_size.map_or(DEFAULT_SHARD_SIZE, |size| size as usize);
+    let writer = Writer::model(out, sources.planned(dtype)?, shard_size)?;
+    let total = groups.len();
     let mut layers = Vec::new();
-    reporter.progress(0, total, "steps");
-    for (done, unit) in units.into_iter().enumerate() {
-        layers.extend(unit.run(&context, &writer)?);
-        reporter.progress(done + 1, total, "steps");
+    for (done, group) in groups.into_iter().enumerate() {
+        reporter.progress(done, total, "systems");
+        layers.extend(group.run(&context, &writer)?);
+    }
+    let streamed: IndexMap<String, Elementwise> =
+        streamed.into_iter().map(|work| (work.tensor.clone(), work)).collect();
+    for (path, size, sha256) in stream::run(&context, &writer, &streamed, limits)? {
+        reporter.written(path.strip_prefix(out).unwrap_or(&path), size, &sha256);
     }
     let bytes = writer.finish();
     figures::write(out, &layers)?;

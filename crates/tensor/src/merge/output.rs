@@ -134,6 +134,8 @@ fn provenance(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>) -> Va
         "normalize": job.normalize,
         "solver": job.solver,
         "dtype": dtype.map(FloatType::name),
+        "shard_size": job.shard_size,
+        "origin": job.origin,
         "tensors": sources.names().len(),
     })
 }

@@ -4,9 +4,11 @@ use super::average::Average;
 use super::error::MergeError;
 use super::method::Method;
 use super::regmean::Regmean;
+use super::task_arithmetic::TaskArithmetic;
+use super::ties::Ties;
 
 /// Every method; one line each.
-static METHODS: [&dyn Method; 2] = [&Average, &Regmean];
+static METHODS: [&dyn Method; 4] = [&Average, &Regmean, &TaskArithmetic, &Ties];
 
 /// The method of this name.
 ///

@@ -99,7 +99,7 @@ fn alpha_of(job: &MergeJob, rule: Option<AlphaRule>, name: &str, layers: usize) 
 
 /// A list as a function of depth: its first value at the first layer, its last at the last, straight lines between. What lies
 /// in no layer (`lm_head`) counts as last.
-fn gradient(list: &[f64], depth: Option<usize>, layers: usize) -> f64 {
+pub(super) fn gradient(list: &[f64], depth: Option<usize>, layers: usize) -> f64 {
     let share = match depth {
         Some(depth) if layers > 1 => depth as f64 / (layers - 1) as f64,
         Some(_) => 0.0,

@@ -1,16 +1,25 @@
 //! The models of a merge, open and checked against each other.
 
+use std::ops::Range;
 use std::path::Path;
 
+use indexmap::IndexMap;
 use mergelab_wire::{MergeJob, MergeSource};
 use safetensors::Dtype;
 use serde_json::Value;
-use tch::{Kind, TchError, Tensor};
+use tch::{Kind, Tensor};
 
-use super::error::MergeError;
+use super::elementwise::tiles;
+use super::error::{Absent, MergeError};
 use super::layers::is_vocabulary;
-use crate::checkpoint::{Checkpoint, NewTensor};
+use super::rules::Decision;
+use crate::checkpoint::{Checkpoint, NewTensor, TensorInfo};
+use crate::codec::{decode, first_not_finite, is_float};
 use crate::dtype::FloatType;
+use crate::report::Reporter;
+
+/// The head, where it may be the embedding.
+const HEAD: &str = "lm_head.weight";
 
 /// One open model.
 #[derive(Debug)]
@@ -23,7 +32,7 @@ pub struct Source {
     pub checkpoint: Checkpoint,
 }
 
-/// The models of a merge, of the same tensors and shapes.
+/// The models of a merge.
 #[derive(Debug)]
 pub struct Sources {
     /// In the order of the experiment.
@@ -32,47 +41,16 @@ pub struct Sources {
     pub base: Option<Source>,
     /// `model_type` of the first model.
     pub family: Option<String>,
+    /// Tensor names in the first model's order, then those that it lacks; which model says what each of them is.
     names: Vec<String>,
+    givers: IndexMap<String, Giver>,
 }
 
-/// Where two tensors of a merge differ in what cannot be merged.
-fn compare(name: &str, first: &Source, other: &Source) -> Result<(), MergeError> {
-    let (left, right) = (first.checkpoint.info(name)?, other.checkpoint.info(name)?);
-    if left.shape == right.shape {
-        return Ok(());
-    }
-    if is_vocabulary(name) && left.shape.get(1) == right.shape.get(1) && left.shape.len() == 2 {
-        return Err(MergeError::Vocabulary {
-            name: name.to_owned(),
-            first: first.name.clone(),
-            first_size: left.shape[0],
-            other: other.name.clone(),
-            other_size: right.shape[0],
-        });
-    }
-    Err(MergeError::Shapes {
-        name: name.to_owned(),
-        first: first.name.clone(),
-        first_shape: left.shape.clone(),
-        other: other.name.clone(),
-        other_shape: right.shape.clone(),
-    })
-}
-
-fn open(source: &MergeSource) -> Result<(Source, Option<String>), MergeError> {
-    let mut checkpoint = Checkpoint::open(&source.path)?;
-    let config = config(&source.path);
-    // What a loader ignores is not part of the model: a head that is the embedding, and buffers of old checkpoints.
-    if config.as_ref().and_then(|config| config.get("tie_word_embeddings")).and_then(Value::as_bool) == Some(true) {
-        checkpoint.forget("lm_head.weight");
-    }
-    let buffers: Vec<String> =
-        checkpoint.names().filter(|name| name.ends_with("rotary_emb.inv_freq")).map(str::to_owned).collect();
-    for buffer in buffers {
-        checkpoint.forget(&buffer);
-    }
-    let family = config.and_then(|config| Some(config.get("model_type")?.as_str()?.to_owned()));
-    Ok((Source { name: source.name.clone(), weight: source.weight, checkpoint }, family))
+/// Which model says what a tensor of the result is: its shape and its type.
+#[derive(Clone, Copy, Debug)]
+enum Giver {
+    Model(usize),
+    Base,
 }
 
 /// `config.json`, if it is there and JSON; what needs it says so itself.
@@ -80,12 +58,33 @@ fn config(model: &Path) -> Option<Value> {
     serde_json::from_str(&std::fs::read_to_string(model.join("config.json")).ok()?).ok()
 }
 
+fn open(source: &MergeSource) -> Result<(Source, Option<String>), MergeError> {
+    let mut checkpoint = Checkpoint::open(&source.path)?;
+    let config = config(&source.path);
+    let said = |key: &str| config.as_ref().and_then(|config| config.get(key));
+    if let Some(quantization) = said("quantization_config").filter(|value| !value.is_null()) {
+        let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("an unnamed method");
+        return Err(MergeError::Quantized { model: source.name.clone(), method: method.to_owned() });
+    }
+    // What a loader ignores is not part of the model: a head that is the embedding, and buffers of old checkpoints.
+    if said("tie_word_embeddings").and_then(Value::as_bool) == Some(true) {
+        checkpoint.forget(HEAD);
+    }
+    let buffers: Vec<String> =
+        checkpoint.names().filter(|name| name.ends_with("rotary_emb.inv_freq")).map(str::to_owned).collect();
+    for buffer in buffers {
+        checkpoint.forget(&buffer);
+    }
+    let family = said("model_type").and_then(Value::as_str).map(str::to_owned);
+    Ok((Source { name: source.name.clone(), weight: source.weight, checkpoint }, family))
+}
+
 impl Sources {
-    /// Opens every model and compares names and shapes.
+    /// Opens every model. Weights must be those of a mean unless the method takes any.
     ///
     /// # Errors
-    /// When one cannot be read, weights make no average, or tensors differ in name or shape.
-    pub fn open(job: &MergeJob) -> Result<Self, MergeError> {
+    /// When one cannot be read or is quantised, or weights make no average.
+    pub fn open(job: &MergeJob, takes_any_weight: bool) -> Result<Self, MergeError> {
         let request = |reason: String| MergeError::Request {
             method: job.method.clone(),
             reason,
@@ -94,10 +93,12 @@ impl Sources {
         if job.models.is_empty() {
             return Err(request("there are no models to merge".to_owned()));
         }
-        if let Some(source) = job.models.iter().find(|source| !source.weight.is_finite() || source.weight < 0.0) {
+        // Methods on task vectors, which have a base, may subtract; a mean has weights, and not all of them zero.
+        let may_be = |weight: f64| weight.is_finite() && (weight >= 0.0 || takes_any_weight);
+        if let Some(source) = job.models.iter().find(|source| !may_be(source.weight)) {
             return Err(request(format!("the weight of {} is {}", source.name, source.weight)));
         }
-        if job.models.iter().all(|source| source.weight == 0.0) {
+        if !takes_any_weight && job.models.iter().all(|source| source.weight == 0.0) {
             return Err(request("the weights of the models add up to zero".to_owned()));
         }
         let mut models = Vec::with_capacity(job.models.len());
@@ -108,26 +109,67 @@ impl Sources {
             models.push(source);
         }
         let base = job.base.as_ref().map(|base| open(base).map(|(source, _)| source)).transpose()?;
-        let first = &models[0];
-        let names: Vec<String> = first.checkpoint.names().map(str::to_owned).collect();
-        for other in models[1..].iter().chain(&base) {
-            let lacking = |name: &str, has: &Source, lacks: &Source| MergeError::Names {
-                name: name.to_owned(),
-                has: has.name.clone(),
-                lacks: lacks.name.clone(),
-            };
-            if let Some(name) = names.iter().find(|name| !other.checkpoint.contains(name)) {
-                return Err(lacking(name, first, other));
-            }
-            if let Some(name) = other.checkpoint.names().find(|name| !first.checkpoint.contains(name)) {
-                return Err(lacking(name, other, first));
-            }
-            // The vocabulary first: it is the usual difference, and has its own way out.
-            for name in names.iter().filter(|name| is_vocabulary(name)).chain(&names) {
-                compare(name, first, other)?;
+        drop_tied_heads(&mut models)?;
+        let mut givers = IndexMap::new();
+        for (index, model) in models.iter().enumerate() {
+            for name in model.checkpoint.names() {
+                givers.entry(name.to_owned()).or_insert(Giver::Model(index));
             }
         }
-        Ok(Self { models, base, family, names })
+        Ok(Self { models, base, family, names: givers.keys().cloned().collect(), givers })
+    }
+
+    /// Compares what the decisions need of each tensor: that it is there, of one shape, and of a type that can be merged.
+    /// A tensor that a rule takes from one model is nobody else's business.
+    ///
+    /// # Errors
+    /// When a tensor that is needed is missing, or differs in shape or kind.
+    pub fn settle(
+        &mut self,
+        decisions: &IndexMap<String, Decision>,
+        needs_base: bool,
+        reporter: &Reporter,
+    ) -> Result<(), MergeError> {
+        // The vocabulary first: it is the usual difference, and has its own way out.
+        let in_order = decisions.iter().filter(|(name, _)| is_vocabulary(name)).chain(decisions);
+        let mut absent: Vec<Absent> = Vec::new();
+        let mut other_types: IndexMap<(String, String), usize> = IndexMap::new();
+        for (name, decision) in in_order {
+            let needed: Vec<&Source> = match decision {
+                Decision::Take(index) => vec![&self.models[*index]],
+                Decision::Base => self.base.iter().collect(),
+                Decision::Own { .. } if needs_base => self.models.iter().chain(&self.base).collect(),
+                Decision::Own { .. } | Decision::Average => self.models.iter().collect(),
+            };
+            if let Some(lacks) = needed.iter().find(|source| !source.checkpoint.contains(name)) {
+                let has = self.models.iter().find(|source| source.checkpoint.contains(name));
+                let has = has.map_or_else(String::new, |source| source.name.clone());
+                let missing = Absent { name: name.clone(), has, lacks: lacks.name.clone() };
+                if !absent.contains(&missing) {
+                    absent.push(missing);
+                }
+                continue;
+            }
+            let giver = match decision {
+                Decision::Base => Giver::Base,
+                Decision::Take(index) => Giver::Model(*index),
+                _ => Giver::Model(0),
+            };
+            self.givers.insert(name.clone(), giver);
+            let Some((first, others)) = needed.split_first() else { continue };
+            for other in others {
+                if let Some(types) = compare(name, first, other)? {
+                    *other_types.entry(types).or_default() += 1;
+                }
+            }
+        }
+        if !absent.is_empty() {
+            return Err(MergeError::Names(absent));
+        }
+        for ((first, other), count) in other_types {
+            reporter.note(format!("{count} tensors are stored as {first} and as {other}"));
+        }
+        Ok(())
     }
 
     /// Tensor names, in the first model's order.
@@ -135,23 +177,32 @@ impl Sources {
         &self.names
     }
 
-    /// Shape of a tensor, the same in all models.
+    fn info(&self, name: &str) -> Result<&TensorInfo, MergeError> {
+        let source = match self.givers.get(name) {
+            Some(Giver::Base) => self.base.as_ref().unwrap_or(&self.models[0]),
+            Some(Giver::Model(index)) => &self.models[*index],
+            None => &self.models[0],
+        };
+        Ok(source.checkpoint.info(name)?)
+    }
+
+    /// Shape of a tensor of the result.
     ///
     /// # Errors
     /// When there is no such tensor.
     pub fn shape(&self, name: &str) -> Result<&[usize], MergeError> {
-        Ok(&self.models[0].checkpoint.info(name)?.shape)
+        Ok(&self.info(name)?.shape)
     }
 
-    /// Stored type of a tensor in the first model.
+    /// Stored type of a tensor in the model that it follows: the first, or the one that a rule takes it from.
     ///
     /// # Errors
     /// When there is no such tensor.
     pub fn dtype(&self, name: &str) -> Result<Dtype, MergeError> {
-        Ok(self.models[0].checkpoint.info(name)?.dtype)
+        Ok(self.info(name)?.dtype)
     }
 
-    /// The type to write: what the merge states, or the first model's own; `None` if that has several.
+    /// The type to write: what the merge states, or the models' own; `None` if they have several.
     ///
     /// # Errors
     /// When the stated one is not known.
@@ -159,37 +210,135 @@ impl Sources {
         if let Some(name) = &job.dtype {
             return Ok(Some(FloatType::parse(name)?));
         }
-        let mut types = self.names.iter().filter_map(|name| FloatType::of_header(self.dtype(name).ok()?));
+        let mut types = self.names.iter().filter_map(|name| FloatType::for_merged(self.dtype(name).ok()?));
         let first = types.next();
         Ok(first.filter(|first| types.all(|other| other == *first)))
     }
 
-    /// What the output holds: the first model's tensors, floats in the output type.
-    pub fn planned(&self, dtype: Option<FloatType>) -> Vec<NewTensor> {
+    /// What the output holds: every tensor, floats in the output type.
+    ///
+    /// # Errors
+    /// When there is no such tensor.
+    pub fn planned(&self, dtype: Option<FloatType>) -> Result<Vec<NewTensor>, MergeError> {
         let plan = |name: &String| {
-            let info = self.models[0].checkpoint.info(name).ok()?;
-            let header = match (FloatType::of_header(info.dtype), dtype) {
-                (Some(_), Some(dtype)) => dtype.header(),
-                _ => info.dtype,
+            let info = self.info(name)?;
+            let stored = match (FloatType::for_merged(info.dtype), dtype) {
+                (Some(own), stated) => stated.unwrap_or(own).header(),
+                (None, _) => info.dtype,
             };
-            Some(NewTensor { name: name.clone(), dtype: header, shape: info.shape.clone() })
+            Ok(NewTensor { name: name.clone(), dtype: stored, shape: info.shape.clone() })
         };
-        self.names.iter().filter_map(plan).collect()
+        self.names.iter().map(plan).collect()
     }
 }
 
+/// A head that not every model has, and that is the embedding wherever it stands, is none of its own: old libraries saved
+/// it, whatever the configuration says.
+fn drop_tied_heads(models: &mut [Source]) -> Result<(), MergeError> {
+    let has_head = |model: &Source| model.checkpoint.contains(HEAD);
+    if models.iter().all(has_head) {
+        return Ok(());
+    }
+    for model in models.iter().filter(|model| has_head(model)) {
+        if !is_tied(&model.checkpoint)? {
+            return Ok(());
+        }
+    }
+    for model in models {
+        model.checkpoint.forget(HEAD);
+    }
+    Ok(())
+}
+
+/// Whether the head holds the numbers of the embedding.
+fn is_tied(checkpoint: &Checkpoint) -> Result<bool, MergeError> {
+    let Some(embedding) = checkpoint.names().find(|name| name.ends_with("embed_tokens.weight")) else {
+        return Ok(false);
+    };
+    let (head, table) = (checkpoint.info(HEAD)?, checkpoint.info(embedding)?);
+    if head.shape != table.shape || head.dtype != table.dtype {
+        return Ok(false);
+    }
+    for range in tiles(0..head.elements()) {
+        let rows = checkpoint.file(embedding)?.bytes(embedding, range.clone())?;
+        if checkpoint.file(HEAD)?.bytes(HEAD, range)? != rows {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Refuses two tensors that cannot be merged; the two types where they differ and can.
+fn compare(name: &str, first: &Source, other: &Source) -> Result<Option<(String, String)>, MergeError> {
+    let (left, right) = (first.checkpoint.info(name)?, other.checkpoint.info(name)?);
+    if left.shape != right.shape {
+        if is_vocabulary(name) && left.shape.get(1) == right.shape.get(1) && left.shape.len() == 2 {
+            return Err(MergeError::Vocabulary {
+                name: name.to_owned(),
+                first: first.name.clone(),
+                first_size: left.shape[0],
+                other: other.name.clone(),
+                other_size: right.shape[0],
+            });
+        }
+        return Err(MergeError::Shapes {
+            name: name.to_owned(),
+            first: first.name.clone(),
+            first_shape: left.shape.clone(),
+            other: other.name.clone(),
+            other_shape: right.shape.clone(),
+        });
+    }
+    if left.dtype == right.dtype {
+        return Ok(None);
+    }
+    if !is_float(left.dtype) || !is_float(right.dtype) {
+        return Err(MergeError::Types {
+            name: name.to_owned(),
+            first: first.name.clone(),
+            first_type: left.dtype.to_string(),
+            other: other.name.clone(),
+            other_type: right.dtype.to_string(),
+        });
+    }
+    let said = |dtype: Dtype, source: &Source| format!("{dtype} in {}", source.name);
+    Ok(Some((said(left.dtype, first), said(right.dtype, other))))
+}
+
 impl Source {
+    /// The elements `range` of a tensor laid flat, as fp32, checked to be finite.
+    ///
+    /// # Errors
+    /// When they cannot be read or are not finite.
+    ///
+    /// # Panics
+    /// When there are not as many `values` as elements.
+    pub fn decode(&self, name: &str, range: Range<usize>, values: &mut [f32]) -> Result<(), MergeError> {
+        let file = self.checkpoint.file(name)?;
+        let dtype = file.info(name)?.dtype;
+        if !is_float(dtype) {
+            return Err(file.unread(name, dtype).into());
+        }
+        decode(dtype, &file.bytes(name, range.clone())?, values);
+        first_not_finite(values).map_or(Ok(()), |at| {
+            let mut rest = range.start + at;
+            let mut position = Vec::new();
+            for side in file.info(name)?.shape.iter().rev() {
+                position.insert(0, rest % side);
+                rest /= side;
+            }
+            Err(MergeError::NotFinite { name: name.to_owned(), model: self.name.clone(), position, value: values[at] })
+        })
+    }
+
     /// The elements `range` of a tensor laid flat, in fp64, checked to be finite.
     ///
     /// # Errors
     /// When they cannot be read or are not finite.
-    pub fn elements(&self, name: &str, range: std::ops::Range<usize>) -> Result<Tensor, MergeError> {
-        let stored = self.checkpoint.load_range(name, range)?;
-        let finite =
-            |stored: &Tensor| -> Result<bool, TchError> { Ok(stored.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0) };
-        if !finite(&stored).map_err(MergeError::torch(name))? {
-            return Err(MergeError::NotFinite { name: name.to_owned(), model: self.name.clone() });
-        }
-        stored.f_to_kind(Kind::Double).map_err(MergeError::torch(name))
+    pub fn elements(&self, name: &str, range: Range<usize>) -> Result<Tensor, MergeError> {
+        let mut values = vec![0.0f32; range.len()];
+        self.decode(name, range, &mut values)?;
+        let tensor = Tensor::f_from_slice(&values).and_then(|values| values.f_to_kind(Kind::Double));
+        tensor.map_err(MergeError::torch(name))
     }
 }

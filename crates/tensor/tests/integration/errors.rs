@@ -61,7 +61,52 @@ fn models_that_differ_are_named_with_both_shapes_before_anything_is_written() {
 
     let home = tempfile::tempdir().unwrap();
     let models = two(&home, |second| replace(second, &weight, None));
-    refused(&run(Job::Merge(merge_job("average", models)), 1), 3, &["o_proj.weight is in model a and not in b"]);
+    let outcome = run(Job::Merge(merge_job("average", models)), 1);
+    refused(&outcome, 3, &["o_proj.weight is in model a and not in b", "use: { model: a }"]);
+    assert_eq!(outcome.files(), []);
+}
+
+#[test]
+fn a_tensor_that_only_one_model_has_is_taken_from_it_where_a_rule_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let models = two(&home, |second| replace(second, "extra.weight", Some(random(&[2, 3]))));
+    let job = merge_job("average", models.clone());
+    refused(&run(Job::Merge(job.clone()), 1), 3, &["extra.weight is in model b and not in a"]);
+    let rules = vec![Rule { pattern: "extra.*".to_owned(), action: Some(RuleUse::Model("b".to_owned())), alpha: None }];
+    let outcome = run(Job::Merge(MergeJob { rules, ..job }), 2).ok();
+    let (found, b) = (Checkpoint::open(&outcome.out).unwrap(), Checkpoint::open(&models[1].path).unwrap());
+    assert_eq!(found.load("extra.weight").unwrap(), b.load("extra.weight").unwrap());
+}
+
+#[test]
+fn models_of_different_types_are_merged_if_both_are_numbers_with_a_note() {
+    let home = tempfile::tempdir().unwrap();
+    let half = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0]).to_kind(Kind::BFloat16);
+    let models = two(&home, |second| replace(second, "model.norm.weight", Some(half.shallow_clone())));
+    let outcome = run(Job::Merge(merge_job("average", models)), 1).ok();
+    assert!(outcome.notes().iter().any(|note| note == "1 tensors are stored as F32 in a and as BF16 in b"));
+    let home = tempfile::tempdir().unwrap();
+    let models = two(&home, |second| replace(second, "model.norm.weight", Some(Tensor::from_slice(&[1i64, 2, 3, 4]))));
+    let outcome = run(Job::Merge(merge_job("average", models)), 1);
+    refused(&outcome, 3, &["model.norm.weight: F32 in a, I64 in b"]);
+    assert_eq!(outcome.files(), []);
+}
+
+#[test]
+fn a_quantised_model_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let config = r#"{"model_type": "llama", "vocab_size": 9, "quantization_config": {"quant_method": "fp8"}}"#;
+    let models = two(&home, |second| fs::write(second.join("config.json"), config).unwrap());
+    refused(&run(Job::Merge(merge_job("average", models)), 1), 3, &["model b is quantised (fp8)", "dequantise"]);
+}
+
+#[test]
+fn a_merged_weight_that_the_output_type_cannot_hold_is_an_error_and_no_infinity() {
+    let home = tempfile::tempdir().unwrap();
+    let large = Tensor::from_slice(&[0.0f32, 1e6, 0.0, 0.0]);
+    let models = two(&home, |second| replace(second, "model.norm.weight", Some(large.shallow_clone())));
+    let job = MergeJob { dtype: Some("float16".to_owned()), ..merge_job("average", models) };
+    refused(&run(Job::Merge(job), 1), 3, &["model.norm.weight: ", "at element 1 is too large for float16", "bfloat16"]);
 }
 
 #[test]
@@ -72,7 +117,7 @@ fn a_weight_that_is_no_number_is_named() {
     refused(
         &run(Job::Merge(merge_job("average", models)), 1),
         3,
-        &["model.norm.weight of model b has weights that are not finite"],
+        &["model.norm.weight of model b has weights that are not finite: NaN at [1]"],
     );
 }
 
@@ -109,9 +154,9 @@ fn a_gram_of_another_width_is_named() {
 fn a_method_that_is_not_built_is_named_with_those_that_are() {
     let home = tempfile::tempdir().unwrap();
     refused(
-        &run(Job::Merge(merge_job("ties", two(&home, |_| ()))), 1),
+        &run(Job::Merge(merge_job("slerp", two(&home, |_| ()))), 1),
         1,
-        &["method \"ties\" is not built", "built: average, regmean"],
+        &["method \"slerp\" is not built", "built: average, regmean, task_arithmetic, ties"],
     );
 }
 

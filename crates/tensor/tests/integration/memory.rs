@@ -10,7 +10,7 @@ use mergelab_wire::{GramJob, Job, Rows};
 use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{PROGRAM, gram_job, references, run_within};
+use crate::support::{PROGRAM, gram_job, references, run_by};
 
 const HIDDEN: usize = 512;
 const MLP: usize = 4096;
@@ -71,7 +71,7 @@ fn a_model_is_captured_under_a_limit_of_half_its_size() {
     let limited = |limit: u64| {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -d {} && exec \"$0\" \"$1\"", limit / 1024), PROGRAM]);
-        run_within(Job::Gram(job.clone()), 2, "cpu", None, command)
+        run_by(command, Job::Gram(job.clone()), 2, "cpu", None)
     };
     let outcome = limited(bytes / 2).ok();
     assert_eq!(GramSet::open(&outcome.out).unwrap().modules().count(), 3 * LAYERS);

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use mergelab_tensor::checkpoint::{Checkpoint, SafeFile};
 use mergelab_tensor::gram::GramSet;
-use mergelab_wire::{Alpha, Job, MergeJob, MergeSource, Normalize, Rule, RuleUse, Solver};
+use mergelab_wire::{Alpha, Event, Job, MergeJob, MergeSource, Normalize, Rule, RuleUse, Solver};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::support::{
-    Outcome, TOY_LAYER, merge_job, python, reference_program, regmean_job, run, save, source, toy_grams, toy_model,
+    Outcome, TOY_LAYER, merge_job, python, reference_program, regmean_job, run, run_within, save, source, toy_grams,
+    toy_model,
 };
 
 const WIDTH: i64 = 40;
@@ -93,6 +95,7 @@ fn an_average_is_the_weighted_mean_of_every_tensor() {
         assert_eq!(found.load(name).unwrap(), expected, "{name}");
     }
     assert_eq!(outcome.json("merge.json")["models"][1]["weight"], 3.0);
+    assert_eq!(outcome.json("merge.json")["origin"]["key"], "k");
     assert_eq!(fs::read_to_string(outcome.out.join("README.md")).unwrap(), "# A merge\n");
 }
 
@@ -309,4 +312,67 @@ fn a_tied_head_is_the_embedding_and_a_buffer_of_old_checkpoints_is_no_weight() {
     let models = directories.iter().enumerate().map(|(index, path)| source(&format!("m{index}"), path, None)).collect();
     let outcome = run(Job::Merge(merge_job("average", models)), 1).ok();
     assert_eq!(Checkpoint::open(&outcome.out).unwrap().names().count(), 3);
+}
+
+#[test]
+fn files_are_hashed_while_they_are_written_whatever_the_method_the_threads_and_the_shards() {
+    let (_home, models) = toys(|_| activations(200));
+    let jobs = [merge_job("average", models.clone()), regmean_job(models, 0.5)];
+    for (job, shard_size, files) in jobs.iter().flat_map(|job| [(job, None, 1), (job, Some(200), 3)]) {
+        for threads in [1, 3] {
+            let outcome = run(Job::Merge(MergeJob { shard_size, ..job.clone() }), threads).ok();
+            let written: Vec<(String, u64, String)> = outcome
+                .events
+                .iter()
+                .filter_map(|event| match event.clone() {
+                    Event::Written { path, size, sha256 } => Some((path, size, sha256)),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(written.len(), files);
+            for (path, size, sha256) in written {
+                let bytes = fs::read(outcome.out.join(&path)).unwrap();
+                let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+                assert_eq!((bytes.len() as u64, digest), (size, sha256), "{path} of {} by {threads}", job.method);
+            }
+        }
+    }
+}
+
+#[test]
+fn eight_bit_floats_are_read_and_their_merge_is_stored_in_sixteen() {
+    let home = tempfile::tempdir().unwrap();
+    let models: Vec<MergeSource> = (0..2u8)
+        .map(|index| {
+            let directory = home.path().join(format!("{index}"));
+            fs::create_dir(&directory).unwrap();
+            // 1 and 1.125 as e4m3: 0x38 and 0x39; 1 and 2 as e5m2: 0x3c and 0x40.
+            let header = r#"{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F8_E5M2","shape":[1],"data_offsets":[1,2]}}"#;
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend_from_slice(header.as_bytes());
+            bytes.extend([0x38 + index, 0x3c + 4 * index]);
+            fs::write(directory.join("model.safetensors"), bytes).unwrap();
+            fs::write(directory.join("config.json"), "{}").unwrap();
+            source(&format!("m{index}"), &directory, None)
+        })
+        .collect();
+    let outcome = run(Job::Merge(merge_job("average", models)), 1).ok();
+    let found = Checkpoint::open(&outcome.out).unwrap();
+    for (name, expected) in [("a", 1.0625), ("b", 1.5)] {
+        let value = found.load(name).unwrap();
+        assert_eq!((value.kind(), value.double_value(&[0])), (Kind::BFloat16, expected));
+    }
+}
+
+#[test]
+fn a_memory_budget_is_kept_or_refused_and_changes_no_byte() {
+    let (_home, models) = toys(|_| activations(20));
+    let merged = |memory| run_within(Job::Merge(merge_job("average", models.clone())), 2, memory);
+    let free = merged(None).ok();
+    let tight = merged(Some(256 << 20)).ok();
+    assert_eq!(free.files(), tight.files());
+    let refused = merged(Some(1 << 20));
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("a memory budget of 1048576 bytes is too small"), "{}", refused.stderr);
+    assert_eq!(refused.files(), []);
 }

@@ -17,7 +17,7 @@ use mergelab_wire::{
     StageFile, TokenMask,
 };
 use safetensors::Dtype;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
@@ -75,14 +75,19 @@ pub(crate) fn run(job: Job, threads: usize) -> Outcome {
 }
 
 pub(crate) fn run_on(job: Job, threads: usize, device: &str) -> Outcome {
-    run_within(job, threads, device, None, Command::new(PROGRAM))
+    run_by(Command::new(PROGRAM), job, threads, device, None)
 }
 
 /// The program that is tested.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mergelab-tensor");
 
-/// Runs a job with a memory budget, by a command that is given the stage file as its last argument.
-pub(crate) fn run_within(job: Job, threads: usize, device: &str, memory: Option<u64>, mut command: Command) -> Outcome {
+/// Runs a job with a memory budget.
+pub(crate) fn run_within(job: Job, threads: usize, memory: Option<u64>) -> Outcome {
+    run_by(Command::new(PROGRAM), job, threads, "cpu", memory)
+}
+
+/// Runs a job with a memory budget by a command that is given the stage file as its last argument.
+pub(crate) fn run_by(mut command: Command, job: Job, threads: usize, device: &str, memory: Option<u64>) -> Outcome {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     fs::create_dir(at("out")).unwrap();
@@ -147,7 +152,9 @@ pub(crate) fn merge_job(method: &str, models: Vec<MergeSource>) -> MergeJob {
         normalize: Normalize::None,
         solver: Solver::Auto,
         dtype: None,
+        shard_size: None,
         card: "# A merge\n".to_owned(),
+        origin: json!({ "key": "k" }),
     }
 }
 

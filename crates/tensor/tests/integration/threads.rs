@@ -1,11 +1,9 @@
 //! The same bytes whatever the number of threads, and on every run.
 
-use std::process::Command;
-
 use mergelab_wire::{GramJob, Job};
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{PROGRAM, gram_job, references, regmean_job, run, run_within, source, toy_grams, toy_model};
+use crate::support::{gram_job, references, regmean_job, run, run_within, source, toy_grams, toy_model};
 
 #[test]
 fn a_capture_gives_the_same_bytes_with_one_thread_and_with_several() {
@@ -24,7 +22,7 @@ fn a_capture_gives_the_same_bytes_when_its_hidden_states_go_to_a_file() {
     let job = gram_job(&references.join("llama/model"), &references.join("rows.jsonl"));
     let held = run(Job::Gram(job.clone()), 2).ok();
     assert_eq!(held.facts()["hidden_states_in_file"], 0);
-    let spilled = run_within(Job::Gram(job), 2, "cpu", Some(0), Command::new(PROGRAM)).ok();
+    let spilled = run_within(Job::Gram(job), 2, Some(0)).ok();
     assert_eq!(spilled.facts()["hidden_states_in_file"], spilled.facts()["hidden_states"]);
     assert!(spilled.notes().join("\n").contains("hidden states go to a file"), "{:?}", spilled.notes());
     assert_eq!(held.files(), spilled.files());

@@ -40,7 +40,7 @@ fn captured() -> Option<(&'static Path, &'static Path)> {
             let tokens = run(Job::Tokens(job.clone()), 1).ok();
             fs::copy(tokens.out.join("sequences.jsonl"), at("jsonl")).unwrap();
             let value = json!({
-                "wire": mergelab_wire::VERSION, "events": at("events"), "out": out, "model": job.model,
+                "events": at("events"), "out": out, "model": job.model,
                 "sequences": at("jsonl"), "exclude": [], "dtype": null, "device": "cpu", "threads": 1,
             });
             fs::write(at("json"), value.to_string()).unwrap();

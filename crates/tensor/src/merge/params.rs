@@ -1,0 +1,91 @@
+//! Values of a method's parameters: one number, a gradient over depth, or either by tensor name.
+
+use mergelab_wire::MergeJob;
+use serde_json::Value;
+
+use super::error::MergeError;
+use super::layers::depth;
+use super::regmean::gradient;
+
+/// A method's parameters, checked to be known to it.
+#[derive(Debug)]
+pub struct Params<'a> {
+    job: &'a MergeJob,
+    /// Layers of the model, for gradients.
+    layers: usize,
+}
+
+impl<'a> Params<'a> {
+    /// The parameters of a merge of models with these tensors.
+    pub fn new(job: &'a MergeJob, tensors: impl Iterator<Item = &'a str>) -> Self {
+        Self { job, layers: tensors.filter_map(depth).max().map_or(1, |last| last + 1) }
+    }
+
+    /// Refuses parameters of other names, and values of the wrong kind or outside their range.
+    ///
+    /// # Errors
+    /// Names the parameter.
+    pub fn check(job: &MergeJob, numbers: &[(&str, f64, f64)], flags: &[&str]) -> Result<(), MergeError> {
+        for (name, value) in &job.params {
+            let fits = match numbers.iter().find(|(number, ..)| number == name) {
+                Some((_, low, high)) => stated(value).is_some_and(|all| all.iter().all(|v| (*low..=*high).contains(v))),
+                None if flags.contains(&name.as_str()) => value.is_boolean(),
+                None => return Err(refuse(job, format!("it has no parameter {name:?}"))),
+            };
+            if !fits {
+                return Err(refuse(job, format!("{name} is {value}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A number for one tensor.
+    pub fn number(&self, name: &str, tensor: &str, default: f64) -> f64 {
+        let Some(value) = self.job.params.get(name) else { return default };
+        let Some(items) = value.as_array().filter(|items| items.iter().any(Value::is_object)) else {
+            return self.over_depth(value, tensor).unwrap_or(default);
+        };
+        // The first whose filter is part of the name; one without a filter fits all.
+        let fits =
+            |item: &&Value| item["filter"].as_str().is_none_or(|filter| filter == "*" || tensor.contains(filter));
+        items.iter().find(fits).and_then(|item| self.over_depth(&item["value"], tensor)).unwrap_or(default)
+    }
+
+    fn over_depth(&self, value: &Value, tensor: &str) -> Option<f64> {
+        let list = numbers(value)?;
+        match list.as_slice() {
+            [] => None,
+            [one] => Some(*one),
+            list => Some(gradient(list, depth(tensor), self.layers)),
+        }
+    }
+
+    /// A flag.
+    pub fn flag(&self, name: &str, default: bool) -> bool {
+        self.job.params.get(name).and_then(Value::as_bool).unwrap_or(default)
+    }
+}
+
+/// One number or a list of them.
+fn numbers(value: &Value) -> Option<Vec<f64>> {
+    match value.as_array() {
+        Some(list) => list.iter().map(Value::as_f64).collect(),
+        None => value.as_f64().map(|number| vec![number]),
+    }
+}
+
+/// Every number that a value states, by tensor name or not.
+fn stated(value: &Value) -> Option<Vec<f64>> {
+    match value.as_array().filter(|items| items.iter().any(Value::is_object)) {
+        Some(items) => {
+            let parts: Option<Vec<Vec<f64>>> = items.iter().map(|item| numbers(item.get("value")?)).collect();
+            Some(parts?.concat())
+        }
+        None => numbers(value),
+    }
+}
+
+fn refuse(job: &MergeJob, reason: String) -> MergeError {
+    let hint = "the parameters of each method and their ranges are in docs/experiment-file.md";
+    MergeError::Request { method: job.method.clone(), reason, hint }
+}

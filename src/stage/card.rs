@@ -1,0 +1,113 @@
+//! The model card of a merge: what was merged and how, with the front matter that the hub reads.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::{Context, Job};
+use crate::experiment::{Experiment, Merge, Model};
+
+/// The text of `README.md`.
+pub(super) fn text(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> String {
+    let experiment = &context.graph.experiments[job.stage.experiment];
+    let name = job.stage.name.trim_start_matches("merges.");
+    let mut card = String::from("---\nlibrary_name: transformers\ntags:\n- merge\n- mergelab\n");
+    let repositories = repositories(experiment, merge);
+    if !repositories.is_empty() {
+        card.push_str("base_model:\n");
+        for repository in &repositories {
+            let _ = writeln!(card, "- {repository}");
+        }
+    }
+    let places = (0..merge.models.len()).map(|index| job.input(&index.to_string()).location.as_path());
+    if let Some(license) = common_license(places) {
+        let _ = writeln!(card, "license: {license}");
+    }
+    let _ = writeln!(card, "---\n# {}: {name}\n", experiment.name);
+    if let Some(description) = &experiment.description {
+        let _ = writeln!(card, "{description}\n");
+    }
+    let _ = write!(card, "Merged with mergelab {}, method `{}`", env!("CARGO_PKG_VERSION"), merge.method);
+    if let Some(mergelab_wire::Alpha::Number(alpha)) = merge.alpha {
+        let _ = write!(card, ", α = {alpha}");
+    }
+    for (name, value) in &merge.params {
+        let _ = write!(card, ", {name} = {value}");
+    }
+    card.push_str(".\n\n| model | weight | SHA-256 of the weights |\n| --- | --- | --- |\n");
+    let digest = |role: &str| job.input(role).roles.get("weights").map(ToString::to_string).unwrap_or_default();
+    for (index, model) in merge.models.iter().enumerate() {
+        let weight = model.weight.first().copied().unwrap_or(1.0);
+        let _ = writeln!(card, "| {} | {weight} | `{}` |", model.model, digest(&index.to_string()));
+    }
+    if let Some(base) = &merge.base {
+        let _ = writeln!(card, "| {base} | base | `{}` |", digest("base"));
+    }
+    let _ = writeln!(card, "\nThe stage is `{}`, its key `{}`.", job.stage.name, job.key);
+    card
+}
+
+/// Names on the hub of the models that a merge rests on, those of merged merges among them.
+fn repositories(experiment: &Experiment, merge: &Merge) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut pending: Vec<&str> = merge.base.iter().map(String::as_str).collect();
+    pending.extend(merge.models.iter().rev().map(|model| model.model.as_str()));
+    while let Some(name) = pending.pop() {
+        if let Some(Model::Hub { repo, .. }) = experiment.models.get(name) {
+            if !found.contains(repo) {
+                found.push(repo.clone());
+            }
+        } else if let Some(inner) = experiment.merges.get(name) {
+            pending.extend(inner.base.iter().map(String::as_str));
+            pending.extend(inner.models.iter().rev().map(|model| model.model.as_str()));
+        }
+    }
+    found
+}
+
+/// The license that every model's own card names, if they all name one and the same.
+fn common_license<'a>(models: impl Iterator<Item = &'a Path>) -> Option<String> {
+    let mut licenses = models.map(|model| license(&std::fs::read_to_string(model.join("README.md")).ok()?));
+    let first = licenses.next()??;
+    licenses.all(|other| other.as_ref() == Some(&first)).then_some(first)
+}
+
+/// `license:` in the front matter of a card.
+fn license(card: &str) -> Option<String> {
+    let front = card.strip_prefix("---\n")?.split("\n---").next()?;
+    let license = front.lines().find_map(|line| line.strip_prefix("license:"))?.trim();
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+    (!license.is_empty() && is_name(license)).then(|| license.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hub_names_of_all_that_a_merge_rests_on_are_its_base_models() {
+        let text = "name: x\nmodels:\n  a: { hub: org/a }\n  b: { hub: org/b }\n  c: { path: c }\n  d: { hub: org/d }\n\
+                    merges:\n  inner: { method: average, models: [b, c] }\n  \
+                    outer: { method: ties, models: [a, inner, b], base: d }\n";
+        let loaded = crate::experiment::parse(Path::new("x.yaml"), text).unwrap_or_else(|errors| panic!("{errors}"));
+        let outer = loaded.experiment.merges.get("outer").unwrap();
+        assert_eq!(repositories(&loaded.experiment, outer), ["org/a", "org/b", "org/d"]);
+    }
+
+    #[test]
+    fn a_license_counts_if_every_model_names_it() {
+        let home = tempfile::tempdir().unwrap();
+        let model = |name: &str, card: &str| {
+            let directory = home.path().join(name);
+            std::fs::create_dir(&directory).unwrap();
+            std::fs::write(directory.join("README.md"), card).unwrap();
+            directory
+        };
+        let free = model("a", "---\ntags: [x]\nlicense: apache-2.0\n---\n# A\n");
+        let also = model("b", "---\nlicense: apache-2.0\n---\n");
+        let other = model("c", "---\nlicense: mit\n---\n");
+        let none = model("d", "# license: mit\n");
+        let common = |models: &[&Path]| common_license(models.iter().copied());
+        assert_eq!(common(&[&free, &also]), Some("apache-2.0".to_owned()));
+        assert_eq!((common(&[&free, &other]), common(&[&free, &none])), (None, None));
+    }
+}
