@@ -23,6 +23,11 @@ pub struct Output {
     pub dropped: bool,
 }
 
+/// Whether files of an artifact were deleted on purpose.
+pub fn any_dropped(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| output.dropped)
+}
+
 /// Digest of an artifact: of the sorted paths and digests of its files.
 pub fn artifact_digest(outputs: &[Output]) -> Digest {
     let mut files: Vec<_> =

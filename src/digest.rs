@@ -33,16 +33,24 @@ impl Digest {
     /// # Errors
     /// When the file cannot be read, or `go_on` said no.
     pub fn of_file_while(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<(Self, u64)> {
-        let mut file = File::open(path)?;
-        let mut hasher = Sha256::new();
+        let file = File::open(path)?;
         let length = file.metadata()?.len();
+        Self::of_reader(file, length, go_on)
+    }
+
+    /// Digest of what a reader gives until its end, about `length` bytes, and how many they are.
+    ///
+    /// # Errors
+    /// When it cannot be read, or `go_on` said no; it is asked as for [`Self::of_file_while`].
+    pub fn of_reader(mut reader: impl Read, length: u64, go_on: &dyn Fn() -> bool) -> io::Result<(Self, u64)> {
+        let mut hasher = Sha256::new();
         let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX).clamp(1, 1 << 18)];
         let mut size = 0;
         loop {
             if !go_on() {
                 return Err(io::Error::other("told to stop"));
             }
-            match file.read(&mut buffer) {
+            match reader.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => {
                     hasher.update(&buffer[..count]);

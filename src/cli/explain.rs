@@ -7,7 +7,7 @@ use mergelab_wire::exit;
 use super::session::Session;
 use super::status::{look, word};
 use super::{CliError, output};
-use crate::exec::{History, Outlook, State};
+use crate::exec::{History, Outlook, State, made_again};
 use crate::plan::{Stage, StageId, differences};
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         _ => unreachable!("clap takes one or two"),
     };
     let session = Session::open(std::slice::from_ref(file))?;
-    let (outlooks, _) = look(&session)?;
+    let (mut outlooks, _) = look(&session)?;
+    made_again(&session.graph, &mut outlooks, &vec![true; session.graph.stages.len()]);
     let store = session.existing_store()?;
     let mut history = History::new(store.as_ref());
     let stages: Vec<StageId> = match name {
@@ -51,6 +52,9 @@ fn explain(session: &Session, stage: &Stage, outlook: &Outlook, history: &mut Hi
             text += &format!("  from commit {}{dirty}\n", git.commit);
         }
         text += &format!("  digest {}\n", manifest.digest);
+        if manifest.is_dropped() {
+            text += "  its weights were dropped, and are made again when something needs them\n";
+        }
         if let Some(key_struct) = &outlook.key_struct {
             for (name, digest) in &key_struct.inputs {
                 text += &format!("  rests on {name} {digest}\n");

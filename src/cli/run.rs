@@ -203,6 +203,7 @@ fn dry_run(
         let outlook = &mut outlooks[id.0];
         (outlook.state, outlook.reason) = (exec::State::Run, "forced".to_owned());
     }
+    exec::made_again(&session.graph, &mut outlooks, wanted);
     status::print(&session.graph, &outlooks, wanted, json);
     Ok(exit::DONE)
 }

@@ -68,7 +68,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     text += &format!("  key     {}\n  digest  {}\n", manifest.key, manifest.digest);
     text += &format!("  made    {} to {} on {}\n", manifest.started, manifest.ended, manifest.host);
     for file in &manifest.outputs {
-        text += &format!("  file    {} ({} bytes)\n", file.path, file.size);
+        let dropped = if file.dropped { ", dropped" } else { "" };
+        text += &format!("  file    {} ({} bytes{dropped})\n", file.path, file.size);
     }
     for metric in metrics.as_array().into_iter().flatten() {
         let name = |field: &str| metric[field].as_str().unwrap_or_default().to_owned();

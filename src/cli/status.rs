@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::session::Session;
 use super::{CliError, Files, output};
-use crate::exec::{Outlook, State, Surveyor, outlook};
+use crate::exec::{Outlook, State, Surveyor, made_again, outlook};
 use crate::plan::{Facts, Graph, Stage, StageId};
 use crate::store::Store;
 
@@ -21,8 +21,10 @@ pub(super) struct Arguments {
 /// Says of each stage what a run would do with it.
 pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let session = Session::open(&arguments.files.files)?;
-    let (outlooks, _) = look(&session)?;
-    print(&session.graph, &outlooks, &vec![true; outlooks.len()], arguments.json);
+    let (mut outlooks, _) = look(&session)?;
+    let wanted = vec![true; outlooks.len()];
+    made_again(&session.graph, &mut outlooks, &wanted);
+    print(&session.graph, &outlooks, &wanted, arguments.json);
     Ok(exit::DONE)
 }
 

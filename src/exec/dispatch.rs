@@ -17,9 +17,7 @@ impl Run<'_, '_, '_> {
     /// Starts what is free to run, as far as there is room.
     pub(super) fn dispatch(&mut self) -> Result<(), StoreError> {
         while !self.halted {
-            let Some(batch) = self.batches().into_iter().find(|batch| self.room.fits(self.need_of(batch))) else {
-                break;
-            };
+            let Some(batch) = self.next_batch() else { break };
             let mut tasks = self.lock(&batch)?;
             let ids: Vec<StageId> = tasks.iter().map(|task| task.id).collect();
             if ids.is_empty() {
@@ -39,6 +37,21 @@ impl Run<'_, '_, '_> {
             });
         }
         Ok(())
+    }
+
+    /// What is to be started now, if anything.
+    fn next_batch(&self) -> Option<Vec<StageId>> {
+        let mut batches = self.batches();
+        batches.retain(|batch| self.room.fits(self.need_of(batch)));
+        if !self.has_recipes {
+            return batches.into_iter().next();
+        }
+        batches.sort_by_key(|batch| !batch.iter().any(|&id| self.reads_recipe(id)));
+        let is_timely = |batch: &Vec<StageId>| !batch.iter().any(|&id| self.is_too_early(id));
+        // Where nothing else will happen, waiting would not help: the stage itself says that there is no space.
+        let is_last = self.room.is_idle() && self.hashing.is_empty() && self.elsewhere.is_empty();
+        let index = batches.iter().position(is_timely).or_else(|| is_last.then_some(0));
+        index.filter(|&index| index < batches.len()).map(|index| batches.swap_remove(index))
     }
 
     /// What is free to run, in batches that share a program; both in the order of the graph.
@@ -84,7 +97,12 @@ impl Run<'_, '_, '_> {
             let lookup = if self.options.force.contains(&id) {
                 store.try_lock(&key)?.map_or(Lookup::Busy, |lock| Lookup::Miss { lock, damage: None })
             } else {
-                store.lookup(&key)?
+                match store.lookup(&key)? {
+                    Lookup::Hit(manifest) if self.again.contains_key(&id) && manifest.is_dropped() => {
+                        store.try_lock(&key)?.map_or(Lookup::Busy, |lock| Lookup::Miss { lock, damage: None })
+                    }
+                    other => other,
+                }
             };
             match lookup {
                 Lookup::Hit(manifest) => self.finish(id, Outcome::Hit(manifest), 0.0),
@@ -140,7 +158,8 @@ impl Run<'_, '_, '_> {
                 .flatten()
                 .collect(),
         };
-        Task { id, key_struct, lock, inputs: self.inputs(id), sources, files, gpus: Vec::new() }
+        let again = self.again.get(&id).cloned();
+        Task { id, key_struct, lock, inputs: self.inputs(id), sources, files, gpus: Vec::new(), again }
     }
 
     fn inputs(&self, id: StageId) -> HashMap<String, Arc<Artifact>> {

@@ -4,6 +4,7 @@
 //! last pointed at is noted beside them in `.links` (one line a link: stage, tab, target), and only looked at as a whole.
 //! A stage's name does not start with a dot, so none is in the way of the note.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -28,8 +29,10 @@ impl Links {
         Self { root: root.join("runs"), experiments: HashMap::new() }
     }
 
-    /// Points the link of a stage at its artifact.
+    /// Points the link of a stage at its artifact. That of a part of another stage's result lies beside the whole one's,
+    /// which is no folder of ours: `grams.math@shard-0` (no name has an `@` in it).
     pub(super) fn refresh(&mut self, experiment: &str, stage: &str, location: &Path) {
+        let stage = &*link_of(stage);
         let folder = self.root.join(experiment);
         if !self.experiments.contains_key(experiment) {
             let noted = Noted::read(&folder);
@@ -63,6 +66,11 @@ impl Links {
             }
         }
     }
+}
+
+/// Where the link of a stage lies in the folder of its experiment.
+fn link_of(stage: &str) -> Cow<'_, str> {
+    if stage.starts_with("grams.") { stage.replace('/', "@").into() } else { stage.into() }
 }
 
 /// The note's file, in the folder of its experiment.
@@ -147,6 +155,20 @@ mod tests {
         std::fs::remove_file(&link).unwrap();
         Links::new(dir.path()).refresh("x", "evals.suite/avg/gsm8k", &store.join("two"));
         assert!(link.exists());
+    }
+
+    #[test]
+    fn the_link_of_a_shard_lies_beside_that_of_the_sum_and_not_in_its_artifact() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        let mut links = Links::new(dir.path());
+        for stage in ["grams.a", "grams.a/shard-0"] {
+            std::fs::create_dir_all(store.join(stage)).unwrap();
+            links.refresh("x", stage, &store.join(stage));
+        }
+        std::fs::remove_dir(store.join("grams.a/shard-0")).unwrap();
+        assert_eq!(std::fs::read_dir(store.join("grams.a")).unwrap().count(), 0, "nothing was written into it");
+        assert!(dir.path().join("runs/x/grams.a@shard-0").is_symlink());
     }
 
     #[test]

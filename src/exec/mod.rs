@@ -6,6 +6,7 @@ mod links;
 mod machine;
 mod os;
 pub mod outlook;
+mod recipes;
 mod room;
 mod schedule;
 mod supervise;
@@ -16,7 +17,7 @@ mod work;
 
 pub use machine::{Gpu, Machine, shortfalls, unsupported};
 pub use os::heeded;
-pub use outlook::{History, Outlook, State, missing, outlook};
+pub use outlook::{History, Outlook, State, made_again, missing, outlook};
 pub use schedule::{Ground, Options, Outcome, Report, Watcher, run};
 pub use supervise::Supervisor;
 pub use survey::Surveyor;

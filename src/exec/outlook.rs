@@ -1,13 +1,15 @@
 //! What a run would do, without doing anything: the state of each stage and why.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::recipes::is_enough;
 use super::survey::Surveyor;
 use crate::digest::Key;
 use crate::plan::{self, Artifact, Facts, Graph, KeyStruct, Open, Sighting, Source, Spec, Stage, StageId};
 use crate::project::Project;
+use crate::stage;
 use crate::store::{Inspection, Manifest, Store, StoreError};
 
 /// State of a stage.
@@ -63,7 +65,13 @@ pub fn outlook(
                 let key = key_struct.key();
                 let inspection = store.map_or(Ok(Inspection::Absent), |store| store.inspect(&key))?;
                 let (state, reason, manifest) = match inspection {
-                    Inspection::Hit(manifest) => (State::UpToDate, String::new(), Some(*manifest)),
+                    Inspection::Hit(manifest) if is_enough(stage, &manifest) => {
+                        (State::UpToDate, String::new(), Some(*manifest))
+                    }
+                    Inspection::Hit(manifest) => {
+                        let reason = "its weights were dropped, and `keep: weights` keeps them";
+                        (State::Run, reason.to_owned(), Some(*manifest))
+                    }
                     Inspection::Damaged { path, reason, .. } => {
                         (State::Run, format!("{} {reason}", path.display()), None)
                     }
@@ -73,7 +81,8 @@ pub fn outlook(
                     }
                 };
                 if let (Some(manifest), Some(store)) = (&manifest, store) {
-                    facts.results.insert(id, Arc::new(artifact(project, store, facts, stage, manifest)));
+                    let result = artifact(graph, id, manifest, (project, store, facts))?;
+                    facts.results.insert(id, Arc::new(result));
                 }
                 Outlook { state, reason, key_struct: Some(key_struct), key: Some(key), manifest }
             }
@@ -83,15 +92,36 @@ pub fn outlook(
     Ok(outlooks)
 }
 
+/// Says of merges whose weights were dropped that they are made again where one of the stages that are wanted would run
+/// and needs them.
+pub fn made_again(graph: &Graph, outlooks: &mut [Outlook], wanted: &[bool]) {
+    // A stage's needs come before it, so that one that is made again comes before what it needs in turn.
+    for (id, stage) in graph.iter().collect::<Vec<_>>().into_iter().rev() {
+        if !wanted[id.0] || outlooks[id.0].state != State::Run {
+            continue;
+        }
+        for need in &stage.needs {
+            let outlook = &mut outlooks[need.stage.0];
+            if outlook.state == State::UpToDate && outlook.manifest.as_ref().is_some_and(Manifest::is_dropped) {
+                outlook.state = State::Run;
+                outlook.reason = format!("made again because {} needs it", stage.name);
+            }
+        }
+    }
+}
+
 /// The result of a stage, as others read it.
+///
+/// # Errors
+/// When it is rows of which a stage reads a part, and they cannot be read.
 pub(super) fn artifact(
-    project: &Project,
-    store: &Store,
-    facts: &Facts,
-    stage: &Stage,
+    graph: &Graph,
+    id: StageId,
     manifest: &Manifest,
-) -> Artifact {
+    (project, store, facts): (&Project, &Store, &Facts),
+) -> Result<Artifact, StoreError> {
     use crate::experiment::Model;
+    let stage = graph.stage(id);
     let location = match &stage.spec {
         Spec::Model(Model::Path(path)) => project.resolve(path),
         Spec::Model(Model::From(output)) => {
@@ -101,9 +131,20 @@ pub(super) fn artifact(
         }
         _ => store.object_dir(&manifest.digest),
     };
+    let mut shards = BTreeMap::new();
+    if let Spec::Data(_) = stage.spec {
+        for count in graph.splits(id) {
+            let rows = stage::shards_of(&location, count).map_err(|source| StoreError::Io {
+                action: "read",
+                path: location.clone(),
+                source,
+            })?;
+            shards.insert(count, rows);
+        }
+    }
     let family = matches!(stage.spec, Spec::Model(_) | Spec::Merge(_)).then(|| family_of(&location)).flatten();
     let (roles, outputs) = (manifest.roles.clone(), manifest.outputs.clone());
-    Artifact { digest: manifest.digest, roles, outputs, location, family }
+    Ok(Artifact { digest: manifest.digest, roles, outputs, location, family, shards })
 }
 
 /// The family of the model in a directory; what else its `config.json` says is for those who load it.

@@ -16,14 +16,15 @@ use super::dispatch::{defect, without_panic};
 use super::links::Links;
 use super::machine::Machine;
 use super::outlook::{artifact, in_words};
+use super::recipes::{has_recipes, is_enough};
 use super::room::{Need, Room, Share};
 use super::supervise::Supervisor;
 use super::survey::Surveyor;
 use super::work::Shop;
 use crate::digest::Key;
-use crate::plan::{self, Facts, Graph, KeyStruct, Open, Sighting, Source, StageId};
+use crate::plan::{self, Facts, Graph, KeyStruct, Open, Sighting, Source, Spec, StageId};
 use crate::stage::{Context, Failure};
-use crate::store::{Inspection, Manifest, Store, StoreError};
+use crate::store::{Inspection, Manifest, Store, StoreError, Use};
 
 /// How often a key that somebody else makes is looked up again.
 const POLL: Duration = Duration::from_millis(200);
@@ -164,6 +165,11 @@ pub fn run(
             ours: HashMap::new(),
             hashing: HashMap::new(),
             needs: HashMap::new(),
+            again: HashMap::new(),
+            stale: BTreeSet::new(),
+            uses: HashMap::new(),
+            has_recipes: has_recipes(graph),
+            disk: machine.disk,
             room: Room::new(options.jobs, options.memory, &machine.gpus),
             links: Links::new(&shop.context.project.root),
             unlinked: Vec::new(),
@@ -209,6 +215,16 @@ pub(super) struct Run<'r, 'scope, 'env> {
     pub(super) hashing: HashMap<Source, Vec<StageId>>,
     /// What stages take that are or were free to run.
     pub(super) needs: HashMap<StageId, Need>,
+    /// Merges to be made again because their weights were dropped, with what they were.
+    pub(super) again: HashMap<StageId, Box<Manifest>>,
+    /// Stages with an outcome that rests on something that changed since.
+    pub(super) stale: BTreeSet<StageId>,
+    /// What keeps the weights of merges from being dropped by another process.
+    pub(super) uses: HashMap<Key, Use>,
+    /// There are merges whose weights go.
+    pub(super) has_recipes: bool,
+    /// Bytes that were free when the run started, less the weights that were made since and are there.
+    pub(super) disk: u64,
     pub(super) room: Room,
     links: Links,
     /// Results whose links are not pointed at them yet.
@@ -290,6 +306,8 @@ impl<'env> Run<'_, '_, 'env> {
                     if self.ours.remove(&id).is_some() {
                         self.finish(id, Outcome::Failed(defect(panic.as_deref())), 0.0);
                     }
+                    // A merge that nothing reads can go now that its lock is free.
+                    self.drop_after(id);
                 }
                 // The lock is free as well: those who waited for one of its keys are looked at at once.
                 self.runnable.append(&mut self.elsewhere);
@@ -319,7 +337,8 @@ impl<'env> Run<'_, '_, 'env> {
 
     /// A stage whose needs all have results: is it up to date?
     fn look_at(&mut self, id: StageId) -> Result<(), StoreError> {
-        if self.halted {
+        // Something that it needs may have been opened again meanwhile.
+        if self.halted || self.missing[id.0] > 0 {
             return Ok(());
         }
         let stage = self.graph().stage(id);
@@ -349,10 +368,19 @@ impl<'env> Run<'_, '_, 'env> {
                 return Ok(());
             }
         };
+        let key = key_struct.key();
+        self.hold(id, key)?;
         if !self.options.force.contains(&id)
-            && let Inspection::Hit(manifest) = self.shop.store.inspect(&key_struct.key())?
+            && !self.again.contains_key(&id)
+            && let Inspection::Hit(manifest) = self.shop.store.inspect(&key)?
         {
-            self.finish(id, Outcome::Hit(manifest), 0.0);
+            if is_enough(stage, &manifest) {
+                self.finish(id, Outcome::Hit(manifest), 0.0);
+                return Ok(());
+            }
+            self.again.insert(id, manifest);
+        }
+        if self.make_again_for(id) {
             return Ok(());
         }
         let need = self.need_of_stage(id);
@@ -376,21 +404,26 @@ impl<'env> Run<'_, '_, 'env> {
         });
     }
 
-    pub(super) fn finish(&mut self, id: StageId, outcome: Outcome, seconds: f64) {
+    pub(super) fn finish(&mut self, id: StageId, mut outcome: Outcome, seconds: f64) {
         let graph = self.graph();
+        let mut is_other = false;
+        if let Outcome::Hit(manifest) | Outcome::Ran(manifest) = &outcome {
+            let world = (self.shop.context.project, self.shop.store, &self.facts);
+            match artifact(graph, id, manifest, world) {
+                Ok(result) => {
+                    self.unlinked.push((id, result.location.clone()));
+                    let digest = result.digest;
+                    let before = self.facts.results.insert(id, Arc::new(result));
+                    is_other = before.is_some_and(|before| before.digest != digest);
+                }
+                Err(error) => outcome = Outcome::Failed(error.into()),
+            }
+        }
+        self.again.remove(&id);
         match &outcome {
-            Outcome::Hit(manifest) | Outcome::Ran(manifest) => {
-                let shop = self.shop;
-                let stage = graph.stage(id);
-                let result = artifact(shop.context.project, shop.store, &self.facts, stage, manifest);
-                self.unlinked.push((id, result.location.clone()));
-                self.facts.results.insert(id, Arc::new(result));
+            Outcome::Hit(_) | Outcome::Ran(_) => {
                 for index in 0..self.dependents[id.0].len() {
-                    let dependent = self.dependents[id.0][index];
-                    self.missing[dependent.0] -= 1;
-                    if self.missing[dependent.0] == 0 {
-                        self.ready.insert(dependent);
-                    }
+                    self.need_is_met(self.dependents[id.0][index], is_other);
                 }
             }
             Outcome::Failed(_) => self.halted |= !self.options.keep_going,
@@ -399,8 +432,16 @@ impl<'env> Run<'_, '_, 'env> {
         if !matches!(outcome, Outcome::Hit(_)) {
             self.report.seconds.insert(id, seconds);
         }
+        if let (Outcome::Ran(manifest), Spec::Merge(_)) = (&outcome, &graph.stage(id).spec) {
+            let bytes = manifest.outputs.iter().map(|output| output.size).sum();
+            self.disk = self.disk.saturating_sub(bytes);
+        }
+        let is_done = matches!(outcome, Outcome::Hit(_) | Outcome::Ran(_));
         self.watcher.finished(graph, id, &outcome, seconds);
         self.report.outcomes.insert(id, outcome);
+        if is_done {
+            self.drop_after(id);
+        }
     }
 
     /// Says of every stage that was wanted and not reached why.

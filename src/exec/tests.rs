@@ -34,7 +34,18 @@ impl Watcher for Nobody {
 
 /// Runs an experiment on a machine with GPUs of some names; gives what became of its stages, by name.
 fn run_on(gpus: &[&str], experiment: &str, script: impl Fn(&Program<'_>) -> Ending + Sync) -> Vec<(String, Outcome)> {
-    let dir = tempfile::tempdir().unwrap();
+    let gpus = gpus.iter().map(|&name| Gpu { name: name.to_owned(), memory: None }).collect();
+    let machine = Machine { cores: 2, memory: 1 << 30, gpus, disk: 1 << 30 };
+    run_in(&tempfile::tempdir().unwrap(), &machine, experiment, script)
+}
+
+/// As [`run_on`], in a directory and on a machine as they are.
+fn run_in(
+    dir: &tempfile::TempDir,
+    machine: &Machine,
+    experiment: &str,
+    script: impl Fn(&Program<'_>) -> Ending + Sync,
+) -> Vec<(String, Outcome)> {
     let loaded = parse(Path::new("x.yaml"), experiment).unwrap_or_else(|errors| panic!("{errors}"));
     let project = Project { root: dir.path().to_path_buf(), config: Config::default() };
     let graph = Graph::new(vec![Arc::new(loaded.experiment)]);
@@ -42,21 +53,19 @@ fn run_on(gpus: &[&str], experiment: &str, script: impl Fn(&Program<'_>) -> Endi
     let surveyor = Surveyor::new(&project, None, &store);
     let supervisor = Supervisor::new().unwrap();
     let launcher = Scripted(script);
-    let gpus = gpus.iter().map(|&name| Gpu { name: name.to_owned(), memory: None }).collect();
-    let machine = Machine { cores: 2, memory: 1 << 30, gpus, disk: 1 << 30 };
     let context = Context {
         project: &project,
         python: None,
-        tensor: None,
+        tensor: Some("mergelab-tensor".into()),
         launcher: &launcher,
         graph: &graph,
         threads: 1,
         memory: None,
     };
-    let ground = Ground { context, store: &store, surveyor: &surveyor, supervisor: &supervisor, machine: &machine };
+    let ground = Ground { context, store: &store, surveyor: &surveyor, supervisor: &supervisor, machine };
     let options = Options {
         jobs: 4,
-        memory: 1 << 30,
+        memory: machine.memory,
         keep_going: true,
         force: Vec::new(),
         wanted: vec![true; graph.stages.len()],
@@ -142,4 +151,74 @@ fn a_program_is_told_of_gpus_only_where_it_takes_some() {
         });
         assert!(matches!(outcomes[0].1, Outcome::Ran(_)), "{outcomes:?}");
     }
+}
+
+/// A sweep of `count` merges that keep their recipe, each read by an evaluation.
+fn sweep(count: usize) -> String {
+    let merges: Vec<_> = (0..count).map(|index| format!("m{index}")).collect();
+    let entry = |name: &String| {
+        let weight = name.trim_start_matches('m');
+        format!("  {name}: {{ method: average, keep: recipe, models: [{{ model: a, weight: 1{weight} }}, b] }}\n")
+    };
+    format!(
+        "name: x\nmodels: {{ a: {{ path: a }}, b: {{ path: a }} }}\nmerges:\n{}evals:\n  suite:\n    models: [{}]\n    backend: command\n    \
+         run: [score, \"{{model}}\", \"{{out}}\"]\n",
+        merges.iter().map(entry).collect::<Vec<_>>().concat(),
+        merges.join(", ")
+    )
+}
+
+/// A project with the model of a sweep, whose weights have so many bytes.
+fn with_model(bytes: usize) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("a")).unwrap();
+    for (name, text) in [("config.json", "{}"), ("tokenizer.json", "{}"), ("model.safetensors", &"w".repeat(bytes))] {
+        std::fs::write(dir.path().join("a").join(name), text).unwrap();
+    }
+    dir
+}
+
+/// How many weights of merges lie below a directory, those that are being made included.
+fn weights_below(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let count = |entry: std::fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => weights_below(&entry.path()),
+        _ => usize::from(entry.file_name() == "model.safetensors"),
+    };
+    entries.map(count).sum()
+}
+
+#[test]
+fn a_sweep_of_twenty_merges_fits_on_a_disk_with_room_for_three() {
+    const BYTES: usize = 10_000;
+    let dir = with_model(BYTES);
+    let machine = Machine { cores: 4, memory: 1 << 40, gpus: Vec::new(), disk: (3 * BYTES + BYTES / 2) as u64 };
+    let most = Mutex::new(0);
+    let store = dir.path().join(".mergelab");
+    let outcomes = run_in(&dir, &machine, &sweep(20), |program| {
+        if program.program == "score" {
+            std::thread::sleep(Duration::from_millis(5));
+            let model = Path::new(&program.arguments[0]);
+            assert!(model.join("model.safetensors").exists(), "what it reads is there");
+            let out = Path::new(&program.arguments[1]).join("metrics.json");
+            std::fs::write(out, r#"[{"metric": "m", "filter": "", "value": 1, "stderr": null, "n_samples": 1, "higher_is_better": true}]"#).unwrap();
+            return Ending::Code(0);
+        }
+        let file = mergelab_wire::StageFile::read(Path::new(&program.arguments[0])).unwrap();
+        let mergelab_wire::Job::Merge(job) = &file.job else { panic!("{:?}", file.job) };
+        for name in ["config.json", "tokenizer.json"] {
+            std::fs::write(file.out.join(name), "{}").unwrap();
+        }
+        let weights = format!("{:0BYTES$}", job.models[0].weight);
+        std::fs::write(file.out.join("model.safetensors"), weights).unwrap();
+        let mut most = most.lock().unwrap();
+        *most = weights_below(&store).max(*most);
+        Ending::Code(0)
+    });
+    for (name, outcome) in outcomes.iter().filter(|(name, _)| !name.starts_with("models.")) {
+        assert!(matches!(outcome, Outcome::Ran(_)), "{name}: {outcome:?}");
+    }
+    let most = most.into_inner().unwrap();
+    assert!((2..=3).contains(&most), "{most} at once");
+    assert_eq!(weights_below(&store), 0);
 }

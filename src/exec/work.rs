@@ -35,6 +35,8 @@ pub(super) struct Task {
     pub(super) files: Vec<Output>,
     /// GPUs that it was given.
     pub(super) gpus: Vec<String>,
+    /// What its result was before files of it were dropped, where it is made again for them.
+    pub(super) again: Option<Box<Manifest>>,
 }
 
 impl Shop<'_> {
@@ -61,7 +63,18 @@ impl Shop<'_> {
         let id = task.id;
         let product = stage::run(&self.context, &job, &mut |event| forward(send, id, event))
             .map_err(|failure| self.blame_change(task, failure))?;
-        self.keep(task, &work, product, &began, &job.log)
+        let manifest = self.keep(task, &work, product, &began, &job.log)?;
+        if let Some(earlier) = task.again.as_ref().filter(|earlier| earlier.digest != manifest.digest) {
+            let message = format!(
+                "made again on {}, it is not what it was on {}: what rests on it runs again (digest {}, was {})",
+                place(manifest.device.as_deref(), &manifest.host),
+                place(earlier.device.as_deref(), &earlier.host),
+                manifest.digest,
+                earlier.digest
+            );
+            forward(send, id, Event::Note { message });
+        }
+        Ok(manifest)
     }
 
     /// A stage whose inputs changed under it failed for that reason, whatever it says itself.
@@ -135,7 +148,7 @@ impl Shop<'_> {
 
     /// Refuses a stage that is known to write more than there is room for.
     fn check_disk(&self, job: &Job<'_>) -> Result<(), Failure> {
-        let needed = stage::bytes_written(job);
+        let needed = stage::bytes_written(job.stage, |role| job.inputs.get(role).map(|input| &**input));
         let free = free_bytes(self.store.root());
         if needed > free {
             let message = format!(
@@ -167,6 +180,10 @@ impl Shop<'_> {
         let mut versions = BTreeMap::from([("mergelab".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         versions.extend(task.key_struct.tools.clone());
         let text = |value: serde_json::Value| value.as_str().map(str::to_owned);
+        let device = product.facts.remove("device").and_then(text);
+        // On one device the same stage gives the same bytes.
+        let is_same_place = |earlier: &Manifest| earlier.host == self.store.host() && earlier.device == device;
+        let earlier = task.again.as_deref().filter(|earlier| is_same_place(earlier));
         let draft = Draft {
             experiment: self.context.graph.experiment_name(task.id).to_owned(),
             stage: stage.name.clone(),
@@ -174,7 +191,8 @@ impl Shop<'_> {
             started: began.to_owned(),
             git: self.git.get_or_init(|| project::git::state(&self.context.project.root)).clone(),
             versions,
-            device: product.facts.remove("device").and_then(text),
+            expected: earlier.map(|earlier| earlier.digest),
+            device,
             peak_memory: product.facts.remove("peak_memory").and_then(|value| value.as_u64()),
             log: product
                 .logged
@@ -192,6 +210,11 @@ impl Shop<'_> {
         }
         Ok(manifest)
     }
+}
+
+/// A device of a machine, in words.
+fn place(device: Option<&str>, host: &str) -> String {
+    device.map_or_else(|| host.to_owned(), |device| format!("{device} of {host}"))
 }
 
 fn forward(send: &Sender<Message>, id: StageId, event: Event) {

@@ -174,7 +174,7 @@ pub(super) const GRAM: &[Key] = &[
     key("chat_template", Shape::Path, "Template file in place of the model's."),
     key("exclude", Shape::List(&Shape::Text), "Globs on module names for which no Gram is kept."),
     key("dtype", Shape::Word(|| words(DTYPES)), "Type of the forward pass; the checkpoint's if absent."),
-    key("shards", Shape::Whole(1), "In how many parts the rows are captured."),
+    key("shards", Shape::Whole(1), "In how many parts the rows are captured, each a stage of its own."),
     key("engine", Shape::Word(|| words(ENGINES)), "What runs the forward pass."),
     key("pickle", Shape::Object(&[PICKLE]), "Import published matrices in place of a capture."),
     key("sweep", SWEEP, SWEEP_ABOUT),

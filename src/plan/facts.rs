@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::shards::Shard;
 use super::stage::StageId;
 use crate::artifact::{Output, artifact_digest};
 use crate::digest::Digest;
@@ -21,6 +22,8 @@ pub struct Artifact {
     pub location: PathBuf,
     /// Of a model: its family, `model_type` in its `config.json`.
     pub family: Option<String>,
+    /// Of a data set: its rows in so many shards, for each number that a stage asks for.
+    pub shards: BTreeMap<usize, Arc<[Shard]>>,
 }
 
 /// Something outside the store that a stage reads.

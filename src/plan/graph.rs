@@ -1,6 +1,6 @@
 //! The graph: entries of experiments become stages, names become edges.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::stage::{Need, Spec, Stage, StageId};
@@ -73,6 +73,15 @@ impl Graph {
             .max_by(|one, other| one.0.total_cmp(&other.0))
             .map(|(_, name)| name.clone());
         Err(GraphError { name: name.to_owned(), nearest })
+    }
+
+    /// Into how many shards the rows of a data set are split, for each split that a stage asks for.
+    pub fn splits(&self, data: StageId) -> BTreeSet<usize> {
+        let asks = |stage: &Stage| match &stage.spec {
+            Spec::Gram { capture, shard: Some(_), .. } => (stage.need("data") == Some(data)).then_some(capture.shards),
+            _ => None,
+        };
+        self.stages.iter().filter_map(asks).collect()
     }
 
     /// The stages and all that they need, directly or not.
@@ -223,8 +232,18 @@ impl Builder<'_> {
             Need { role: "model".to_owned(), stage: self.model(&capture.model) },
             Need { role: "data".to_owned(), stage: self.data(&capture.data) },
         ];
-        let spec = Spec::Gram { capture: capture.clone(), rows: data.format.clone(), strict: data.strict };
-        self.add(stage, spec, needs, ("grams", name.to_owned()))
+        let (rows, strict, entry) = (data.format.clone(), data.strict, ("grams", name.to_owned()));
+        let spec = |shard| Spec::Gram { capture: capture.clone(), rows: rows.clone(), strict, shard };
+        if capture.shards == 1 {
+            return self.add(stage, spec(None), needs, entry);
+        }
+        let parts = (0..capture.shards).map(|index| {
+            let role = format!("shard-{index}");
+            let part = self.add(format!("{stage}/{role}"), spec(Some(index)), needs.clone(), entry.clone());
+            Need { role, stage: part }
+        });
+        let parts = parts.collect();
+        self.add(stage, Spec::AddGrams(capture.shards), parts, entry)
     }
 
     fn merge(&mut self, name: &str) -> StageId {

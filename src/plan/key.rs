@@ -88,11 +88,12 @@ pub fn key_struct(stage: &Stage, facts: &Facts) -> Result<KeyStruct, Open> {
         Spec::Model(model) => reader.model(model)?,
         Spec::Data(data) => reader.data(data)?,
         Spec::Command(command) => reader.command(command)?,
-        Spec::Gram { capture, rows, strict } => {
-            let made = reader.gram(capture, rows, *strict)?;
+        Spec::Gram { capture, rows, strict, shard } => {
+            let made = reader.gram(capture, rows, *strict, *shard)?;
             tools = reader.tools(tools_of(stage, facts))?;
             made
         }
+        Spec::AddGrams(shards) => reader.add_grams(*shards)?,
         Spec::ImportGram(gram) => reader.import(gram)?,
         Spec::Merge(merge) => reader.merge(merge)?,
         Spec::Eval { suite, task, seed, .. } => {
@@ -225,8 +226,17 @@ impl Reader<'_> {
         Ok((params, inputs))
     }
 
-    fn gram(&self, capture: &Capture, rows: &Rows, strict: bool) -> Result<(Value, Inputs), Open> {
-        let mut inputs = Inputs::from([("data".to_owned(), self.artifact("data")?.digest)]);
+    fn gram(
+        &self,
+        capture: &Capture,
+        rows: &Rows,
+        strict: bool,
+        shard: Option<usize>,
+    ) -> Result<(Value, Inputs), Open> {
+        let data = self.artifact("data")?;
+        // Of a shard its own rows, and not how many others there are: those may be added.
+        let digest = shard.map_or(data.digest, |index| data.shards[&capture.shards][index].sha256);
+        let mut inputs = Inputs::from([("data".to_owned(), digest)]);
         self.roles(&mut inputs, "model", "model", &["weights", "config", "tokenizer"], &[])?;
         match (&capture.chat_template, rows) {
             (Some(path), Rows::Messages(_)) => {
@@ -235,7 +245,7 @@ impl Reader<'_> {
             (None, Rows::Messages(_)) => self.roles(&mut inputs, "model", "model", &[], &["template"])?,
             (_, Rows::Text(_)) => {}
         }
-        let params = json!({
+        let mut params = json!({
             "rows": rows,
             "strict": strict,
             "max_length": capture.max_length,
@@ -244,11 +254,21 @@ impl Reader<'_> {
             "skip_first": capture.skip_first,
             "exclude": capture.exclude,
             "dtype": capture.dtype,
-            "shards": capture.shards,
             // What `auto` comes to: a version in which a family has become native captures it anew.
             "engine": capture.engine.resolve(self.artifact("model")?.family.as_deref()),
         });
+        if shard.is_none() {
+            params["shards"] = json!(1);
+        }
         Ok((params, inputs))
+    }
+
+    fn add_grams(&self, shards: usize) -> Result<(Value, Inputs), Open> {
+        let mut inputs = Inputs::new();
+        for need in &self.stage.needs {
+            inputs.insert(need.role.clone(), self.artifact(&need.role)?.digest);
+        }
+        Ok((json!({ "shards": shards }), inputs))
     }
 
     fn import(&self, gram: &Gram) -> Result<(Value, Inputs), Open> {

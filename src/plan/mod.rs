@@ -5,6 +5,7 @@ mod diff;
 mod facts;
 mod graph;
 mod key;
+mod shards;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -13,4 +14,5 @@ pub use diff::{differences, distance};
 pub use facts::{Artifact, Facts, Sighting, Source};
 pub use graph::{Graph, GraphError};
 pub use key::{KeyStruct, Open, key_struct, missing_tool, model_arguments};
+pub use shards::{Shard, split};
 pub use stage::{Kind, Need, Spec, Stage, StageId, sources};

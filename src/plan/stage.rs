@@ -60,7 +60,11 @@ pub enum Spec {
         rows: Rows,
         /// Refuse rows that cannot be used.
         strict: bool,
+        /// Which of the capture's shards, counted from 0; all rows if absent.
+        shard: Option<usize>,
     },
+    /// Add the Gram matrices of so many shards.
+    AddGrams(usize),
     /// Import Gram matrices.
     ImportGram(Gram),
     /// Merge models.
@@ -114,7 +118,7 @@ impl Spec {
             Self::Model(_) => Kind::Model,
             Self::Data(_) => Kind::Data,
             Self::Command(_) => Kind::Command,
-            Self::Gram { .. } | Self::ImportGram(_) => Kind::Gram,
+            Self::Gram { .. } | Self::AddGrams(_) | Self::ImportGram(_) => Kind::Gram,
             Self::Merge(_) => Kind::Merge,
             Self::Eval { .. } => Kind::Eval,
             Self::Table { .. } => Kind::Table,

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::artifact::{Output, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
-use crate::experiment::{Model, parse};
+use crate::experiment::{Data, DataSource, Model, parse};
+
+mod shards;
 
 const EXPERIMENT: &str = r#"name: x
 description: about it
@@ -88,6 +90,13 @@ impl World {
         })
     }
 
+    /// Rows of a data set: the lines of its file.
+    fn rows(&self, data: &Data) -> Vec<String> {
+        let DataSource::Path(path) = &data.source else { return Vec::new() };
+        let path = path.to_str().unwrap();
+        self.files.get(path).map_or(path, String::as_str).lines().map(str::to_owned).collect()
+    }
+
     /// Key structs of every stage of an experiment, all of them run in order.
     fn keys(&self, text: &str) -> BTreeMap<String, KeyStruct> {
         let loaded = parse(Path::new("x.yaml"), text).unwrap_or_else(|errors| panic!("{errors}"));
@@ -131,8 +140,12 @@ impl World {
         } else {
             BTreeMap::new()
         };
+        let shards = match &stage.spec {
+            Spec::Data(data) => shards::of_rows(&self.rows(data)),
+            _ => BTreeMap::new(),
+        };
         let family = self.family.clone().filter(|_| roles.contains_key("config"));
-        Artifact { digest: artifact_digest(&outputs), roles, outputs, location: "/somewhere".into(), family }
+        Artifact { digest: artifact_digest(&outputs), roles, outputs, location: "/somewhere".into(), family, shards }
     }
 }
 
@@ -250,7 +263,6 @@ mod reruns {
         assert_eq!(added_to_gram("dtype: bfloat16"), with_reg(&["grams.a"]));
         assert_eq!(added_to_gram("exclude: ['*.lm_head']"), with_reg(&["grams.a"]));
         assert_eq!(added_to_gram("engine: transformers"), with_reg(&["grams.a"]));
-        assert_eq!(added_to_gram("shards: 2"), with_reg(&["grams.a"]));
     }
 
     #[test]
@@ -572,6 +584,7 @@ fn a_model_without_a_part_that_is_read_is_named() {
             outputs,
             location: "/".into(),
             family: None,
+            shards: BTreeMap::new(),
         })
     };
     let data = graph.stage(gram).need("data").unwrap();

@@ -8,7 +8,7 @@ use mergelab_wire::{Event, GramJob, Job as Work};
 use serde_json::json;
 
 use super::python::Script;
-use super::{Context, Failure, Job, Product, tensor};
+use super::{Context, Failure, Job, Product, shards, tensor};
 
 /// The Python program.
 const CAPTURE: Script = Script {
@@ -52,6 +52,11 @@ pub(super) fn run(
         })
     })?;
     let said = tensor::run_in(context, job, (&text, &tokens, "cpu"), Work::Tokens(work), on_event)?;
+    if said.facts.get("rows_used").is_some_and(|rows| *rows == 0) {
+        // Only of a shard: a whole data set without tokens is an error.
+        shards::write_empty(job)?;
+        return Ok(said);
+    }
     let mut product = tensor::run_reporting("the engine `transformers`", context, &capture, on_event)?;
     // What the second program says of itself stands where both say something: device and memory are those of the capture.
     let facts = std::mem::replace(&mut product.facts, said.facts);

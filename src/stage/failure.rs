@@ -83,6 +83,9 @@ impl From<StoreError> for Failure {
             StoreError::Full { .. } => {
                 failure.hint("free some space, or set `[store] path` in mergelab.toml; nothing was lost")
             }
+            StoreError::Differs { .. } => failure.hint(
+                "the device is the same, so something else changed (libtorch?): `--force` of this stage takes what it gives now, and what rests on it runs again",
+            ),
             StoreError::Empty { .. } => failure.hint("the program must write its result into {out}"),
             _ => failure,
         }

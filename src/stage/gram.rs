@@ -2,19 +2,11 @@
 
 use std::path::PathBuf;
 
-use mergelab_wire::{Engine, Event, GramJob, Job as Work, Rows};
+use mergelab_wire::{Engine, Event, GramJob, Job as Work, RowRange, Rows};
 
-use super::{Context, Failure, Job, Product, capture, tensor};
+use super::{Context, Failure, Job, Product, capture, shards, tensor};
 use crate::experiment::{Capture, DataSource};
 use crate::plan::{Spec, StageId};
-
-/// What this version cannot capture yet.
-pub(super) fn unsupported(capture: &Capture) -> Option<String> {
-    if capture.shards > 1 {
-        return Some("capture in `shards` is not in this version".to_owned());
-    }
-    None
-}
 
 /// The file that a data set's rows come from, as the experiment names it.
 fn source_of(context: &Context<'_>, data: StageId) -> Option<PathBuf> {
@@ -29,13 +21,17 @@ fn source_of(context: &Context<'_>, data: StageId) -> Option<PathBuf> {
     }
 }
 
-/// Captures the Grams of one model on one data set.
+/// Captures the Grams of one model on one data set, or on a range of its rows.
 pub(super) fn run(
     context: &Context<'_>,
     (capture, rows, strict): (&Capture, &Rows, bool),
+    range: Option<RowRange>,
     job: &Job<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
+    if range.is_some_and(|range| range.count == 0) {
+        return shards::of_no_rows(job, on_event);
+    }
     let family = job.input("model").family.as_deref();
     let engine = capture.engine.resolve(family);
     let work = GramJob {
@@ -43,6 +39,7 @@ pub(super) fn run(
         data: job.input("data").location.join("rows.jsonl"),
         shown: job.stage.need("data").and_then(|id| source_of(context, id)),
         rows: rows.clone(),
+        range,
         strict,
         max_length: capture.max_length,
         add_special_tokens: capture.add_special_tokens,

@@ -5,7 +5,7 @@ use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
 use serde_json::{Value, json};
 
 use super::{Context, Failure, Job, Product, card, tensor};
-use crate::experiment::{Keep, Merge};
+use crate::experiment::Merge;
 
 /// Methods that the tensor program has, those among them whose parameters it has too.
 const METHODS: [&str; 4] = ["average", "regmean", "task_arithmetic", "ties"];
@@ -22,9 +22,6 @@ pub(super) fn unsupported(merge: &Merge) -> Option<String> {
     }
     if matches!(merge.alpha, Some(Alpha::Auto | Alpha::AutoLayer)) {
         return Some("`alpha: auto` is not in this version".to_owned());
-    }
-    if merge.keep == Keep::Recipe {
-        return Some("`keep: recipe` is not in this version".to_owned());
     }
     if merge.tokenizer.as_deref() == Some("union") {
         return Some("`tokenizer: union` is not in this version".to_owned());

@@ -16,6 +16,7 @@ mod needs;
 mod python;
 mod rows;
 mod score;
+mod shards;
 mod table;
 mod tasks;
 mod tensor;
@@ -34,6 +35,7 @@ pub use eval::{group_of, run_batch};
 pub use failure::{Failure, tail};
 pub use launch::{Ending, Launcher, Program};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
+pub use shards::shards_of;
 pub use table::measurements;
 pub use tasks::TaskFiles;
 
@@ -132,7 +134,10 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
         Spec::Model(model) => model::run(model, job),
         Spec::Data(data) => data::run(context, data, job, on_event),
         Spec::Command(command) => command::run(context, command, job, on_event),
-        Spec::Gram { capture, rows, strict } => gram::run(context, (capture, rows, *strict), job, on_event),
+        Spec::Gram { capture, rows, strict, shard } => {
+            gram::run(context, (capture, rows, *strict), shards::rows_of(job, capture, *shard), job, on_event)
+        }
+        Spec::AddGrams(_) => shards::add(context, job, on_event),
         Spec::Merge(merge) => merge::run(context, merge, job, on_event),
         Spec::Table { name, table } => table::run(context, name, table, job),
         Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
@@ -159,7 +164,6 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
             format!("the Grams in {repo} come from the hub, which this version cannot reach")
         }
         Spec::ImportGram(_) => "importing Grams from a pickle is not in this version".to_owned(),
-        Spec::Gram { capture, .. } => gram::unsupported(capture)?,
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
             (Backend::Loss, _) => "`backend: loss` is not in this version".to_owned(),
@@ -168,7 +172,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
             }
             _ => return None,
         },
-        Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,
+        Spec::Gram { .. } | Spec::AddGrams(_) | Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,
     };
     Some(reason)
 }
@@ -179,6 +183,11 @@ pub fn aside(kind: Kind) -> &'static [&'static str] {
         Kind::Merge => &["README.md", "merge.json"],
         _ => &[],
     }
+}
+
+/// Whether a file of a merge goes when its weights are dropped.
+pub fn is_weights(path: &str) -> bool {
+    path.ends_with(".safetensors")
 }
 
 /// How a kind's files fall into roles.

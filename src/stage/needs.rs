@@ -4,11 +4,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use mergelab_wire::Engine;
+use mergelab_wire::{Engine, RowRange};
 
-use super::Job;
 use crate::experiment::{Backend, Capture, Suite};
-use crate::plan::{Artifact, Graph, Spec, Stage};
+use crate::plan::{Artifact, Graph, Shard, Spec, Stage};
 
 /// What any program takes, and one layer of each model that it works on, in bytes.
 const PROGRAM: u64 = 1 << 30;
@@ -22,10 +21,12 @@ pub enum Gpus {
     This(usize),
 }
 
-/// About how many bytes a stage will write.
-pub fn bytes_written(job: &Job<'_>) -> u64 {
-    match &job.stage.spec {
-        Spec::Merge(_) => weight_bytes(job.input("0")),
+/// About how many bytes a stage will write, with what it reads by role; 0 where nothing is known.
+pub fn bytes_written<'a>(stage: &Stage, input: impl Fn(&str) -> Option<&'a Artifact>) -> u64 {
+    match &stage.spec {
+        Spec::Merge(_) => input("0").map_or(0, weight_bytes),
+        // As much as the largest shard, whose matrices are those of the sum.
+        Spec::AddGrams(_) => stage.needs.iter().filter_map(|need| input(&need.role)).map(bytes_of).max().unwrap_or(0),
         _ => 0,
     }
 }
@@ -34,15 +35,18 @@ pub fn bytes_written(job: &Job<'_>) -> u64 {
 /// says that it computes on a GPU, whose memory is not counted.
 pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Option<&'a Artifact>) -> u64 {
     match &stage.spec {
-        Spec::Gram { capture, .. } => match (input("model"), input("data")) {
+        Spec::Gram { capture, shard, .. } => match (input("model"), input("data")) {
             // The whole model, and unless they lie on a GPU all Grams: in fp32, about twice the weights in 16 bits.
             (Some(model), _) if capture.engine.resolve(model.family.as_deref()) == Engine::Transformers => {
                 PROGRAM + if on_gpu { 1 } else { 3 } * weight_bytes(model)
             }
-            (Some(model), Some(data)) if !on_gpu => PROGRAM.saturating_add(hidden_states(capture, model, data)),
+            (Some(model), Some(data)) if !on_gpu => {
+                let shard = shard.and_then(|index| data.shards.get(&capture.shards)?.get(index));
+                PROGRAM.saturating_add(hidden_states(capture, model, data, shard))
+            }
             _ => PROGRAM,
         },
-        Spec::ImportGram(_) | Spec::Merge(_) => PROGRAM,
+        Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Merge(_) => PROGRAM,
         // The model, as fp32 where it was stored as bf16.
         Spec::Eval { .. } => input("model").map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
         Spec::Model(_) | Spec::Data(_) | Spec::Command(_) | Spec::Table { .. } => 0,
@@ -56,7 +60,9 @@ pub fn gpus_needed(graph: &Graph, stage: &Stage) -> Gpus {
         Spec::Eval { suite, .. } if suite.backend == Backend::Vllm => return Gpus::Any(spread(suite)),
         Spec::Eval { suite, .. } if is_parallel(suite) => return Gpus::Any(usize::MAX),
         Spec::Eval { .. } | Spec::Gram { .. } | Spec::Merge(_) | Spec::Command(_) => {}
-        Spec::ImportGram(_) | Spec::Model(_) | Spec::Data(_) | Spec::Table { .. } => return Gpus::Any(0),
+        Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Model(_) | Spec::Data(_) | Spec::Table { .. } => {
+            return Gpus::Any(0);
+        }
     }
     let device = graph.experiments[stage.experiment].settings.device.as_deref().unwrap_or("auto");
     match (device, device.strip_prefix("cuda:").and_then(|index| index.parse().ok())) {
@@ -79,19 +85,21 @@ fn spread(suite: &Suite) -> usize {
         .fold(1, |product, size| product.saturating_mul(size.max(1)))
 }
 
-/// Bytes of the hidden states of all tokens, `[tokens, hidden]`, at four bytes a number: an upper bound, since a token is
-/// one byte of a row at least.
-fn hidden_states(capture: &Capture, model: &Artifact, data: &Artifact) -> u64 {
+/// Bytes of the hidden states of all tokens, or of those of a shard, `[tokens, hidden]`, at four bytes a number: an upper
+/// bound, since a token is one byte of a row at least.
+fn hidden_states(capture: &Capture, model: &Artifact, data: &Artifact, shard: Option<&Shard>) -> u64 {
     let rows = data.location.join("rows.jsonl");
-    let bytes = data.outputs.iter().map(|file| file.size).sum();
-    let tokens = capture.max_length.and_then(|length| truncated_bytes(&rows, length as u64)).unwrap_or(bytes);
+    let bytes = shard.map_or_else(|| bytes_of(data), |shard| shard.bytes);
+    let range = shard.map(|shard| shard.range);
+    let tokens = capture.max_length.and_then(|length| truncated_bytes(&rows, range, length as u64)).unwrap_or(bytes);
     let width = hidden_size(&model.location).unwrap_or_else(|| widest(weight_bytes(model)));
     tokens.saturating_mul(width).saturating_mul(4)
 }
 
-/// Bytes of a file of rows of each of which no more than `length` count.
-fn truncated_bytes(rows: &Path, length: u64) -> Option<u64> {
-    let lines = BufReader::new(File::open(rows).ok()?).split(b'\n');
+/// Bytes of a file of rows, or of some of them, of each of which no more than `length` count.
+fn truncated_bytes(rows: &Path, range: Option<RowRange>, length: u64) -> Option<u64> {
+    let (first, count) = range.map_or((0, usize::MAX), |range| (range.first as usize, range.count as usize));
+    let lines = BufReader::new(File::open(rows).ok()?).split(b'\n').skip(first).take(count);
     lines.map(|line| line.ok().map(|line| (line.len() as u64).min(length))).sum()
 }
 
@@ -106,6 +114,10 @@ fn widest(weight_bytes: u64) -> u64 {
     (weight_bytes / 24).isqrt()
 }
 
+fn bytes_of(artifact: &Artifact) -> u64 {
+    artifact.outputs.iter().map(|file| file.size).sum()
+}
+
 fn weight_bytes(model: &Artifact) -> u64 {
     let weights =
         model.outputs.iter().filter(|file| file.path.ends_with(".safetensors") || file.path.ends_with(".bin"));
@@ -114,6 +126,7 @@ fn weight_bytes(model: &Artifact) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use super::*;
@@ -126,6 +139,8 @@ data: { d: { path: d.jsonl, text: "{{ t }}" } }
 grams:
   short: { model: a, data: d, max_length: 4 }
   long: { model: a, data: d }
+  parts: { model: a, data: d, shards: 2 }
+  cut: { model: a, data: d, shards: 2, max_length: 2 }
 evals:
   one: { models: [a], backend: vllm, tasks: [one-task] }
   six: { models: [a], backend: vllm, model_args: { tensor_parallel_size: 3, data_parallel_size: 2 }, tasks: [six-task] }
@@ -146,8 +161,8 @@ evals:
     fn artifact(location: &Path, file: &str, size: u64) -> Artifact {
         let sha256 = Digest::of(b"");
         let outputs = vec![Output { path: file.to_owned(), size, sha256, aside: false, dropped: false }];
-        let (roles, location) = (std::collections::BTreeMap::new(), location.to_owned());
-        Artifact { digest: sha256, roles, outputs, location, family: None }
+        let (roles, location) = (BTreeMap::new(), location.to_owned());
+        Artifact { digest: sha256, roles, outputs, location, family: None, shards: BTreeMap::new() }
     }
 
     #[test]
@@ -170,11 +185,17 @@ evals:
         std::fs::write(dir.path().join("rows.jsonl"), "123456\n12\n").unwrap();
         let (model, data) =
             (artifact(dir.path(), "model.safetensors", 24 * 64), artifact(dir.path(), "rows.jsonl", 10));
+        // Of the second of two shards its one row.
+        let shards = crate::stage::shards_of(dir.path(), 2).unwrap();
+        assert_eq!(shards.iter().map(|shard| shard.bytes).collect::<Vec<_>>(), [7, 3]);
+        let data = Artifact { shards: BTreeMap::from([(2, shards)]), ..data };
         let input = |role: &str| Some(if role == "model" { &model } else { &data });
         let graph = graph("");
         let needed = |name, on_gpu| memory_needed(stage(&graph, name), on_gpu, input) - PROGRAM;
         // Eight wide at the most, from the size of the weights.
         assert_eq!((needed("grams.long", false), needed("grams.short", false)), (10 * 8 * 4, (4 + 2) * 8 * 4));
+        let of_shards = ["grams.parts/shard-0", "grams.parts/shard-1", "grams.cut/shard-1", "grams.parts"];
+        assert_eq!(of_shards.map(|name| needed(name, false)), [7 * 8 * 4, 3 * 8 * 4, 2 * 8 * 4, 0]);
         std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5}"#).unwrap();
         assert_eq!((needed("grams.long", false), needed("grams.long", true)), (10 * 5 * 4, 0));
         let gemma = Artifact { family: Some("gemma2".to_owned()), ..model.clone() };

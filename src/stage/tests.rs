@@ -107,7 +107,14 @@ impl Bench {
             let (digest, location) = (Digest::of(name.as_bytes()), self.path("artifacts").join(name));
             (
                 need.role.clone(),
-                Arc::new(Artifact { digest, roles, outputs: Vec::new(), location, family: Some("gpt2".to_owned()) }),
+                Arc::new(Artifact {
+                    digest,
+                    roles,
+                    outputs: Vec::new(),
+                    location,
+                    family: Some("gpt2".to_owned()),
+                    shards: BTreeMap::new(),
+                }),
             )
         });
         Job {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::IoContext;
+use super::lookup::GONE;
 use super::manifest::{self, Git, Manifest};
 use super::tree::{list_files, parallel};
 use super::{KeyLock, Stamp, Store, StoreError, sync_dir};
@@ -63,6 +64,8 @@ pub struct Draft {
     pub log: Option<String>,
     /// Further figures.
     pub facts: serde_json::Map<String, serde_json::Value>,
+    /// What the digest must be, for what is made again.
+    pub expected: Option<Digest>,
     /// Files that our own program hashed while it wrote them and flushed since, by path: size and digest.
     pub hashed: HashMap<String, (u64, Digest)>,
     /// Files outside the digest.
@@ -92,7 +95,8 @@ impl Store {
     /// stay where they are: only a manifest is written, with what they are.
     ///
     /// # Errors
-    /// When files cannot be read, flushed or moved, or there are none; the store is then as it was.
+    /// When files cannot be read, flushed or moved, there are none, or their digest is not the expected one; the store is
+    /// then as it was.
     pub fn commit(
         &self,
         lock: &KeyLock,
@@ -101,9 +105,19 @@ impl Store {
         external: Option<Vec<Output>>,
     ) -> Result<Manifest, StoreError> {
         let is_external = external.is_some();
+        // From here to the manifest nobody takes files away that it is going to promise.
+        let mut objects = None;
         let outputs = match external {
             Some(outputs) => outputs,
-            None => self.keep(&work.out(), draft.aside, &draft.hashed)?,
+            None => {
+                let sealed = seal_all(&work.out(), draft.aside, &draft.hashed)?;
+                let digest = artifact_digest(&sealed.outputs);
+                if let Some(expected) = draft.expected.filter(|expected| *expected != digest) {
+                    return Err(StoreError::Differs { expected, found: digest });
+                }
+                objects = Some(self.hold_objects()?);
+                self.keep(&work.out(), sealed)?
+            }
         };
         let manifest = Manifest {
             format: manifest::FORMAT,
@@ -126,39 +140,17 @@ impl Store {
             facts: draft.facts,
         };
         self.write_manifest(&manifest, &work.dir)?;
+        drop(objects);
         Ok(manifest)
     }
 
-    /// Moves the files of a directory into `objects/`.
-    fn keep(
-        &self,
-        out: &Path,
-        aside: &[&str],
-        hashed: &HashMap<String, (u64, Digest)>,
-    ) -> Result<Vec<Output>, StoreError> {
-        let names = list_files(out, false)?;
-        if names.is_empty() {
-            return Err(StoreError::Empty { path: out.to_path_buf() });
-        }
-        let paths: Vec<PathBuf> = names.iter().map(|name| out.join(name)).collect();
-        let kept = parallel(&paths, |path| {
-            let name = path.strip_prefix(out).unwrap_or(path).to_string_lossy();
-            seal(path, hashed.get(&*name).copied())
-        })?;
-        let mut outputs: Vec<Output> = names
-            .into_iter()
-            .zip(&kept)
-            .map(|(path, (digest, stamp))| {
-                let aside = aside.contains(&path.as_str());
-                Output { path, size: stamp.size(), sha256: *digest, aside, dropped: false }
-            })
-            .collect();
-        sync_tree(out)?;
+    /// Moves the sealed files of a directory into `objects/`.
+    fn keep(&self, out: &Path, Sealed { mut outputs, kept }: Sealed) -> Result<Vec<Output>, StoreError> {
         let digest = artifact_digest(&outputs);
         let object = self.object_dir(&digest);
         let shard = object.parent().expect("an object lies in a shard");
         make_shard(shard)?;
-        if object.exists() && !self.is_whole(&object, &outputs)? {
+        if object.exists() && !self.complete(out, &object, &outputs)? {
             self.quarantine(&digest)?;
         }
         match std::fs::rename(out, &object) {
@@ -186,16 +178,32 @@ impl Store {
         Ok(outputs)
     }
 
-    fn is_whole(&self, object: &Path, outputs: &[Output]) -> Result<bool, StoreError> {
+    /// Whether an object that is there holds the same files. Those that it lacks, which were dropped from it or are lost,
+    /// are moved into it.
+    fn complete(&self, out: &Path, object: &Path, outputs: &[Output]) -> Result<bool, StoreError> {
+        let mut lacking = Vec::new();
         for output in outputs.iter().filter(|output| !output.aside) {
-            if self.damage(object, output)?.is_some() {
-                return Ok(false);
+            match self.damage(object, output)? {
+                None => {}
+                Some(GONE) => lacking.push(output),
+                Some(_) => return Ok(false),
             }
+        }
+        for output in &lacking {
+            let place = object.join(&output.path);
+            let folder = place.parent().expect("a file of an object lies in it");
+            std::fs::create_dir_all(folder).context("create", folder)?;
+            std::fs::rename(out.join(&output.path), &place).context("move into the store", &place)?;
+            let metadata = std::fs::metadata(&place).context("read", &place)?;
+            self.stats.learn(Stamp::of(&metadata), output.sha256);
+        }
+        if !lacking.is_empty() {
+            sync_tree(object)?;
         }
         Ok(true)
     }
 
-    fn write_manifest(&self, manifest: &Manifest, scratch: &Path) -> Result<(), StoreError> {
+    pub(super) fn write_manifest(&self, manifest: &Manifest, scratch: &Path) -> Result<(), StoreError> {
         let path = self.manifest_path(&manifest.key);
         let shard = path.parent().expect("a manifest lies in a shard");
         make_shard(shard)?;
@@ -217,6 +225,36 @@ fn make_shard(shard: &Path) -> Result<(), StoreError> {
     }
     std::fs::create_dir_all(shard).context("create", shard)?;
     sync_dir(shard.parent().expect("a shard lies in a directory"))
+}
+
+/// Files that are flushed and hashed.
+struct Sealed {
+    outputs: Vec<Output>,
+    /// What is learnt about them when they are in their place.
+    kept: Vec<(Digest, Stamp)>,
+}
+
+/// Flushes and hashes the files of a directory, but for those that were hashed before.
+fn seal_all(out: &Path, aside: &[&str], hashed: &HashMap<String, (u64, Digest)>) -> Result<Sealed, StoreError> {
+    let names = list_files(out, false)?;
+    if names.is_empty() {
+        return Err(StoreError::Empty { path: out.to_path_buf() });
+    }
+    let paths: Vec<PathBuf> = names.iter().map(|name| out.join(name)).collect();
+    let kept = parallel(&paths, |path| {
+        let name = path.strip_prefix(out).unwrap_or(path).to_string_lossy();
+        seal(path, hashed.get(&*name).copied())
+    })?;
+    let outputs = names
+        .into_iter()
+        .zip(&kept)
+        .map(|(path, (digest, stamp))| {
+            let aside = aside.contains(&path.as_str());
+            Output { path, size: stamp.size(), sha256: *digest, aside, dropped: false }
+        })
+        .collect();
+    sync_tree(out)?;
+    Ok(Sealed { outputs, kept })
 }
 
 /// Makes one file of the artifact read-only, flushes and hashes it. A digest that was taken while the file was written is

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::digest::Digest;
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -41,6 +43,14 @@ pub enum StoreError {
         path: PathBuf,
         /// What it says.
         text: String,
+    },
+    /// What was made again is not what it was.
+    #[error("made again, it is not what it was: its digest is {found} and was {expected}")]
+    Differs {
+        /// What it was.
+        expected: Digest,
+        /// What it is.
+        found: Digest,
     },
     /// A manifest of a later version: it is left alone.
     #[error("{} is a manifest of version {found}, this mergelab knows up to {known}", path.display())]

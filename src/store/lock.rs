@@ -1,7 +1,7 @@
 //! Advisory locks: one file a key, held by the process that makes the artifact and by the programs it starts.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::IoContext;
 use super::{Store, StoreError};
@@ -27,6 +27,13 @@ impl KeyLock {
 }
 
 impl Store {
+    /// Opens a file of `locks/`.
+    pub(super) fn lock_file(&self, name: &str) -> Result<(PathBuf, File), StoreError> {
+        let path = self.root.join("locks").join(name);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("open", &path)?;
+        Ok((path, file))
+    }
+
     /// Takes the lock of a key, or says that somebody else has it.
     ///
     /// What an earlier, dead holder left in `tmp/` is removed.
@@ -34,8 +41,7 @@ impl Store {
     /// # Errors
     /// When the lock file cannot be opened.
     pub fn try_lock(&self, key: &Key) -> Result<Option<KeyLock>, StoreError> {
-        let path = self.lock_path(key);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("open", &path)?;
+        let (path, file) = self.lock_file(&key.to_string())?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -52,8 +58,7 @@ impl Store {
     /// # Errors
     /// When the lock file cannot be opened or locked.
     pub fn lock_shared(&self, waiting: impl FnOnce(&Path)) -> Result<File, StoreError> {
-        let path = self.root.join("locks").join("store");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("open", &path)?;
+        let (path, file) = self.lock_file("store")?;
         match file.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

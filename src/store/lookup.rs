@@ -104,7 +104,7 @@ impl Store {
         let metadata = match std::fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_file() => metadata,
             Ok(_) => return Ok(Some("is no longer a regular file")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some("is gone")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some(GONE)),
             Err(error) if is_unreadable(&error) => return Ok(Some(UNREADABLE)),
             Err(error) => return Err(error).context("read", &path),
         };
@@ -140,6 +140,7 @@ impl Store {
     }
 }
 
+pub(super) const GONE: &str = "is gone";
 const UNREADABLE: &str = "cannot be read";
 
 /// Whether an error is the file's, which will be there the next time too, and not a shortage of the machine's.

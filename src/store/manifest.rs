@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use super::error::IoContext;
-use crate::artifact::Output;
+use crate::artifact::{Output, any_dropped};
 use crate::digest::{Digest, Key};
 
 /// Version of the manifest. History: 1, the first.
@@ -56,6 +56,13 @@ pub struct Manifest {
     /// Further figures that the stage reported.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub facts: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Manifest {
+    /// Whether files of it were dropped, and must be made again before they can be read.
+    pub fn is_dropped(&self) -> bool {
+        any_dropped(&self.outputs)
+    }
 }
 
 /// State of the project's repository when a stage ran.

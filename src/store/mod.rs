@@ -8,6 +8,8 @@
 //!   tmp/<key>.<host>.<pid>.<r>/  work in progress
 //!   partial/<key>/               what a long stage can resume from
 //!   locks/<key>, locks/store     advisory locks
+//!   locks/<key>.use              held by whoever reads the artifact's files and does not want them dropped
+//!   locks/objects                held while objects and the manifests that promise their files change together
 //!   logs/<key>.log               output of the stage's program
 //!   quarantine/                  objects that did not match their digest, manifests that were none
 //!   cache/stat-<host>            digests of files by what stat says of them; losing what is in `cache/` costs time only
@@ -18,6 +20,7 @@
 //! Version history of the layout: 1, the first.
 
 mod commit;
+mod drop;
 mod error;
 mod format;
 mod lock;
@@ -33,6 +36,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 pub use commit::{Draft, Work, rfc3339_now};
+pub use drop::Use;
 pub use error::StoreError;
 pub use lock::KeyLock;
 pub use lookup::{Inspection, Lookup};

@@ -35,10 +35,23 @@ fn draft(name: &str) -> Draft {
         peak_memory: None,
         log: None,
         facts: serde_json::Map::new(),
+        expected: None,
         hashed: HashMap::new(),
         aside: &["README.md"],
         roles: |_| BTreeMap::new(),
     }
+}
+
+const WEIGHTS: (&str, &str) = ("model.safetensors", "weights");
+
+/// Drops the weights of an artifact.
+fn dropped(store: &Store, name: &str) -> Option<Manifest> {
+    store.drop_files(&key(name), &|path| path == WEIGHTS.0).unwrap()
+}
+
+/// Files that are there of an artifact.
+fn files_of(store: &Store, manifest: &Manifest) -> Vec<String> {
+    super::list_files(&store.object_dir(&manifest.digest), false).unwrap()
 }
 
 fn miss(store: &Store, name: &str) -> (KeyLock, Option<String>) {
@@ -182,15 +195,80 @@ fn damage_is_named_moved_away_and_free_to_be_made_again() {
 fn a_file_that_was_dropped_on_purpose_is_not_missed() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
-    let mut made = make(&store, "a", &[("model.safetensors", "weights"), ("config.json", "{}")]).unwrap();
-    fs::remove_file(store.object_dir(&made.digest).join("model.safetensors")).unwrap();
-    made.outputs
-        .iter_mut()
-        .filter(|output| output.path == "model.safetensors")
-        .for_each(|output| output.dropped = true);
-    fs::write(store.manifest_path(&key("a")), serde_json::to_vec(&made).unwrap()).unwrap();
+    let made = make(&store, "a", &[WEIGHTS, ("config.json", "{}")]).unwrap();
+    let dropped = dropped(&store, "a").unwrap();
+    assert!(dropped.is_dropped() && !made.is_dropped());
+    assert_eq!((dropped.digest, &dropped.roles), (made.digest, &made.roles));
+    assert_eq!(files_of(&store, &made), ["config.json"]);
     hit(&store, "a");
+    let found = store.verify().unwrap();
+    assert_eq!((found.files, found.bad.len()), (1, 0));
+}
+
+#[test]
+fn what_was_dropped_and_is_made_again_is_held_against_its_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let files = [WEIGHTS, ("config.json", "{}"), ("README.md", "made on Monday")];
+    let made = make(&store, "a", &files).unwrap();
+    dropped(&store, "a").unwrap();
+    let again = |weights: &str| {
+        let lock = store.try_lock(&key("a")).unwrap().unwrap();
+        let work = store.begin(&lock).unwrap();
+        for (path, text) in [("model.safetensors", weights), ("config.json", "{}"), ("README.md", "made on Tuesday")] {
+            fs::write(work.out().join(path), text).unwrap();
+        }
+        store.commit(&lock, &work, Draft { expected: Some(made.digest), ..draft("a") }, None)
+    };
+    assert!(matches!(again("others").unwrap_err(), StoreError::Differs { expected, .. } if expected == made.digest));
+    assert_eq!(files_of(&store, &made), ["README.md", "config.json"], "nothing was touched");
+    assert_eq!(again("weights").unwrap().outputs, made.outputs);
+    assert_eq!(files_of(&store, &made), ["README.md", "config.json", "model.safetensors"]);
     assert!(store.verify().unwrap().bad.is_empty());
+    assert!(fs::read_dir(dir.path().join("store/quarantine")).unwrap().next().is_none());
+}
+
+#[test]
+fn a_file_that_another_key_promises_too_stays_until_both_have_dropped_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let made = make(&store, "a", &[WEIGHTS, ("config.json", "{}")]).unwrap();
+    make(&store, "b", &[WEIGHTS, ("config.json", "{}")]).unwrap();
+    dropped(&store, "a").unwrap();
+    assert_eq!(files_of(&store, &made), ["config.json", "model.safetensors"]);
+    hit(&store, "b");
+    dropped(&store, "b").unwrap();
+    assert_eq!(files_of(&store, &made), ["config.json"]);
+}
+
+#[test]
+fn nothing_is_dropped_that_somebody_uses_or_makes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let made = make(&store, "a", &[WEIGHTS]).unwrap();
+    let reader = store.hold(&key("a")).unwrap();
+    assert!(dropped(&store, "a").is_none());
+    drop(reader);
+    let maker = store.try_lock(&key("a")).unwrap();
+    assert!(dropped(&store, "a").is_none());
+    drop(maker);
+    assert_eq!(files_of(&store, &made), ["model.safetensors"]);
+    assert!(dropped(&store, "a").is_some());
+}
+
+#[test]
+fn what_a_kill_left_of_dropped_files_goes_when_they_are_dropped_once_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let made = make(&store, "a", &[WEIGHTS, ("config.json", "{}")]).unwrap();
+    let manifest = dropped(&store, "a").unwrap();
+    assert!(!store.has_leftovers(&manifest));
+    // The manifest is written first: a kill before the file is deleted leaves this.
+    fs::write(store.object_dir(&made.digest).join("model.safetensors"), "weights").unwrap();
+    hit(&store, "a");
+    assert!(store.verify().unwrap().bad.is_empty() && store.has_leftovers(&manifest));
+    dropped(&store, "a").unwrap();
+    assert_eq!(files_of(&store, &made), ["config.json"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ set -eu
 out=$(sed -n 's/^  "out": "\(.*\)",$/\1/p' "$1")
 events=$(sed -n 's/^  "events": "\(.*\)",$/\1/p' "$1")
 # What of the job's parameters shows in the bytes.
-job=$(grep -A 2 -e '"alpha"' -e '"max_length"' "$1")
+job=$(grep -A 2 -e '"alpha"' -e '"max_length"' "$1" || true)
 echo "tensor stage"
 if [ -n "${TENSOR_ERROR:-}" ]; then
     echo "$TENSOR_ERROR" >> "$events"
@@ -22,8 +22,16 @@ if grep -q '^    "merge"' "$1"; then
         sed -n 's/^ *"grams": "\(.*\)",$/\1/p' "$1" | while read -r grams; do cat "$grams/grams.safetensors"; done
     } > "$out/model.safetensors"
     date > "$out/README.md"
+elif grep -q '^    "add-grams"' "$1"; then
+    sed -n 's/^ *"path": "\(.*\)"$/\1/p' "$1" | while read -r part; do cat "$part"/*; done > "$out/grams.safetensors"
 else
     model=$(sed -n 's/^ *"model": "\(.*\)",$/\1/p' "$1")
     data=$(sed -n 's/^ *"data": "\(.*\)",$/\1/p' "$1")
-    { echo "$job"; cat "$model/model.safetensors" "$data"; } > "$out/grams.safetensors"
+    first=$(sed -n 's/^ *"first": \(.*\),$/\1/p' "$1")
+    count=$(sed -n 's/^ *"count": \(.*\)$/\1/p' "$1")
+    {
+        echo "$job"
+        cat "$model/model.safetensors"
+        if [ -n "$first" ]; then tail -n "+$((first + 1))" "$data" | head -n "$count"; else cat "$data"; fi
+    } > "$out/grams.safetensors"
 fi

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use mergelab_wire::{Job, StageFile};
+use tch::Device;
 
 use crate::failure::Failure;
 use crate::gram::capture::Means;
@@ -27,13 +28,19 @@ pub fn run(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
 }
 
 fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
+    let out: &Path = &stage.out;
+    if let Job::AddGrams(job) = &stage.job {
+        // As much is read and written as is added: a GPU has nothing to do here.
+        reporter.fact("device", device::name(Device::Cpu));
+        return Ok(gram::add::run(job, out, Pool::new(stage.threads), reporter)?);
+    }
     let device = device::choose(&stage.device)?;
     reporter.fact("device", device::name(device));
     // On a GPU one thread issues all work, in order.
     let pool = Pool::new(if device.is_cuda() { 1 } else { stage.threads });
-    let out: &Path = &stage.out;
     match &stage.job {
         Job::Gram(job) => gram::capture::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
+        Job::AddGrams(_) => unreachable!("added above"),
         Job::Tokens(job) => text::tokens::run(job, out, reporter),
         Job::Merge(job) => {
             let machine = merge::Machine { device, pool, host: Pool::new(stage.threads), memory: stage.memory };

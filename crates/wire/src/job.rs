@@ -36,6 +36,8 @@ pub struct StageFile {
 pub enum Job {
     /// Capture Gram matrices.
     Gram(GramJob),
+    /// Add Gram matrices of parts of a data set.
+    AddGrams(AddGramsJob),
     /// Write the sequences of token ids that a capture runs on, for an engine that is another program. Of the job only what
     /// makes text into tokens is read.
     Tokens(GramJob),
@@ -56,6 +58,9 @@ pub struct GramJob {
     pub shown: Option<PathBuf>,
     /// How a row becomes text.
     pub rows: Rows,
+    /// The rows of one shard, where not all are captured.
+    #[serde(default)]
+    pub range: Option<RowRange>,
     /// Refuse a row that lacks a column, is empty or gives no tokens, in place of counting it.
     pub strict: bool,
     /// Truncation, in tokens.
@@ -74,6 +79,34 @@ pub struct GramJob {
     pub dtype: Option<String>,
     /// Which engine runs the forward pass.
     pub engine: Engine,
+}
+
+/// Some rows of a file, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowRange {
+    /// How many rows come before them.
+    pub first: u64,
+    /// How many they are.
+    pub count: u64,
+}
+
+/// Adds the Grams of one model on the parts of a data set to those on the whole: `Σ nᵢ Gᵢ / Σ nᵢ`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddGramsJob {
+    /// The parts; one that holds no tokens has an empty index.
+    pub parts: Vec<GramPart>,
+}
+
+/// Grams on one part of a data set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GramPart {
+    /// The stage that made them, for messages.
+    pub name: String,
+    /// Its artifact directory (holds `index.json`).
+    pub path: PathBuf,
 }
 
 /// How a row becomes text; the strings are Jinja templates over the row's columns.

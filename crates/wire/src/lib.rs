@@ -8,15 +8,16 @@
 //! Both programs are built from this crate, and a child refuses a stage file of another [`VERSION`] at start
 //! ([`VersionMismatch`]), so a stale binary on a path is an error and not a wrong result.
 //!
-//! Version history: 1, the first; 2, files with their digests ([`Event::Written`]), the size of shards.
+//! Version history: 1, the first; 2, Grams of a range of rows (`range`) and their sum (`add-grams`), token ids for other
+//! engines (`tokens`), files with their digests ([`Event::Written`]), the size of shards.
 
 mod events;
 mod job;
 
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
-    Alpha, Engine, GramJob, Job, MergeJob, MergeSource, Message, NATIVE_FAMILIES, Normalize, Rows, Rule, RuleUse,
-    Solver, StageFile, TokenMask, VersionMismatch,
+    AddGramsJob, Alpha, Engine, GramJob, GramPart, Job, MergeJob, MergeSource, Message, NATIVE_FAMILIES, Normalize,
+    RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch,
 };
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.

@@ -15,6 +15,7 @@ use mergelab_wire::{Engine, GramJob};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::accumulate::{Accumulator, Addend};
+use super::add;
 use super::chunk::Chunk;
 use super::error::GramError;
 use super::hidden::{Hidden, Room};
@@ -60,25 +61,23 @@ pub fn run(job: &GramJob, out: &Path, means: Means<'_>) -> Result<(), Failure> {
     let dtype = stated.or(stored).or(config.dtype).unwrap_or(FloatType::Float32);
     let exclude = globs(&job.exclude)?;
     let decoder = Decoder::new(&checkpoint, &config, dtype, means.device);
-    let spec = TextSpec {
-        model: &job.model,
-        data: &job.data,
-        shown: job.shown.as_deref().unwrap_or(&job.data),
-        rows: &job.rows,
-        strict: job.strict,
-        max_length: job.max_length,
-        add_special_tokens: job.add_special_tokens,
-        tokens: job.tokens,
-        skip_first: job.skip_first,
-        chat_template: job.chat_template.as_deref(),
-    };
-    let data = spec.shown;
+    let spec = TextSpec::of(job);
     let sequences = text::sequences(&spec, reporter)?;
+    if sequences.is_empty() {
+        return Ok(add::write_empty(out)?);
+    }
     reporter.fact("engine", "native");
     reporter.fact("family", config.family.as_str());
     reporter.fact("forward_dtype", dtype.name());
-    Capture { decoder: &decoder, data, kind: dtype.kind(), exclude: &exclude, means, crowded: AtomicBool::new(false) }
-        .run(sequences, out)?;
+    Capture {
+        decoder: &decoder,
+        data: spec.shown,
+        kind: dtype.kind(),
+        exclude: &exclude,
+        means,
+        crowded: AtomicBool::new(false),
+    }
+    .run(sequences, out)?;
     Ok(())
 }
 

@@ -68,6 +68,22 @@ pub enum GramError {
     /// The other engine was asked for.
     #[error("this program runs the native engine; the engine `transformers` is a program of its own")]
     Engine,
+    /// The parts of a sum are not of one model, captured in one way.
+    #[error("{part}: {module}: {reason}")]
+    Parts {
+        /// The part that differs from those before it.
+        part: String,
+        /// The module of which it does.
+        module: String,
+        /// How.
+        reason: String,
+    },
+    /// No part of a sum holds any tokens.
+    #[error("none of the {parts} parts has a row that gives a token that counts")]
+    NoTokens {
+        /// How many parts there are.
+        parts: usize,
+    },
     /// `index.json` is not valid.
     #[error("{}: {reason}", path.display())]
     Index {
@@ -91,7 +107,7 @@ impl Diagnosis for GramError {
         match self {
             Self::File(error) => error.fault(),
             Self::Checkpoint(error) => error.fault(),
-            Self::Torch { .. } | Self::Engine | Self::Index { .. } => Fault::Stage,
+            Self::Torch { .. } | Self::Engine | Self::Index { .. } | Self::Parts { .. } => Fault::Stage,
             _ => Fault::Experiment,
         }
     }
@@ -112,6 +128,10 @@ impl Diagnosis for GramError {
             }
             Self::Engine => Some("run the gram stage with `mergelab run`, which starts the right one".to_owned()),
             Self::Index { .. } => Some("run the gram stage again (`--force`)".to_owned()),
+            Self::Parts { part, .. } => Some(format!("run that part again (`--force {part}`)")),
+            Self::NoTokens { .. } => {
+                Some("look at the notes of its shards, at the data, `max_length`, `skip_first` and `tokens`".to_owned())
+            }
         }
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! `index.json` is `{ format, modules: { NAME: { file, tensor, n, width, tile } } }`: for each linear module, by its full
 //! name, where its Gram lies and how it is cut ([`super::tiles`]). Modules that read the same input name the same tensor.
-//! The matrices are means over the `n` tokens. A module whose weight is stored `[in, out]` (GPT-2's `Conv1D`) is marked
-//! `transposed`. Where the engine saw the whole model, `without: { TENSOR: REASON }` names every other matrix of the
-//! checkpoint that is, or may be, a linear layer's: what is in neither list is not one.
+//! The matrices are means over the `n` tokens; a part of a data set that gives no tokens has no modules. A module whose
+//! weight is stored `[in, out]` (GPT-2's `Conv1D`) is marked `transposed`. Where the engine saw the whole model,
+//! `without: { TENSOR: REASON }` names every other matrix of the checkpoint that is, or may be, a linear layer's: what is
+//! in neither list is not one.
 //!
 //! Format history: 1, the first.
 
@@ -130,6 +131,12 @@ impl GramSet {
         self.index.without.as_ref()?.get(tensor).map(String::as_str)
     }
 
+    /// Tensors that are or may be linear layers' weights and have no Gram, with the reason; `None` where the artifact does
+    /// not say.
+    pub fn without(&self) -> Option<&IndexMap<String, String>> {
+        self.index.without.as_ref()
+    }
+
     /// Names of the modules that have one.
     pub fn modules(&self) -> impl Iterator<Item = &str> {
         self.index.modules.keys().map(String::as_str)
@@ -183,15 +190,26 @@ impl GramSet {
         Tensor::f_cat(&blocks, 0).and_then(|all| all.f_narrow(0, 0, entry.width as i64)).map_err(fail())
     }
 
-    /// The tile `(i, j)` of the upper triangle, `[tile, tile]`.
-    fn tile(&self, entry: &GramEntry, i: usize, j: usize) -> Result<Tensor, GramError> {
+    /// A tile by its place in the file, laid flat: `[tile · tile]`, fp32, on the CPU.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn tile_at(&self, entry: &GramEntry, index: usize) -> Result<Tensor, GramError> {
         let file = self.files.get(&entry.file).ok_or_else(|| GramError::Index {
             path: self.directory.join("index.json"),
             reason: format!("{} is not of this artifact", entry.file),
         })?;
-        let (tiling, side) = (entry.tiling(), entry.tile as i64);
-        let start = (tiling.first(i) + j - i) * entry.tile * entry.tile;
-        let tile = file.load_range(&entry.tensor, start..start + entry.tile * entry.tile)?;
+        let size = entry.tile * entry.tile;
+        Ok(file.load_range(&entry.tensor, index * size..(index + 1) * size)?)
+    }
+
+    /// The tile `(i, j)` of the upper triangle, `[tile, tile]`.
+    fn tile(&self, entry: &GramEntry, i: usize, j: usize) -> Result<Tensor, GramError> {
+        let side = entry.tile as i64;
+        let tile = self.tile_at(entry, entry.tiling().first(i) + j - i)?;
         tile.f_view([side, side]).map_err(GramError::torch(format!("tiles of {}", entry.tensor)))
     }
 }

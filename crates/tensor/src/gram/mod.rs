@@ -1,6 +1,7 @@
-//! Gram matrices: captured from a model's activations, stored as upper-triangle tiles, read back whole.
+//! Gram matrices: captured from a model's activations, stored as upper-triangle tiles, added, read back whole.
 
 pub mod accumulate;
+pub mod add;
 pub mod capture;
 mod chunk;
 pub mod error;

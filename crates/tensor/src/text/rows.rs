@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use mergelab_wire::Rows;
+use mergelab_wire::{RowRange, Rows};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Enumerator, Object, ObjectRepr};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
@@ -15,14 +15,19 @@ use super::error::TextError;
 use super::json;
 use crate::failure::FileError;
 
-/// Reads a JSON Lines file row by row; blank lines are not rows, and count.
+/// Reads a JSON Lines file row by row, or a range of its lines; blank lines are not rows, and count. Rows keep their
+/// numbers in the whole file.
 ///
 /// # Errors
 /// When it cannot be opened; each row's own error comes with the row.
-pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<(usize, Value), TextError>>, TextError> {
+pub fn read(
+    path: &Path,
+    range: Option<RowRange>,
+) -> Result<impl Iterator<Item = Result<(usize, Value), TextError>>, TextError> {
     let file = File::open(path).map_err(FileError::of("read", path))?;
     let path: PathBuf = path.to_path_buf();
-    Ok(BufReader::new(file).lines().enumerate().filter_map(move |(index, line)| {
+    let (first, count) = range.map_or((0, usize::MAX), |range| (range.first as usize, range.count as usize));
+    Ok(BufReader::new(file).lines().enumerate().skip(first).take(count).filter_map(move |(index, line)| {
         let row = index + 1;
         let line = match line {
             Ok(line) => line,

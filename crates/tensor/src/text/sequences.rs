@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use mergelab_wire::{GramJob, Rows, TokenMask};
+use mergelab_wire::{GramJob, RowRange, Rows, TokenMask};
 use serde_json::json;
 
 use super::chat::ChatTemplate;
@@ -23,6 +23,9 @@ pub struct TextSpec<'a> {
     pub shown: &'a Path,
     /// The experiment's templates.
     pub rows: &'a Rows,
+    /// The rows of one shard, where not all are asked for. They keep their numbers in messages, and a shard none of
+    /// whose rows gives a token is no error: others may have some.
+    pub range: Option<RowRange>,
     /// Refuse what would be counted and skipped.
     pub strict: bool,
     /// Truncation in tokens.
@@ -45,6 +48,7 @@ impl<'a> TextSpec<'a> {
             data: &job.data,
             shown: job.shown.as_deref().unwrap_or(&job.data),
             rows: &job.rows,
+            range: job.range,
             strict: job.strict,
             max_length: job.max_length,
             add_special_tokens: job.add_special_tokens,
@@ -118,14 +122,15 @@ impl Skipped {
     }
 }
 
-/// Renders and tokenises every row, in file order.
+/// Renders and tokenises every row, or every row of the range, in file order.
 ///
 /// A row that lacks a column, is empty or gives no token that counts is skipped, counted and noted; an error with
 /// `strict`. The facts `rows`, `rows_used`, `rows_skipped`, the latter by reason in `rows_lacking_column` (by column),
 /// `rows_empty` and `rows_without_tokens`, and `rows_at_max_length`, `tokens` and `tokens_counted` are recorded.
 ///
 /// # Errors
-/// When a file, a template or the tokenizer is wrong, a column is in no row, or no token is left at all.
+/// When a file, a template or the tokenizer is wrong, a column is in no row of the file, or no token is left of a whole
+/// file.
 pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequence>, TextError> {
     let config = TokenizerConfig::read(spec.model)?;
     let tokenizer = Tokenizer::read(spec.model, &config, spec.add_special_tokens, spec.max_length)?;
@@ -143,7 +148,7 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
     let mut skipped = Skipped::default();
     let mut seen = std::collections::HashSet::new();
     let (mut total, mut truncated) = (0, 0);
-    for item in rows::read(spec.data)? {
+    for item in rows::read(spec.data, spec.range)? {
         let (row, value) = item?;
         total += 1;
         let columns = rows::columns(&value);
@@ -177,10 +182,12 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
     }
 
     // A column that some rows have is a gap in the data; one that no row has is a mistake in the template.
-    if let Some((column, (rows, columns))) = skipped.lacking.iter().find(|(column, _)| !seen.contains(*column)) {
-        return Err(lacking(spec.shown, rows.first[0], column.clone(), columns.clone(), true));
+    for (column, (rows, columns)) in skipped.lacking.iter().filter(|(column, _)| !seen.contains(*column)) {
+        if spec.range.is_none() || !is_a_column(spec.data, column)? {
+            return Err(lacking(spec.shown, rows.first[0], column.clone(), columns.clone(), true));
+        }
     }
-    if sequences.is_empty() {
+    if sequences.is_empty() && spec.range.is_none() {
         let why = if total == 0 { "the file is empty".to_owned() } else { skipped.reasons().join("; ") };
         return Err(TextError::NoTokens { file: spec.shown.to_path_buf(), rows: total, why });
     }
@@ -202,6 +209,16 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
 
 fn unusable(spec: &TextSpec<'_>, row: usize, what: &'static str) -> Result<(), TextError> {
     if spec.strict { Err(TextError::Unusable { file: spec.shown.to_path_buf(), row, what }) } else { Ok(()) }
+}
+
+/// Whether any row of the whole file has a column.
+fn is_a_column(file: &Path, column: &str) -> Result<bool, TextError> {
+    for item in rows::read(file, None)? {
+        if rows::columns(&item?.1).iter().any(|name| name == column) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn lacking(file: &Path, row: usize, column: String, available: Vec<String>, nowhere: bool) -> TextError {
@@ -276,7 +293,7 @@ fn note_double_begin(
         .find(|(name, _)| name == "bos_token")
         .and_then(|(_, token)| tokenizer.id(&token));
     let doubled = |sequence: &Sequence| matches!(sequence.ids[..], [a, b, ..] if Some(a) == begin && Some(b) == begin);
-    if begin.is_some() && spec.add_special_tokens && sequences.iter().all(doubled) {
+    if begin.is_some() && spec.add_special_tokens && !sequences.is_empty() && sequences.iter().all(doubled) {
         reporter.note(
             "every sequence starts with two begin tokens: the chat template prints one and the tokenizer adds one",
         );

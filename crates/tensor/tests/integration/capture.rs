@@ -42,6 +42,7 @@ fn tokenised(model: &Path, data: &Path, tokens: TokenMask, max_length: Option<us
         data,
         shown: data,
         rows: &rows,
+        range: None,
         strict: false,
         max_length,
         add_special_tokens: true,

@@ -9,6 +9,7 @@ mod memory;
 mod merging;
 mod pickled;
 mod real;
+mod shards;
 mod support;
 mod task_vectors;
 mod templates;

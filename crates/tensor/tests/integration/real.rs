@@ -135,6 +135,7 @@ fn token_ids_and_assistant_tokens_of_real_rows_are_those_of_transformers() {
             data: &file,
             shown: &file,
             rows: &case.rows,
+            range: None,
             strict: true,
             max_length: None,
             add_special_tokens: true,

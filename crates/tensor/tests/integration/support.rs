@@ -126,6 +126,7 @@ pub(crate) fn gram_job(model: &Path, data: &Path) -> GramJob {
         data: data.to_path_buf(),
         shown: None,
         rows: chat_rows(),
+        range: None,
         strict: false,
         max_length: Some(100),
         add_special_tokens: true,

@@ -18,6 +18,7 @@ fn tokenised(home: &Path, case: &Value) -> Vec<Sequence> {
         data: &data,
         shown: &data,
         rows: &rows,
+        range: None,
         strict: true,
         max_length: case["max_length"].as_u64().map(|length| length as usize),
         add_special_tokens: case["add_special_tokens"].as_bool().unwrap(),
