@@ -32,6 +32,7 @@ pub struct StageFile {
 /// What kind of work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "a process has one job")]
 pub enum Job {
     /// Capture Gram matrices.
     Gram(GramJob),
