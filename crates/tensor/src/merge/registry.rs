@@ -9,7 +9,7 @@ use super::task_arithmetic::TaskArithmetic;
 use super::ties::Ties;
 
 /// Every method; one line each.
-static METHODS: [&dyn Method; 5] = [&Average, &Mats, &Regmean, &TaskArithmetic, &Ties];
+static METHODS: [&dyn Method; 5] = [&Average, &Regmean, &TaskArithmetic, &Ties, &Mats];
 
 /// The method of this name.
 ///
