@@ -39,6 +39,7 @@ grams:
   b: { model: b, data: rows, max_length: 16, skip_first: 1 }
 merges:
   regmean: { method: regmean, models: [a, b], grams: [a, b], alpha: 0.5 }
+  mats: { method: mats, models: [a, b], grams: [a, b], base: a, x0: base, iterations: 3 }
 settings: { device: cpu }
 "#;
 
@@ -79,9 +80,16 @@ fn a_gpt2_is_captured_by_the_engine_transformers_and_merged() {
     let figures: serde_json::Value = serde_json::from_slice(&std::fs::read(figures).unwrap()).unwrap();
     assert_eq!(figures["layers"].as_array().unwrap().len(), 8);
     assert_eq!(figures["layers"][2]["shape"].as_array().unwrap().len(), 2);
+    let figures = project.output("x", "merges.mats", "layers.json");
+    let figures: serde_json::Value = serde_json::from_slice(&std::fs::read(figures).unwrap()).unwrap();
+    let layers = figures["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 8);
+    for layer in layers {
+        assert_eq!((&layer["iterations"], &layer["alpha"]), (&3.into(), &1.0.into()), "{layer}");
+    }
 
     let again = project.run(&[]);
-    assert_eq!((again.said.code, again.in_state("hit").len()), (0, 6), "{}", again.said.stderr);
+    assert_eq!((again.said.code, again.in_state("hit").len()), (0, 7), "{}", again.said.stderr);
 }
 
 #[test]

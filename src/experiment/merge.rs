@@ -128,6 +128,8 @@ impl Reader<'_> {
         params.extend(self.params());
         if !with_grams {
             fields.refuse(&["solver"], "without Gram matrices");
+        } else if self.method.is_some_and(|method| method.name == "mats") {
+            fields.refuse(&["solver"], "for `mats`, which goes by conjugate gradient");
         }
         let solver = fields.get("solver", |solver| solver.choice(SOLVERS)).unwrap_or_default();
         let tokenizer =
@@ -207,7 +209,7 @@ impl Reader<'_> {
 
     /// Means have weights that are not negative and not all zero; methods on task vectors may take any.
     fn check_weights(&self, models: &[(Weighted, Span)], method: &Method) {
-        if !matches!(method.name, "average" | "regmean" | "regmean++") {
+        if !matches!(method.name, "average" | "regmean" | "regmean++" | "mats") {
             return;
         }
         let negative = models.iter().find(|(model, _)| model.weight.iter().any(|weight| *weight < 0.0));
@@ -257,6 +259,9 @@ impl Reader<'_> {
             self.context
                 .report
                 .add(Diagnostic::new(span, "a rule uses `base`, and this merge has none").hint("add `base: NAME`"));
+        } else if let Some(start) = self.fields.node("x0").filter(|start| start.as_scalar() == Some("base")) {
+            let diagnostic = Diagnostic::new(start.span, "`x0: base`, and this merge has no `base`");
+            self.context.report.add(diagnostic.hint("add `base: NAME`"));
         }
     }
 
@@ -307,7 +312,7 @@ impl Reader<'_> {
         }
     }
 
-    /// α; for methods with Grams 0.1 where the file says nothing.
+    /// α; for methods with Grams 0.1 where the file says nothing, for `mats` 1.
     fn alpha(&self, with_grams: bool) -> Option<Alpha> {
         let method = self.method?;
         if method.param("alpha").is_some() {
@@ -317,7 +322,9 @@ impl Reader<'_> {
             self.fields.refuse(&["alpha"], &format!("for `{}`, which uses no Gram matrices", method.name));
             return None;
         }
-        let Some(field) = self.fields.field("alpha") else { return Some(Alpha::Number(DEFAULT_ALPHA)) };
+        let Some(field) = self.fields.field("alpha") else {
+            return Some(Alpha::Number(if method.name == "mats" { MATS_ALPHA } else { DEFAULT_ALPHA }));
+        };
         let alpha = self.fields.get("alpha", |alpha| {
             if alpha.node.as_list().is_some() {
                 return params::gradient(alpha, 0.0, 1.0).map(Alpha::Gradient);
@@ -402,6 +409,9 @@ impl Reader<'_> {
 
 /// What the papers and the published experiments use for language models.
 const DEFAULT_ALPHA: f64 = 0.1;
+
+/// Conjugate gradient needs no shrinking to be stable; its number of steps does as much.
+const MATS_ALPHA: f64 = 1.0;
 
 /// Names of Gram entries that a merge's mapping mentions, for those that multiply it.
 pub(super) fn mentioned_grams(map: &super::tree::Map) -> impl Iterator<Item = &str> {

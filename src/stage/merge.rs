@@ -8,8 +8,8 @@ use super::{Context, Failure, Job, Product, card, tensor};
 use crate::experiment::Merge;
 
 /// Methods that the tensor program has, those among them whose parameters it has too.
-const METHODS: [&str; 4] = ["average", "regmean", "task_arithmetic", "ties"];
-const WITH_PARAMETERS: [&str; 2] = ["task_arithmetic", "ties"];
+const METHODS: [&str; 5] = ["average", "regmean", "task_arithmetic", "ties", "mats"];
+const WITH_PARAMETERS: [&str; 3] = ["task_arithmetic", "ties", "mats"];
 
 /// What this version cannot merge yet.
 pub(super) fn unsupported(merge: &Merge) -> Option<String> {

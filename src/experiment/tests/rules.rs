@@ -410,6 +410,25 @@ fn a_model_merged_twice_is_refused() {
 }
 
 #[test]
+fn mats_takes_grams_a_start_that_is_there_and_no_solver() {
+    let all = "method: mats, grams: [ga, gb]";
+    let read = |more: &str| valid(&merge(&format!("{all}{more}"))).merges["m"].clone();
+    assert_eq!(read("").alpha, Some(mergelab_wire::Alpha::Number(1.0)));
+    assert_eq!(read(", alpha: 0.5").alpha, Some(mergelab_wire::Alpha::Number(0.5)));
+    assert_eq!(read(", base: base, x0: base, iterations: 7").params["iterations"], 7);
+    assert_eq!(one(&merge("method: mats")), "`mats` needs `grams`, one per model");
+    assert_eq!(one(&merge(&format!("{all}, x0: base"))), "`x0: base`, and this merge has no `base`");
+    assert_eq!(
+        one(&merge(&format!("{all}, solver: lstsq"))),
+        "`solver` has no meaning for `mats`, which goes by conjugate gradient"
+    );
+    assert_eq!(
+        one("merges: { m: { method: mats, models: [{ model: a, weight: -1 }, b], grams: [ga, gb] } }"),
+        "the weight of `a` is negative"
+    );
+}
+
+#[test]
 fn an_automatic_alpha_needs_held_out_grams() {
     assert_eq!(
         one(&merge("method: regmean, grams: [ga, gb], alpha: auto")),

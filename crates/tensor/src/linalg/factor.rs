@@ -40,6 +40,8 @@ pub enum Path {
     Eigenvalues,
     /// A plain solver that was asked for.
     Plain,
+    /// Steps of conjugate gradient, by the method `mats`.
+    ConjugateGradient,
 }
 
 #[derive(Debug)]
@@ -143,7 +145,7 @@ impl Factor {
     }
 
     /// Eigenvalues under this are cut: a matrix of this width with unit diagonal, from fp32 Grams.
-    fn cut_for(width: usize) -> f64 {
+    pub(super) fn cut_for(width: usize) -> f64 {
         4.0 * (width as f64).sqrt() * EPS32
     }
 

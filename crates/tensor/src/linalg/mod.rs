@@ -5,6 +5,7 @@
 
 mod check;
 mod condition;
+mod conjugate;
 mod factor;
 mod plain;
 mod symmetric;
@@ -12,6 +13,7 @@ mod system;
 mod tiled;
 
 pub use check::{Check, check, right_hand_side};
+pub use conjugate::{Iterated, Operator};
 pub use factor::{Factor, GOOD_ENOUGH, Path, Solved};
 pub use plain::PlainSolver;
 pub use symmetric::Symmetric;

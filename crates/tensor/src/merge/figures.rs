@@ -30,7 +30,10 @@ pub struct LayerFigures {
     pub steps: Vec<String>,
     /// Condition number of the scaled system, estimated.
     pub condition: Option<f64>,
-    /// `‖B - A X‖ / ‖B‖` of the scaled system; where fp32 was enough, of the rows that were checked in fp64.
+    /// Steps of conjugate gradient that the row with most of them took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<usize>,
+    /// `‖B - A X‖ / ‖B‖` of the scaled system, or with conjugate gradient `‖B - X S‖ / ‖B - X₀ S‖`; where fp32 was enough, of the rows that were checked in fp64.
     pub residual: Option<f64>,
     /// `‖error‖ / ‖W - W̄‖` (in the norm of D) of the rows that were checked, where fp32 was enough.
     pub error_over_correction: Option<f64>,
@@ -88,6 +91,9 @@ pub fn facts(layers: &[LayerFigures], reporter: &Reporter) {
     reporter.fact("solver_paths", Value::Object(paths));
     reporter.fact("condition_max", json!(worst(&|layer| layer.condition)));
     reporter.fact("residual_max", json!(worst(&|layer| layer.residual)));
+    if let Some(most) = layers.iter().filter_map(|layer| layer.iterations).max() {
+        reporter.fact("iterations_max", json!(most));
+    }
     reporter.fact("error_over_correction_max", json!(worst(&|layer| layer.error_over_correction)));
     reporter.fact("correction_over_weights_max", json!(worst(&|layer| layer.correction_over_weights)));
     reporter.fact("rounding_over_correction_max", json!(worst(&|layer| layer.rounding_over_correction)));

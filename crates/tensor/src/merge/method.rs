@@ -40,9 +40,14 @@ pub trait Method: Sync {
     /// Name in an experiment.
     fn name(&self) -> &'static str;
 
-    /// Whether it reads the base model's tensors, which must then be there.
+    /// Whether it works on task vectors: it reads the base model's tensors, and takes any weights.
     fn needs_base(&self) -> bool {
         false
+    }
+
+    /// Whether it reads the base model's tensors as this merge asks for it.
+    fn reads_base(&self, _job: &MergeJob) -> bool {
+        self.needs_base()
     }
 
     /// Refuses what the method cannot do, before any model is opened.
@@ -65,6 +70,6 @@ pub enum Unit {
     Average(String),
     /// A method's own way with the elements of one tensor.
     Elementwise(Elementwise),
-    /// RegMean on the linear layers that share their inputs.
+    /// The linear system of layers that share their inputs.
     Regmean(Group),
 }

@@ -12,6 +12,7 @@ pub mod error;
 pub mod figures;
 pub mod layers;
 pub mod magnitude;
+pub mod mats;
 pub mod method;
 pub mod objective;
 pub mod output;
@@ -63,7 +64,7 @@ pub struct Machine {
 pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) -> Result<(), Failure> {
     let method = registry::find(&job.method)?;
     method.check(job)?;
-    if method.needs_base() && job.base.is_none() {
+    if method.reads_base(job) && job.base.is_none() {
         return Err(MergeError::NoBase(job.method.clone()).into());
     }
     let mut sources = Sources::open(job, method.needs_base())?;
@@ -72,7 +73,7 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
     for rule in rules::unused(job, &sources)? {
         reporter.note(format!("rule {rule:?} matches no tensor"));
     }
-    sources.settle(&decisions, method.needs_base(), reporter)?;
+    sources.settle(&decisions, method.reads_base(job), reporter)?;
     let dtype = sources.output_type(job)?;
     output::check(job, &sources)?;
 

@@ -2,13 +2,14 @@
 
 use super::average::Average;
 use super::error::MergeError;
+use super::mats::Mats;
 use super::method::Method;
 use super::regmean::Regmean;
 use super::task_arithmetic::TaskArithmetic;
 use super::ties::Ties;
 
 /// Every method; one line each.
-static METHODS: [&dyn Method; 4] = [&Average, &Regmean, &TaskArithmetic, &Ties];
+static METHODS: [&dyn Method; 5] = [&Average, &Regmean, &TaskArithmetic, &Ties, &Mats];
 
 /// The method of this name.
 ///

@@ -13,6 +13,7 @@ use tch::{Kind, TchError, Tensor};
 use super::elementwise::mean;
 use super::error::MergeError;
 use super::figures::{LayerFigures, finite, ratio};
+use super::mats::{Conjugate, Settings};
 use super::method::Context;
 use super::objective::{Known, Merged, forms, objective};
 use super::sources::Source;
@@ -64,12 +65,15 @@ pub struct Group {
     transposed: bool,
     alpha: f64,
     grams: Arc<Grams>,
+    /// Of conjugate gradient, where the system is not solved but iterated.
+    iterated: Option<Settings>,
 }
 
 /// How a block gets from the models' rows to merged ones; handles only, so that each worker has its own.
 enum Method {
     Scaled(Scaled),
     Plain(PlainSolver),
+    Conjugate(Conjugate),
     /// One model, or none that differs: the average is the answer.
     Average,
 }
@@ -103,6 +107,9 @@ struct Sums {
     rounding: f64,
     rhs: f64,
     residual: f64,
+    /// Most steps of a row, and rows given up, with conjugate gradient.
+    iterations: usize,
+    given_up: usize,
     known: Known,
     /// Per Gram: the quadratic forms on the differences, and the correction where it is in the basis.
     used: Vec<Vec<f64>>,
@@ -116,6 +123,8 @@ impl Sums {
         self.rounding += other.rounding;
         self.rhs += other.rhs;
         self.residual += other.residual;
+        self.iterations = self.iterations.max(other.iterations);
+        self.given_up += other.given_up;
         self.known.add(&other.known);
         for (mine, theirs) in [(&mut self.used, &other.used), (&mut self.held_out, &other.held_out)] {
             if mine.is_empty() {
@@ -148,6 +157,7 @@ impl Method {
                 diagonals: share(&scaled.diagonals),
             }),
             Self::Plain(solver) => Self::Plain(solver.share()),
+            Self::Conjugate(conjugate) => Self::Conjugate(conjugate.share()),
             Self::Average => Self::Average,
         }
     }
@@ -158,7 +168,13 @@ impl Group {
     ///
     /// `transposed`: their weights are stored `[in, out]`. In there, in all that is computed, they are `[out, in]`.
     pub fn new(tensors: Vec<String>, transposed: bool, alpha: f64, grams: Arc<Grams>) -> Self {
-        Self { tensors, transposed, alpha, grams }
+        Self { tensors, transposed, alpha, grams, iterated: None }
+    }
+
+    /// The same group by conjugate gradient.
+    #[must_use]
+    pub fn iterated(self, settings: Settings) -> Self {
+        Self { iterated: Some(settings), ..self }
     }
 
     /// `[out, in]` of a tensor.
@@ -269,13 +285,19 @@ impl Group {
                 }
                 let merged = if known { Merged::Known(sums.known, self.alpha) } else { Merged::InBasis };
                 let check = checks.get(index);
+                let iterations = self.iterated.map(|_| sums.iterations);
+                let mut steps = figures.steps.clone();
+                if sums.given_up > 0 {
+                    steps.push(format!("{} rows ended where fp32 Grams say nothing", sums.given_up));
+                }
                 Ok(LayerFigures {
                     tensor: tensor.clone(),
                     shape,
                     alpha: self.alpha,
                     path: figures.path,
-                    steps: figures.steps.clone(),
+                    steps,
                     condition: figures.condition.and_then(finite),
+                    iterations,
                     residual: match (figures.path, check) {
                         (Path::Plain, _) => None,
                         (Path::Cholesky, Some(check)) => finite(check.residual),
@@ -316,6 +338,10 @@ impl Group {
     ) -> Result<(Method, Vec<Check>), MergeError> {
         let fail = || MergeError::solve(self.module());
         let torch = || MergeError::torch(self.module());
+        if let Some(settings) = self.iterated {
+            let conjugate = Conjugate::new(system, settings, context.pool).map_err(fail())?;
+            return Ok((Method::Conjugate(conjugate), Vec::new()));
+        }
         if context.job.solver != Solver::Auto {
             let solver = PlainSolver::new(context.job.solver, terms, self.alpha, context.device).map_err(fail())?;
             return Ok((Method::Plain(solver), Vec::new()));
@@ -417,6 +443,7 @@ impl Group {
             context.dtype.or(FloatType::of_header(context.sources.dtype(name)?)).map_or(Kind::Float, FloatType::kind);
         let kind = match &piece.method {
             Method::Scaled(scaled) if scaled.matrix.is_some() => Kind::Double,
+            Method::Conjugate(_) => Kind::Double,
             _ => Kind::Float,
         };
         // Average and merge in fp64 where fp32 would be rounded to a second time.
@@ -434,6 +461,14 @@ impl Group {
             Method::Plain(solver) => {
                 let merged = solver.solve(&rows).map_err(MergeError::solve(name))?;
                 merged.f_to_kind(wide).and_then(|merged| merged.f_sub(&mean)).map_err(fail())?
+            }
+            Method::Conjugate(conjugate) => {
+                let base = conjugate.reads_base().then_some(context.sources.base.as_ref()).flatten();
+                let base = base.map(read).transpose()?;
+                let (correction, solved) = conjugate.solve(&mean, &differences, base.as_ref()).map_err(fail())?;
+                (sums.residual, sums.rhs) = (solved.residual, solved.start);
+                (sums.iterations, sums.given_up) = (solved.iterations, solved.given_up);
+                correction
             }
             Method::Scaled(scaled) => {
                 let root = scaled.root.f_to_kind(kind).map_err(fail())?;
@@ -496,6 +531,7 @@ impl Solution {
                 condition: Some(factor.condition()),
                 cut: factor.cut(),
             },
+            Method::Conjugate(_) => Self { path: Path::ConjugateGradient, steps: Vec::new(), condition: None, cut: 0 },
             Method::Plain(_) => Self { path: Path::Plain, steps: Vec::new(), condition: None, cut: 0 },
             Method::Average => Self { path: Path::Cholesky, steps: Vec::new(), condition: None, cut: 0 },
         }

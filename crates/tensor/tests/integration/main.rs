@@ -5,6 +5,7 @@
 
 mod capture;
 mod errors;
+mod mats;
 mod memory;
 mod merging;
 mod pickled;
