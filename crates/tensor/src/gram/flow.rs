@@ -24,9 +24,9 @@ const WAVE: usize = 8;
 
 /// What flows, and with what means.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Source<'a> {
+pub(crate) struct Source<'d, 'a> {
     /// Embeds the sequences and says how wide everything is.
-    pub(crate) decoder: &'a Decoder<'a>,
+    pub(crate) decoder: &'d Decoder<'a>,
     /// The data file, for messages.
     pub(crate) data: &'a Path,
     /// What the work may use.
@@ -66,7 +66,7 @@ impl<'a> Flow<'a> {
     ///
     /// # Errors
     /// When the model has no embedding or position for a token, an embedding is not finite, or there is no room.
-    pub(crate) fn new(source: &Source<'a>, sequences: Vec<Sequence>) -> Result<Self, GramError> {
+    pub(crate) fn new(source: &Source<'_, 'a>, sequences: Vec<Sequence>) -> Result<Self, GramError> {
         let Source { decoder, data, means, .. } = *source;
         let config = decoder.config();
         check(&sequences, config, data)?;
@@ -241,7 +241,7 @@ fn check(sequences: &[Sequence], config: &DecoderConfig, data: &Path) -> Result<
 }
 
 /// Room for the hidden states of all chunks, in memory as far as they may lie there.
-fn room(source: &Source<'_>, chunks: &[Chunk]) -> Result<Hidden, GramError> {
+fn room(source: &Source<'_, '_>, chunks: &[Chunk]) -> Result<Hidden, GramError> {
     let Source { decoder, means, spill, sharers, .. } = *source;
     let (config, kind, device) = (decoder.config(), decoder.kind(), means.device);
     let tokens = chunks.iter().map(|chunk| chunk.tokens);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::accumulate::Accumulator;
 use super::error::GramError;
-use super::index::{FORMAT, GramEntry, GramIndex};
+use super::index::{FORMAT, GramEntry, GramIndex, GramSet};
 use crate::checkpoint::{NewTensor, Writer};
 use crate::failure::FileError;
 use crate::model::Input;
@@ -102,6 +102,15 @@ impl<'a> Output<'a> {
         })?;
         writer.finish();
         Ok(())
+    }
+
+    /// Writes the index alone, and opens the artifact: of Grams that are used at once and not kept.
+    ///
+    /// # Errors
+    /// When a file cannot be written or read.
+    pub(crate) fn open(self) -> Result<GramSet, GramError> {
+        GramIndex { format: FORMAT, modules: self.modules, without: None }.write(self.directory)?;
+        GramSet::open(self.directory)
     }
 
     /// Writes the index and the figures.

@@ -3,6 +3,7 @@
 use mergelab_wire::MergeJob;
 use tch::Device;
 
+use super::blocks::Blocks;
 use super::elementwise::Elementwise;
 use super::error::MergeError;
 use super::rules::AlphaRule;
@@ -67,4 +68,6 @@ pub enum Unit {
     Elementwise(Elementwise),
     /// RegMean on the linear layers that share their inputs.
     Regmean(Group),
+    /// RegMean block by block, on activations that flow through the merged model.
+    Blocks(Blocks),
 }

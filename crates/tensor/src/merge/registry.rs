@@ -4,11 +4,12 @@ use super::average::Average;
 use super::error::MergeError;
 use super::method::Method;
 use super::regmean::Regmean;
+use super::regmean_plus_plus::RegmeanPlusPlus;
 use super::task_arithmetic::TaskArithmetic;
 use super::ties::Ties;
 
 /// Every method; one line each.
-static METHODS: [&dyn Method; 4] = [&Average, &Regmean, &TaskArithmetic, &Ties];
+static METHODS: [&dyn Method; 5] = [&Average, &Regmean, &RegmeanPlusPlus, &TaskArithmetic, &Ties];
 
 /// The method of this name.
 ///

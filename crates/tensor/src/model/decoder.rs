@@ -131,7 +131,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Its configuration.
-    pub fn config(&self) -> &DecoderConfig {
+    pub fn config(&self) -> &'a DecoderConfig {
         self.config
     }
 
