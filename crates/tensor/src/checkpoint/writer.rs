@@ -267,8 +267,7 @@ impl Writer {
             let (name, found, expected) = (name.to_owned(), found.clone(), expected.to_vec());
             return Err(CheckpointError::Shape { place: place(), name, found, expected });
         }
-        let unread =
-            || CheckpointError::Dtype { path: place(), name: name.to_owned(), dtype: dtype.to_string() };
+        let unread = || CheckpointError::Dtype { path: place(), name: name.to_owned(), dtype: dtype.to_string() };
         let kind = kind_of(dtype).ok_or_else(unread)?;
         let mut bytes = vec![0; slot.spec.bytes()];
         self.read_back(name, 0, &mut bytes)?;

@@ -108,7 +108,10 @@ impl Blocks {
             if let Some(at) = excluded.iter().position(|globs| globs.is_match(&module)) {
                 let model = &context.sources.models[at].name;
                 let reason = format!("{name} is a linear layer, and the capture of {model} excludes it");
-                return Err(refuse(reason, "take it out of `exclude`, or state `rules: [{ match: NAME, use: average }]`"));
+                return Err(refuse(
+                    reason,
+                    "take it out of `exclude`, or state `rules: [{ match: NAME, use: average }]`",
+                ));
             }
             let alpha = regmean::alpha_of(job, rule, &name, config.layers)?;
             let rule = Some(AlphaRule { alpha: Some(alpha), required: true });
@@ -226,9 +229,8 @@ impl Candidate<'_> {
         let layer = self.decoder.layer(index)?;
         let inputs: Vec<Input> = block.inputs.values().map(|(input, _)| *input).collect();
         let sums = self.flow.through(&layer, &inputs, &self.rope, States::Stay, &format!("layer {index}"))?;
-        let finish = |((input, modules), sum): (&(Input, Vec<String>), Accumulator)| {
-            Finished::of(*input, modules.clone(), sum)
-        };
+        let finish =
+            |((input, modules), sum): (&(Input, Vec<String>), Accumulator)| Finished::of(*input, modules.clone(), sum);
         Ok(block.inputs.values().zip(sums).map(finish).collect())
     }
 

@@ -8,7 +8,9 @@ use mergelab_wire::{Alpha, GramJob, Job, MergeJob, MergeSource, Rows, Rule, Rule
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
-use crate::support::{Outcome, gram_job, merge_job, python, reference_program, regmean_job, run, run_within, save, source};
+use crate::support::{
+    Outcome, gram_job, merge_job, python, reference_program, regmean_job, run, run_within, save, source,
+};
 
 const PROGRAM: &str = "regmean_plus_plus.py";
 
