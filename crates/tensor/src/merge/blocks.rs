@@ -39,7 +39,7 @@ use crate::text::{self, TextSpec};
 /// The output projection, which is in no block.
 const HEAD: &str = "lm_head";
 
-/// Where the states of a model come from and where they are used.
+/// How a model of the merge runs by itself.
 #[derive(Debug)]
 struct Own {
     config: DecoderConfig,
@@ -63,7 +63,7 @@ pub struct Blocks {
     /// Of each model of the merge.
     own: Vec<Own>,
     /// One per decoder layer.
-    blocks: Vec<Block>,
+    layers: Vec<Block>,
     /// The output projection, where it is solved.
     head: Option<(String, Option<AlphaRule>)>,
 }
@@ -83,8 +83,8 @@ impl Blocks {
         for ((source, model), capture) in context.sources.models.iter().zip(&job.models).zip(&captures) {
             let theirs = self::config(context, &model.path, &format!("model {}", source.name))?;
             if theirs.layers != config.layers {
-                let (name, layers) = (&source.name, theirs.layers);
-                let reason = format!("model {name} has {layers} layers, and the config of the merge {}", config.layers);
+                let (name, count) = (&source.name, theirs.layers);
+                let reason = format!("model {name} has {count} layers, and the config of the merge {}", config.layers);
                 return Err(refuse(reason, "only models of one architecture and size can be merged"));
             }
             let dtype = forward_type(capture, &source.checkpoint, &theirs)?;
@@ -101,7 +101,7 @@ impl Blocks {
                 }
             }
         }
-        let mut blocks: Vec<Block> = (0..config.layers).map(|_| Block::default()).collect();
+        let mut layers: Vec<Block> = (0..config.layers).map(|_| Block::default()).collect();
         let mut head = None;
         for (name, rule) in tensors {
             let module = name.strip_suffix(".weight").unwrap_or(&name).to_owned();
@@ -118,7 +118,7 @@ impl Blocks {
             if module == HEAD {
                 head = Some((name, rule));
             } else if let Some((layer, input)) = places.get(&module) {
-                let block: &mut Block = &mut blocks[*layer];
+                let block: &mut Block = &mut layers[*layer];
                 block.inputs.entry(input.name()).or_insert_with(|| (*input, Vec::new())).1.push(module);
                 block.tensors.push((name, rule));
             } else {
@@ -126,7 +126,7 @@ impl Blocks {
                 return Err(refuse(reason, "state `rules: [{ match: NAME, use: average }]`"));
             }
         }
-        Ok(Self { config, own, blocks, head })
+        Ok(Self { config, own, layers, head })
     }
 
     /// Solves and writes every block, and makes on the way what of `streamed` the merged model needs to run.
@@ -140,8 +140,8 @@ impl Blocks {
         streamed: &mut IndexMap<String, Elementwise>,
         out: &Path,
     ) -> Result<Vec<LayerFigures>, MergeError> {
-        let last = self.blocks.iter().rposition(|block| !block.tensors.is_empty());
-        let needed = if self.head.is_some() { self.blocks.len() } else { last.map_or(0, |last| last + 1) };
+        let last = self.layers.iter().rposition(|block| !block.tensors.is_empty());
+        let needed = if self.head.is_some() { self.layers.len() } else { last.map_or(0, |last| last + 1) };
         let total = needed + usize::from(self.head.is_some());
         let mut figures = Vec::new();
         if total == 0 {
@@ -156,7 +156,7 @@ impl Blocks {
         }
         let heard: Vec<usize> = said.iter().map(|reporter| reporter.notes().len()).collect();
         pass_on(context, &said, &vec![0; said.len()]);
-        for (index, block) in self.blocks.iter().enumerate().take(needed) {
+        for (index, block) in self.layers.iter().enumerate().take(needed) {
             context.reporter.progress(index, total, "blocks");
             if !block.tensors.is_empty() {
                 let sums = |candidate: &Candidate<'_>| candidate.own_block(index, block);
@@ -195,7 +195,7 @@ impl Blocks {
         let (source, own) = (&context.sources.models[index], &self.own[index]);
         let spec = TextSpec::of(captures(context)[index]);
         let sequences = text::sequences(&spec, reporter)
-            .map_err(|error| MergeError::Text { model: source.name.clone(), source: error })?;
+            .map_err(|error| MergeError::Text { model: source.name.clone(), source: error.into() })?;
         reporter.fact("forward_dtype", own.dtype.name());
         let fail = || MergeError::capture(&source.name);
         let decoder = Decoder::new(&source.checkpoint, &own.config, own.dtype, context.device);

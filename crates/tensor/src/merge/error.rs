@@ -39,7 +39,7 @@ pub enum MergeError {
         /// The model.
         model: String,
         /// Why.
-        source: TextError,
+        source: Box<TextError>,
     },
     /// A `config.json` that the forward pass cannot be built from.
     #[error(transparent)]
