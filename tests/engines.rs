@@ -92,6 +92,51 @@ fn a_gpt2_is_captured_by_the_engine_transformers_and_merged() {
     assert_eq!((again.said.code, again.in_state("hit").len()), (0, 7), "{}", again.said.stderr);
 }
 
+const FLOWING: &str = r#"name: x
+models: { a: { path: made/a }, b: { path: made/b } }
+data:
+  a: { path: made/rows-a.jsonl, text: "{{ text }}" }
+  b: { path: made/rows-b.jsonl, text: "{{ text }}" }
+grams:
+  a: { model: a, data: a, max_length: 100, shards: 2 }
+  b: { model: b, data: b, max_length: 100 }
+merges:
+  flow: { method: regmean++, models: [a, b], grams: [a, b] }
+settings: { device: cpu }
+"#;
+
+#[test]
+fn regmean_plus_plus_captures_by_itself_what_its_gram_entries_say() {
+    let Some(python) = real_programs() else { return };
+    let project = Project::with(FLOWING);
+    std::fs::create_dir_all(project.path("made")).unwrap();
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/tensor/tests/reference/regmean_plus_plus.py");
+    let made = Command::new(&python)
+        .arg(program)
+        .args(["models".as_ref(), project.path("made").as_os_str(), "llama".as_ref()])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .status();
+    assert!(made.unwrap().success());
+
+    let output = project.command(&["run", "x.yaml", "--only", "merges.flow"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let figures = project.output("x", "merges.flow", "layers.json");
+    let figures: serde_json::Value = serde_json::from_slice(&std::fs::read(figures).unwrap()).unwrap();
+    let layers = figures["layers"].as_array().unwrap();
+    assert_eq!((layers.len(), &layers[0]["alpha"]), (3 * 7 + 1, &0.1.into()));
+    let shown = project.mergelab(&["show", "merges.flow", "x.yaml", "--json"]).exits(0).json();
+    let captures = shown["manifest"]["facts"]["captures"].as_array().unwrap();
+    let rows: Vec<_> = captures.iter().map(|capture| (&capture["model"], &capture["rows_used"])).collect();
+    assert_eq!(rows, [(&"a".into(), &18.into()), (&"b".into(), &18.into())]);
+    let status = project.mergelab(&["status", "x.yaml", "--json"]).exits(0).json();
+    let state = |stage: &str| {
+        let stages = status.as_array().unwrap();
+        stages.iter().find(|one| one["stage"] == stage).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((&*state("merges.flow"), &*state("grams.b")), ("up-to-date", "run"));
+}
+
 #[test]
 fn without_transformers_a_model_that_needs_it_is_not_captured_and_others_are() {
     let project = science::project();

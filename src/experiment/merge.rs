@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Normalize, Rule, RuleUse};
+use mergelab_wire::{Alpha, Engine, Normalize, Rule, RuleUse};
 
 use super::context::{Context, Item};
 use super::diagnostics::{Diagnostic, Span};
@@ -13,10 +13,13 @@ use super::params;
 use super::read::{Fields, Reading, did_you_mean, listed};
 use super::rule::in_merge;
 use super::settings::bytes;
-use super::types::{Gram, Merge, Section, Weighted};
+use super::types::{Calibration, Data, Gram, Merge, Section, Weighted};
 
-/// Reads one merge. `grams` are those that could be read.
-pub(super) fn merge(context: &Context<'_>, item: Item<'_>, grams: &Section<Gram>) -> Option<Merge> {
+/// Gram entries and data sets, those that could be read.
+type Known<'a> = (&'a Section<Gram>, &'a Section<Data>);
+
+/// Reads one merge.
+pub(super) fn merge(context: &Context<'_>, item: Item<'_>, known: Known<'_>) -> Option<Merge> {
     let fields = Fields::unchecked(context.report, &item.member.view, item.place, "a merge")?;
     let method = fields.get("method", known_method);
     check_keys(context, &fields, method);
@@ -25,7 +28,7 @@ pub(super) fn merge(context: &Context<'_>, item: Item<'_>, grams: &Section<Gram>
     if method.is_some_and(|method| method.name == "mergekit") {
         return reader.mergekit();
     }
-    reader.read(grams)
+    reader.read(known)
 }
 
 fn known_method(reading: Reading<'_>) -> Option<&'static Method> {
@@ -89,6 +92,7 @@ impl Reader<'_> {
             method: "mergekit".into(),
             models: Vec::new(),
             grams: Vec::new(),
+            captures: Vec::new(),
             base: None,
             alpha: None,
             held_out: Vec::new(),
@@ -104,7 +108,7 @@ impl Reader<'_> {
         })
     }
 
-    fn read(&self, grams: &Section<Gram>) -> Option<Merge> {
+    fn read(&self, (grams, data): Known<'_>) -> Option<Merge> {
         let fields = &self.fields;
         if self.method.is_some() {
             fields.refuse(&["config"], "but for `method: mergekit`");
@@ -122,6 +126,10 @@ impl Reader<'_> {
         let gram_list = self.grams("grams", models.as_deref(), grams);
         let held_out = self.grams("held_out", models.as_deref(), grams);
         self.check_grams(regmean_rule);
+        let captures = match self.method {
+            Some(method) if method.captures() => self.captures(gram_list.as_deref()?, grams, data)?,
+            _ => Vec::new(),
+        };
         let with_grams = self.method.is_none_or(|method| method.grams != Need::No) || regmean_rule;
         let alpha = self.alpha(with_grams);
         let (normalize, mut params) = self.normalize(with_grams);
@@ -138,6 +146,7 @@ impl Reader<'_> {
             method: self.method?.name.to_owned(),
             models: models?.into_iter().map(|(weighted, _)| weighted).collect(),
             grams: gram_list?,
+            captures,
             base,
             alpha,
             held_out: held_out?,
@@ -294,6 +303,40 @@ impl Reader<'_> {
         placed.into_iter().map(|gram| Some(gram?.0)).collect()
     }
 
+    /// What a method that captures by itself captures on: what its Gram entries say.
+    fn captures(&self, names: &[String], grams: &Section<Gram>, data: &Section<Data>) -> Option<Vec<Calibration>> {
+        let (method, field) = (self.method?.name, self.fields.field("grams")?);
+        self.fields.refuse(&["held_out"], &format!("for `{method}`, whose Grams are of the merged model's making"));
+        let fail = |message: String, hint: &str| {
+            self.context.report.add(Diagnostic::new(field.value.span, message).hint(hint));
+        };
+        let mut captures = Vec::new();
+        for name in names {
+            match grams.get(name)? {
+                Gram::Capture(capture) if capture.engine == Engine::Transformers => {
+                    fail(
+                        format!("`{method}` runs the models by itself, and `{name}` asks for `engine: transformers`"),
+                        "it has a forward pass for llama, mistral, qwen2 and qwen3; leave `engine` out",
+                    );
+                    return None;
+                }
+                Gram::Capture(capture) => {
+                    let data = data.get(&capture.data)?;
+                    let (rows, strict) = (data.format.clone(), data.strict);
+                    captures.push(Calibration { capture: capture.clone(), rows, strict });
+                }
+                Gram::PickleHub { .. } | Gram::PicklePath(_) => {
+                    fail(
+                        format!("`{method}` captures by itself, and `{name}` is imported"),
+                        "name an entry with `model` and `data`",
+                    );
+                    return None;
+                }
+            }
+        }
+        Some(captures)
+    }
+
     fn check_grams(&self, regmean_rule: bool) {
         let Some(method) = self.method else { return };
         let place = self.fields.field("method").map_or(self.item.place, |field| field.value.span);
@@ -332,7 +375,10 @@ impl Reader<'_> {
             let number = super::scalar::plain(alpha.node).and_then(super::scalar::number);
             if number.is_some() { alpha.number(0.0, 1.0).map(Alpha::Number) } else { alpha.choice(ALPHAS) }
         })?;
-        if matches!(alpha, Alpha::Auto | Alpha::AutoLayer) && !self.fields.has("held_out") {
+        if let (Alpha::Auto | Alpha::AutoLayer, true) = (&alpha, method.captures()) {
+            let diagnostic = Diagnostic::new(field.value.span, format!("`{}` does not pick its α", method.name));
+            self.context.report.add(diagnostic.hint("state a number from 0 to 1; a `sweep` tries several"));
+        } else if matches!(alpha, Alpha::Auto | Alpha::AutoLayer) && !self.fields.has("held_out") {
             let diagnostic =
                 Diagnostic::new(field.value.span, "α is picked on held-out Grams, and this merge has none");
             self.context.report.add(diagnostic.hint("add `held_out: [NAME, …]`, one Gram entry per model"));

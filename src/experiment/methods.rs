@@ -93,7 +93,7 @@ macro_rules! method {
 pub const METHODS: &[Method] = &[
     Method { name: "average", alias: Some("linear"), grams: Need::No, base: Need::May, models: ANY, params: &[ON] },
     method!("regmean", Must, May, ANY, []),
-    method!("regmean++", May, May, ANY, []),
+    method!("regmean++", Must, May, ANY, []),
     method!("task_arithmetic", No, Must, ANY, [LAMBDA, OFF]),
     method!("ties", No, Must, ANY, [DENSITY, LAMBDA, ON, NO_RESCALE]),
     method!("dare_linear", No, Must, ANY, [DENSITY, LAMBDA, OFF, RESCALE, SEED]),
@@ -157,6 +157,11 @@ pub(super) fn spellings() -> Vec<&'static str> {
 }
 
 impl Method {
+    /// Whether it captures by itself: its Gram entries say on what and how, and no Gram matrices of theirs are read.
+    pub fn captures(&self) -> bool {
+        self.name == "regmean++"
+    }
+
     /// Its parameter of a name.
     pub fn param(&self, name: &str) -> Option<&'static Param> {
         self.params.iter().find(|param| param.name == name)

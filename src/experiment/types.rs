@@ -196,6 +196,8 @@ pub struct Merge {
     pub models: Vec<Weighted>,
     /// Names of Gram entries, as many as models, in their order; empty for methods without.
     pub grams: Vec<String>,
+    /// For a method that captures by itself: what the entries under `grams` say of how, one per model; else empty.
+    pub captures: Vec<Calibration>,
     /// Base model, by name.
     pub base: Option<String>,
     /// α of `RegMean`.
@@ -220,6 +222,17 @@ pub struct Merge {
     pub keep: Keep,
     /// mergekit configuration, for `method: mergekit`.
     pub config: Option<PathBuf>,
+}
+
+/// What a merge runs one of its models on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calibration {
+    /// The Gram entry that says it. Its `shards` and `engine` mean nothing here.
+    pub capture: Capture,
+    /// How a row becomes text.
+    pub rows: RowFormat,
+    /// Refuse rows that cannot be used.
+    pub strict: bool,
 }
 
 /// Which model of a merge gives something.

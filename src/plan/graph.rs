@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::stage::{Need, Spec, Stage, StageId};
-use crate::experiment::{DataSource, Experiment, Gram, Input, Model};
+use crate::experiment::{Calibration, DataSource, Experiment, Gram, Input, Model};
 
 /// The stages of one or more experiments, each after what it needs.
 #[derive(Clone, Debug)]
@@ -256,7 +256,11 @@ impl Builder<'_> {
         for (index, model) in merge.models.iter().enumerate() {
             needs.push(Need { role: index.to_string(), stage: self.model(&model.model) });
         }
-        for (role, grams) in [("grams", &merge.grams), ("held_out", &merge.held_out)] {
+        for (index, Calibration { capture, .. }) in merge.captures.iter().enumerate() {
+            needs.push(Need { role: format!("data.{index}"), stage: self.data(&capture.data) });
+        }
+        let grams: &[String] = if merge.captures.is_empty() { &merge.grams } else { &[] };
+        for (role, grams) in [("grams", grams), ("held_out", &merge.held_out)] {
             for (index, gram) in grams.iter().enumerate() {
                 needs.push(Need { role: format!("{role}.{index}"), stage: self.gram(gram) });
             }

@@ -14,7 +14,9 @@ use super::facts::{Artifact, Facts, Sighting, Source, digest_of};
 use super::stage::{Kind, Spec, Stage, StageId};
 use crate::artifact::{Output, artifact_digest, subtree};
 use crate::digest::{Digest, Key};
-use crate::experiment::{self, Backend, Capture, Command, Data, DataSource, Gram, Merge, Model, Suite, Table, Task};
+use crate::experiment::{
+    self, Backend, Calibration, Capture, Command, Data, DataSource, Gram, Merge, Model, Suite, Table, Task,
+};
 
 /// Version of the struct itself.
 const FORMAT: u32 = 1;
@@ -238,29 +240,32 @@ impl Reader<'_> {
         let digest = shard.map_or(data.digest, |index| data.shards[&capture.shards][index].sha256);
         let mut inputs = Inputs::from([("data".to_owned(), digest)]);
         self.roles(&mut inputs, "model", "model", &["weights", "config", "tokenizer"], &[])?;
-        match (&capture.chat_template, rows) {
-            (Some(path), Rows::Messages(_)) => {
-                inputs.insert("chat_template".to_owned(), self.source_digest(&Source::File(path.clone()))?);
-            }
-            (None, Rows::Messages(_)) => self.roles(&mut inputs, "model", "model", &[], &["template"])?,
-            (_, Rows::Text(_)) => {}
-        }
-        let mut params = json!({
-            "rows": rows,
-            "strict": strict,
-            "max_length": capture.max_length,
-            "add_special_tokens": capture.add_special_tokens,
-            "tokens": capture.tokens,
-            "skip_first": capture.skip_first,
-            "exclude": capture.exclude,
-            "dtype": capture.dtype,
-            // What `auto` comes to: a version in which a family has become native captures it anew.
-            "engine": capture.engine.resolve(self.artifact("model")?.family.as_deref()),
-        });
+        self.template(&mut inputs, ("model", "chat_template"), capture, rows)?;
+        let mut params = on_what(capture, rows, strict);
+        // What `auto` comes to: a version in which a family has become native captures it anew.
+        params["engine"] = json!(capture.engine.resolve(self.artifact("model")?.family.as_deref()));
         if shard.is_none() {
             params["shards"] = json!(1);
         }
         Ok((params, inputs))
+    }
+
+    /// Adds the digest of the chat template, where rows go through one: of the model's own, or of the file in its place.
+    fn template(
+        &self,
+        inputs: &mut Inputs,
+        (model, file): (&str, &str),
+        capture: &Capture,
+        rows: &Rows,
+    ) -> Result<(), Open> {
+        match (&capture.chat_template, rows) {
+            (Some(path), Rows::Messages(_)) => {
+                inputs.insert(file.to_owned(), self.source_digest(&Source::File(path.clone()))?);
+            }
+            (None, Rows::Messages(_)) => self.roles(inputs, model, model, &[], &["template"])?,
+            (_, Rows::Text(_)) => {}
+        }
+        Ok(())
     }
 
     fn add_grams(&self, shards: usize) -> Result<(Value, Inputs), Open> {
@@ -287,8 +292,15 @@ impl Reader<'_> {
         for index in 0..merge.models.len() {
             self.roles(&mut inputs, &index.to_string(), &index.to_string(), &["weights", "config"], &[])?;
         }
-        for (role, grams) in [("grams", &merge.grams), ("held_out", &merge.held_out)] {
-            for index in 0..grams.len() {
+        for (index, Calibration { capture, rows, .. }) in merge.captures.iter().enumerate() {
+            let (model, data) = (index.to_string(), format!("data.{index}"));
+            self.roles(&mut inputs, &model, &model, &["tokenizer"], &[])?;
+            self.template(&mut inputs, (&model, &format!("chat_template.{index}")), capture, rows)?;
+            inputs.insert(data.clone(), self.artifact(&data)?.digest);
+        }
+        let grams = if merge.captures.is_empty() { merge.grams.len() } else { 0 };
+        for (role, count) in [("grams", grams), ("held_out", merge.held_out.len())] {
+            for index in 0..count {
                 let role = format!("{role}.{index}");
                 inputs.insert(role.clone(), self.artifact(&role)?.digest);
             }
@@ -325,6 +337,11 @@ impl Reader<'_> {
             "dtype": merge.dtype,
             "rules": rules,
         });
+        if !merge.captures.is_empty() {
+            let captures = merge.captures.iter();
+            let captures = captures.map(|Calibration { capture, rows, strict }| on_what(capture, rows, *strict));
+            params["captures"] = captures.collect();
+        }
         if !merge.params.is_empty() {
             params["parameters"] = json!(merge.params);
         }
@@ -433,6 +450,20 @@ pub fn model_arguments(suite: &Suite) -> (BTreeMap<String, Value>, BTreeMap<Stri
     decides.entry("add_bos_token".to_owned()).or_insert(Value::Bool(false));
     decides.entry("dtype".to_owned()).or_insert("auto".into());
     (decides, speed)
+}
+
+/// What a model is run on, and how: all that decides a capture's result beside what it reads and the engine.
+fn on_what(capture: &Capture, rows: &Rows, strict: bool) -> Value {
+    json!({
+        "rows": rows,
+        "strict": strict,
+        "max_length": capture.max_length,
+        "add_special_tokens": capture.add_special_tokens,
+        "tokens": capture.tokens,
+        "skip_first": capture.skip_first,
+        "exclude": capture.exclude,
+        "dtype": capture.dtype,
+    })
 }
 
 /// α as the experiment file spells it.

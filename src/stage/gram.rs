@@ -21,6 +21,31 @@ fn source_of(context: &Context<'_>, data: StageId) -> Option<PathBuf> {
     }
 }
 
+/// What the program is told to run on which of the stage's inputs: the model and the data of these roles.
+pub(super) fn work(
+    context: &Context<'_>,
+    (capture, rows, strict): (&Capture, &Rows, bool),
+    job: &Job<'_>,
+    (model, data): (&str, &str),
+) -> GramJob {
+    GramJob {
+        model: job.input(model).location.clone(),
+        data: job.input(data).location.join("rows.jsonl"),
+        shown: job.stage.need(data).and_then(|id| source_of(context, id)),
+        rows: rows.clone(),
+        range: None,
+        strict,
+        max_length: capture.max_length,
+        add_special_tokens: capture.add_special_tokens,
+        tokens: capture.tokens,
+        skip_first: capture.skip_first,
+        chat_template: capture.chat_template.as_ref().map(|path| context.project.resolve(path)),
+        exclude: capture.exclude.clone(),
+        dtype: capture.dtype.clone(),
+        engine: Engine::Native,
+    }
+}
+
 /// Captures the Grams of one model on one data set, or on a range of its rows.
 pub(super) fn run(
     context: &Context<'_>,
@@ -34,22 +59,7 @@ pub(super) fn run(
     }
     let family = job.input("model").family.as_deref();
     let engine = capture.engine.resolve(family);
-    let work = GramJob {
-        model: job.input("model").location.clone(),
-        data: job.input("data").location.join("rows.jsonl"),
-        shown: job.stage.need("data").and_then(|id| source_of(context, id)),
-        rows: rows.clone(),
-        range,
-        strict,
-        max_length: capture.max_length,
-        add_special_tokens: capture.add_special_tokens,
-        tokens: capture.tokens,
-        skip_first: capture.skip_first,
-        chat_template: capture.chat_template.as_ref().map(|path| context.project.resolve(path)),
-        exclude: capture.exclude.clone(),
-        dtype: capture.dtype.clone(),
-        engine,
-    };
+    let work = GramJob { range, engine, ..work(context, (capture, rows, strict), job, ("model", "data")) };
     if engine != Engine::Transformers {
         return tensor::run(context, job, Work::Gram(work), on_event);
     }

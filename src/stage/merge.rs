@@ -4,11 +4,11 @@ use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
 
 use serde_json::{Value, json};
 
-use super::{Context, Failure, Job, Product, card, tensor};
-use crate::experiment::Merge;
+use super::{Context, Failure, Job, Product, card, gram, tensor};
+use crate::experiment::{Calibration, Merge};
 
 /// Methods that the tensor program has, those among them whose parameters it has too.
-const METHODS: [&str; 5] = ["average", "regmean", "task_arithmetic", "ties", "mats"];
+const METHODS: [&str; 6] = ["average", "regmean", "regmean++", "task_arithmetic", "ties", "mats"];
 const WITH_PARAMETERS: [&str; 3] = ["task_arithmetic", "ties", "mats"];
 
 /// What this version cannot merge yet.
@@ -43,12 +43,21 @@ pub(super) fn run(
         weight,
         grams: job.inputs.get(&format!("grams.{role}")).map(|grams| grams.location.clone()),
         held_out: job.inputs.get(&format!("held_out.{role}")).map(|grams| grams.location.clone()),
+        capture: None,
+    };
+    let capture = |index: usize| {
+        let Calibration { capture, rows, strict } = merge.captures.get(index)?;
+        let roles = (&*index.to_string(), &*format!("data.{index}"));
+        Some(gram::work(context, (capture, rows, *strict), job, roles))
     };
     let models: Vec<_> = merge
         .models
         .iter()
         .enumerate()
-        .map(|(index, model)| source(&index.to_string(), &model.model, model.weight.first().copied().unwrap_or(1.0)))
+        .map(|(index, model)| {
+            let weight = model.weight.first().copied().unwrap_or(1.0);
+            MergeSource { capture: capture(index), ..source(&index.to_string(), &model.model, weight) }
+        })
         .collect();
     let base = merge.base.as_deref().map(|name| source("base", name, 1.0));
     let giver = merge.tokenizer_givers().first().map_or("0".to_owned(), ToString::to_string);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use mergelab_wire::{Engine, RowRange};
 
-use crate::experiment::{Backend, Capture, Suite};
+use crate::experiment::{Backend, Calibration, Capture, Suite};
 use crate::plan::{Artifact, Graph, Shard, Spec, Stage};
 
 /// What any program takes, and one layer of each model that it works on, in bytes.
@@ -46,6 +46,14 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             }
             _ => PROGRAM,
         },
+        // The hidden states of all models that it captures by itself.
+        Spec::Merge(merge) if !on_gpu => {
+            let states = |(index, calibration): (usize, &Calibration)| {
+                let (model, data) = (input(&index.to_string())?, input(&format!("data.{index}"))?);
+                Some(hidden_states(&calibration.capture, model, data, None))
+            };
+            merge.captures.iter().enumerate().filter_map(states).fold(PROGRAM, u64::saturating_add)
+        }
         Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Merge(_) => PROGRAM,
         // The model, as fp32 where it was stored as bf16.
         Spec::Eval { .. } => input("model").map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),

@@ -216,6 +216,9 @@ pub struct MergeSource {
     pub grams: Option<PathBuf>,
     /// Artifact directory of Grams on held-out data, to report the objective on.
     pub held_out: Option<PathBuf>,
+    /// For a method that captures by itself: what to run this model on. Of the job `model`, `range` and `engine` are not read.
+    #[serde(default)]
+    pub capture: Option<GramJob>,
 }
 
 /// Off-diagonal scaling.

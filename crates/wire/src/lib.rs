@@ -9,7 +9,7 @@
 //! ([`VersionMismatch`]), so a stale binary on a path is an error and not a wrong result.
 //!
 //! Version history: 1, the first; 2, Grams of a range of rows (`range`) and their sum (`add-grams`), token ids for other
-//! engines (`tokens`), files with their digests ([`Event::Written`]), the size of shards.
+//! engines (`tokens`), files with their digests ([`Event::Written`]), the size of shards, merges that capture (`capture`).
 
 mod events;
 mod job;

@@ -429,6 +429,36 @@ fn mats_takes_grams_a_start_that_is_there_and_no_solver() {
 }
 
 #[test]
+fn a_method_that_captures_by_itself_takes_entries_that_say_on_what() {
+    assert_eq!(one(&merge("method: regmean++")), "`regmean++` needs `grams`, one per model");
+    let read = valid(&merge("method: regmean++, grams: [ga, gb]"));
+    let captures = &read.merges["m"].captures;
+    assert_eq!(captures.iter().map(|each| &*each.capture.model).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(read.merges["m"].alpha, Some(mergelab_wire::Alpha::Number(0.1)));
+    assert!(one(&merge("method: regmean++, grams: [ga, gb], held_out: [ga, gb]")).contains("`held_out`"));
+    assert_eq!(one(&merge("method: regmean++, grams: [ga, gb], alpha: auto")), "`regmean++` does not pick its α");
+    assert!(valid(&merge("method: regmean, grams: [ga, gb]")).merges["m"].captures.is_empty());
+}
+
+#[test]
+fn it_takes_no_entry_that_another_engine_or_program_captured() {
+    let with = |gram: &str| {
+        let text = format!(
+            "name: x\nmodels: {{ a: {{ path: a }} }}\ndata: {{ d: {{ path: d.jsonl, text: \"{{{{ t }}}}\" }} }}\n\
+             grams: {{ g: {gram} }}\nmerges: {{ m: {{ method: regmean++, models: [a], grams: [g] }} }}\n"
+        );
+        let found = errors_of(&text);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        found.into_iter().next().expect("one")
+    };
+    assert_eq!(
+        with("{ model: a, data: d, engine: transformers }"),
+        "`regmean++` runs the models by itself, and `g` asks for `engine: transformers`"
+    );
+    assert_eq!(with("{ pickle: { path: x.pkl } }"), "`regmean++` captures by itself, and `g` is imported");
+}
+
+#[test]
 fn an_automatic_alpha_needs_held_out_grams() {
     assert_eq!(
         one(&merge("method: regmean, grams: [ga, gb], alpha: auto")),

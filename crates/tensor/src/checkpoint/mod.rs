@@ -8,9 +8,11 @@ mod error;
 mod file;
 mod pickled;
 mod reader;
+mod weights;
 mod writer;
 
 pub use error::CheckpointError;
 pub use file::{SafeFile, TensorInfo};
 pub use reader::Checkpoint;
+pub use weights::Weights;
 pub use writer::{DEFAULT_SHARD_SIZE, NewTensor, Shard, Writer};

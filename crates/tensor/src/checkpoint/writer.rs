@@ -251,6 +251,30 @@ impl Writer {
         Ok(shard.file.read_exact_at(bytes, offset).map_err(FileError::of("read back", &shard.path))?)
     }
 
+    /// A copy of a tensor that was written whole, in its planned type, on the CPU. Its shape must be this one.
+    ///
+    /// # Errors
+    /// When the tensor was not planned, has another shape, is of a type that is not read, or the file cannot be read.
+    ///
+    /// # Panics
+    /// When it was not written whole.
+    pub fn load_shaped(&self, name: &str, expected: &[usize]) -> Result<Tensor, CheckpointError> {
+        let slot = self.slot(name)?;
+        assert_eq!(slot.written.load(Ordering::Relaxed), slot.spec.elements(), "{name} is written whole");
+        let place = || self.shards[slot.shard].path.clone();
+        let (found, dtype) = (&slot.spec.shape, slot.spec.dtype);
+        if found != expected {
+            let (name, found, expected) = (name.to_owned(), found.clone(), expected.to_vec());
+            return Err(CheckpointError::Shape { place: place(), name, found, expected });
+        }
+        let unread = || CheckpointError::Dtype { path: place(), name: name.to_owned(), dtype: dtype.to_string() };
+        let kind = kind_of(dtype).ok_or_else(unread)?;
+        let mut bytes = vec![0; slot.spec.bytes()];
+        self.read_back(name, 0, &mut bytes)?;
+        let shape: Vec<i64> = expected.iter().map(|&side| side as i64).collect();
+        Tensor::f_from_data_size(&bytes, &shape, kind).map_err(CheckpointError::torch(name))
+    }
+
     /// Ends the writing; how many bytes the tensors have in all.
     ///
     /// # Panics

@@ -5,9 +5,10 @@ pub mod add;
 pub mod capture;
 mod chunk;
 pub mod error;
+pub(crate) mod flow;
 mod hidden;
 pub mod index;
-mod output;
+pub(crate) mod output;
 pub mod pairs;
 pub mod tiles;
 

@@ -8,9 +8,10 @@ use serde_json::json;
 
 use super::accumulate::Accumulator;
 use super::error::GramError;
-use super::index::{FORMAT, GramEntry, GramIndex};
+use super::index::{FORMAT, GramEntry, GramIndex, GramSet};
 use crate::checkpoint::{NewTensor, Writer};
 use crate::failure::FileError;
+use crate::model::Input;
 use crate::parallel::Pool;
 use crate::report::Reporter;
 
@@ -29,18 +30,25 @@ struct InputFigures {
 
 /// A Gram that is ready to be written.
 #[derive(Debug)]
-pub(super) struct Finished {
+pub(crate) struct Finished {
     /// Its name in the file.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The modules that read the input.
-    pub(super) modules: Vec<String>,
+    pub(crate) modules: Vec<String>,
     /// The sums.
-    pub(super) sum: Accumulator,
+    pub(crate) sum: Accumulator,
+}
+
+impl Finished {
+    /// The Gram of a layer's input.
+    pub(crate) fn of(input: Input, modules: Vec<String>, sum: Accumulator) -> Self {
+        Self { name: input.name().to_owned(), modules, sum }
+    }
 }
 
 /// Writes the artifact file by file.
 #[derive(Debug)]
-pub(super) struct Output<'a> {
+pub(crate) struct Output<'a> {
     directory: &'a Path,
     modules: IndexMap<String, GramEntry>,
     figures: Vec<InputFigures>,
@@ -48,7 +56,7 @@ pub(super) struct Output<'a> {
 
 impl<'a> Output<'a> {
     /// An artifact in an empty directory.
-    pub(super) fn new(directory: &'a Path) -> Self {
+    pub(crate) fn new(directory: &'a Path) -> Self {
         Self { directory, modules: IndexMap::new(), figures: Vec::new() }
     }
 
@@ -56,7 +64,7 @@ impl<'a> Output<'a> {
     ///
     /// # Errors
     /// When the file cannot be written or libtorch fails.
-    pub(super) fn write(&mut self, file: &str, grams: Vec<Finished>, pool: Pool) -> Result<(), GramError> {
+    pub(crate) fn write(&mut self, file: &str, grams: Vec<Finished>, pool: Pool) -> Result<(), GramError> {
         if grams.is_empty() {
             return Ok(());
         }
@@ -94,6 +102,15 @@ impl<'a> Output<'a> {
         })?;
         writer.finish();
         Ok(())
+    }
+
+    /// Writes the index alone, and opens the artifact: of Grams that are used at once and not kept.
+    ///
+    /// # Errors
+    /// When a file cannot be written or read.
+    pub(crate) fn open(self) -> Result<GramSet, GramError> {
+        GramIndex { format: FORMAT, modules: self.modules, without: None }.write(self.directory)?;
+        GramSet::open(self.directory)
     }
 
     /// Writes the index and the figures.

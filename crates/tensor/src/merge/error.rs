@@ -10,6 +10,8 @@ use crate::dtype::UnknownDtype;
 use crate::failure::{Diagnosis, FileError};
 use crate::gram::GramError;
 use crate::linalg::SolveError;
+use crate::model::ConfigError;
+use crate::text::TextError;
 
 /// What can be wrong with a merge.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,25 @@ pub enum MergeError {
     /// Grams cannot be read.
     #[error(transparent)]
     Gram(#[from] GramError),
+    /// Activations of a model cannot be taken.
+    #[error("model {model}: {source}")]
+    Capture {
+        /// The model.
+        model: String,
+        /// Why.
+        source: GramError,
+    },
+    /// The data of a model gives no sequences.
+    #[error("model {model}: {source}")]
+    Text {
+        /// The model.
+        model: String,
+        /// Why.
+        source: Box<TextError>,
+    },
+    /// A `config.json` that the forward pass cannot be built from.
+    #[error(transparent)]
+    Decoder(#[from] ConfigError),
     /// An unknown `dtype`.
     #[error(transparent)]
     Dtype(#[from] UnknownDtype),
@@ -269,6 +290,12 @@ impl MergeError {
         move |source| Self::Torch { name, source }
     }
 
+    /// For `map_err`: activations of this model cannot be taken.
+    pub(crate) fn capture<E: Into<GramError>>(model: &str) -> impl FnOnce(E) -> Self {
+        let model = model.to_owned();
+        move |source| Self::Capture { model, source: source.into() }
+    }
+
     /// For `map_err`: the system of this module could not be solved.
     pub(crate) fn solve<E: Into<SolveError>>(module: &str) -> impl FnOnce(E) -> Self {
         let module = module.to_owned();
@@ -282,6 +309,9 @@ impl Diagnosis for MergeError {
             Self::File(error) => error.fault(),
             Self::Checkpoint(error) => error.fault(),
             Self::Gram(error) => error.fault(),
+            Self::Capture { source, .. } => source.fault(),
+            Self::Text { source, .. } => source.fault(),
+            Self::Decoder(error) => error.fault(),
             Self::Method(_) | Self::Memory { .. } | Self::Torch { .. } => Fault::Stage,
             Self::Solve { source, .. } => source.fault(),
             _ => Fault::Experiment,
@@ -293,6 +323,9 @@ impl Diagnosis for MergeError {
             Self::File(error) => return error.hint(),
             Self::Checkpoint(error) => return error.hint(),
             Self::Gram(error) => return error.hint(),
+            Self::Capture { source, .. } => return source.hint(),
+            Self::Text { source, .. } => return source.hint(),
+            Self::Decoder(error) => return error.hint(),
             Self::Dtype(error) => return error.hint(),
             Self::Solve { source, .. } => return source.hint(),
             Self::Torch { source, .. } => return source.hint(),

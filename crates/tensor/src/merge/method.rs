@@ -3,6 +3,7 @@
 use mergelab_wire::MergeJob;
 use tch::Device;
 
+use super::blocks::Blocks;
 use super::elementwise::Elementwise;
 use super::error::MergeError;
 use super::rules::AlphaRule;
@@ -72,4 +73,6 @@ pub enum Unit {
     Elementwise(Elementwise),
     /// The linear system of layers that share their inputs.
     Regmean(Group),
+    /// RegMean block by block, on activations that flow through the merged model.
+    Blocks(Blocks),
 }

@@ -7,6 +7,7 @@
 
 mod agreement;
 pub mod average;
+pub mod blocks;
 pub mod elementwise;
 pub mod error;
 pub mod figures;
@@ -19,6 +20,7 @@ pub mod output;
 pub mod params;
 pub mod registry;
 pub mod regmean;
+pub mod regmean_plus_plus;
 pub mod rules;
 pub mod solve;
 pub mod sources;
@@ -90,12 +92,13 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
             Decision::Base => streamed.push(Elementwise::take(&context, name, None)?),
         }
     }
-    let mut groups = Vec::new();
+    let (mut groups, mut blocks) = (Vec::new(), Vec::new());
     for unit in method.units(&context, own)? {
         match unit {
             Unit::Average(name) => streamed.push(Elementwise::average(&context, name)?),
             Unit::Elementwise(work) => streamed.push(work),
             Unit::Regmean(group) => groups.push(group),
+            Unit::Blocks(work) => blocks.push(work),
         }
     }
     let limits = stream::Limits::new(&context)?;
@@ -108,8 +111,11 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
         reporter.progress(done, total, "systems");
         layers.extend(group.run(&context, &writer)?);
     }
-    let streamed: IndexMap<String, Elementwise> =
+    let mut streamed: IndexMap<String, Elementwise> =
         streamed.into_iter().map(|work| (work.tensor.clone(), work)).collect();
+    for work in blocks {
+        layers.extend(work.run(&context, &writer, &mut streamed, out)?);
+    }
     for (path, size, sha256) in stream::run(&context, &writer, &streamed, limits)? {
         reporter.written(path.strip_prefix(out).unwrap_or(&path), size, &sha256);
     }

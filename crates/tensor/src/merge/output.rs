@@ -117,7 +117,7 @@ fn provenance(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>) -> Va
             json!({
                 "name": model.name,
                 "weight": model.weight,
-                "grams": model.grams.is_some(),
+                "grams": model.grams.is_some() || model.capture.is_some(),
                 "held_out": model.held_out.is_some(),
             })
         })

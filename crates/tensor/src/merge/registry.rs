@@ -5,11 +5,12 @@ use super::error::MergeError;
 use super::mats::Mats;
 use super::method::Method;
 use super::regmean::Regmean;
+use super::regmean_plus_plus::RegmeanPlusPlus;
 use super::task_arithmetic::TaskArithmetic;
 use super::ties::Ties;
 
 /// Every method; one line each.
-static METHODS: [&dyn Method; 5] = [&Average, &Regmean, &TaskArithmetic, &Ties, &Mats];
+static METHODS: [&dyn Method; 6] = [&Average, &Regmean, &RegmeanPlusPlus, &TaskArithmetic, &Ties, &Mats];
 
 /// The method of this name.
 ///

@@ -82,7 +82,10 @@ pub fn refuse_params(job: &MergeJob) -> Result<(), MergeError> {
 }
 
 /// α of a tensor: the rule's, or the merge's, over depth where that is a gradient.
-fn alpha_of(job: &MergeJob, rule: Option<AlphaRule>, name: &str, layers: usize) -> Result<f64, MergeError> {
+///
+/// # Errors
+/// When neither states one.
+pub(super) fn alpha_of(job: &MergeJob, rule: Option<AlphaRule>, name: &str, layers: usize) -> Result<f64, MergeError> {
     if let Some(alpha) = rule.and_then(|rule| rule.alpha) {
         return Ok(alpha);
     }

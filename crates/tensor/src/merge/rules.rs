@@ -2,7 +2,7 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 use indexmap::IndexMap;
-use mergelab_wire::{MergeJob, Rule, RuleUse};
+use mergelab_wire::{MergeJob, MergeSource, Rule, RuleUse};
 
 use super::error::MergeError;
 use super::sources::Sources;
@@ -53,7 +53,8 @@ pub fn decide(job: &MergeJob, sources: &Sources) -> Result<IndexMap<String, Deci
         if rule.action == Some(RuleUse::Base) && sources.base.is_none() {
             return Err(fail("the merge has no `base:`".to_owned()));
         }
-        if rule.action == Some(RuleUse::Regmean) && job.models.iter().any(|model| model.grams.is_none()) {
+        let has_none = |model: &MergeSource| model.grams.is_none() && model.capture.is_none();
+        if rule.action == Some(RuleUse::Regmean) && job.models.iter().any(has_none) {
             return Err(fail("RegMean needs Gram matrices of every model (`grams:`)".to_owned()));
         }
     }

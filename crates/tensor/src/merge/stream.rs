@@ -24,7 +24,7 @@ use super::elementwise::{Elementwise, How, Kernel, TILE, Tile, tiles};
 use super::error::MergeError;
 use super::method::Context;
 use super::sources::Source;
-use crate::checkpoint::{CheckpointError, Shard, Writer};
+use crate::checkpoint::{CheckpointError, NewTensor, Shard, Writer};
 use crate::codec::{encode, overflow};
 use crate::dtype::FloatType;
 use crate::system::vectorized;
@@ -95,9 +95,7 @@ fn chunks(writer: &Writer, side_by_side: usize) -> Result<Vec<Chunk<'_>>, Checkp
         let mut chunks = Vec::new();
         for tensor in file.tensors() {
             let spec = writer.planned(tensor)?;
-            let (count, step) = (spec.elements(), CHUNK * 8 / spec.dtype.bitsize());
-            for start in (0..count).step_by(step) {
-                let elements = start..(start + step).min(count);
+            for elements in pieces(spec) {
                 chunks.push(Chunk { shard, place: chunks.len(), tensor, dtype: spec.dtype, elements });
             }
         }
@@ -109,6 +107,30 @@ fn chunks(writer: &Writer, side_by_side: usize) -> Result<Vec<Chunk<'_>>, Checkp
         ordered.extend((0..longest).flat_map(|place| group.iter().filter_map(move |file| file.get(place).cloned())));
     }
     Ok(ordered)
+}
+
+/// The elements of each chunk of a tensor.
+fn pieces(tensor: &NewTensor) -> impl Iterator<Item = Range<usize>> {
+    let (count, step) = (tensor.elements(), CHUNK * 8 / tensor.dtype.bitsize());
+    (0..count).step_by(step).map(move |start| start..(start + step).min(count))
+}
+
+/// Makes and writes some tensors before the pass, which then finds them as it finds those that a linear system gave.
+///
+/// # Errors
+/// As [`run`].
+pub fn ahead(context: &Context<'_>, writer: &Writer, work: &[Elementwise]) -> Result<(), MergeError> {
+    let mut chunks = Vec::new();
+    for work in work {
+        let spec = writer.planned(&work.tensor)?;
+        let chunk = |elements| Chunk { shard: 0, place: 0, tensor: &work.tensor, dtype: spec.dtype, elements };
+        chunks.extend(pieces(spec).map(|elements| (work, chunk(elements))));
+    }
+    context.host.map(chunks, |(work, chunk)| {
+        let mut buffer = vec![0; chunk.bytes()];
+        make(context, writer, Some(work), &chunk, &mut Scratch::default(), &mut buffer)
+    })?;
+    Ok(())
 }
 
 /// A fixed supply of buffers.

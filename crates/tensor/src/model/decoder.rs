@@ -14,7 +14,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::config::DecoderConfig;
 use super::rope::Rope;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{CheckpointError, Weights};
 use crate::dtype::FloatType;
 
 /// The four matrices that a layer's linear modules read.
@@ -112,10 +112,10 @@ impl RmsNorm {
     }
 }
 
-/// A model whose weights are read from the checkpoint as they are needed.
+/// A model whose weights are read from where they lie as they are needed.
 #[derive(Debug)]
 pub struct Decoder<'a> {
-    checkpoint: &'a Checkpoint,
+    weights: &'a dyn Weights,
     config: &'a DecoderConfig,
     /// What stands before `layers.0`: `model.`, or nothing in a checkpoint saved without its head.
     prefix: &'static str,
@@ -124,15 +124,20 @@ pub struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// A decoder over a checkpoint; nothing is read yet.
-    pub fn new(checkpoint: &'a Checkpoint, config: &'a DecoderConfig, dtype: FloatType, device: Device) -> Self {
-        let bare = checkpoint.contains("embed_tokens.weight") && !checkpoint.contains("model.embed_tokens.weight");
-        Self { checkpoint, config, prefix: if bare { "" } else { "model." }, dtype, device }
+    /// A decoder over a checkpoint, or over what is written of one; nothing is read yet.
+    pub fn new(weights: &'a dyn Weights, config: &'a DecoderConfig, dtype: FloatType, device: Device) -> Self {
+        let bare = weights.contains("embed_tokens.weight") && !weights.contains("model.embed_tokens.weight");
+        Self { weights, config, prefix: if bare { "" } else { "model." }, dtype, device }
     }
 
     /// Its configuration.
-    pub fn config(&self) -> &DecoderConfig {
+    pub fn config(&self) -> &'a DecoderConfig {
         self.config
+    }
+
+    /// Type of its forward pass.
+    pub fn kind(&self) -> Kind {
+        self.dtype.kind()
     }
 
     /// Full name of a module of a layer: `model.layers.0.self_attn.q_proj`.
@@ -141,7 +146,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn load(&self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
-        let stored = self.checkpoint.load_shaped(name, shape)?;
+        let stored = self.weights.load_shaped(name, shape)?;
         stored.f_to_device_(self.device, self.dtype.kind(), false, false).map_err(CheckpointError::torch(name))
     }
 
@@ -210,7 +215,7 @@ impl<'a> Decoder<'a> {
 
     /// Name of the output projection, where the model has one of its own (not tied to the embedding).
     pub fn head(&self) -> Option<&'static str> {
-        (!self.config.tied && self.checkpoint.contains("lm_head.weight")).then_some("lm_head")
+        (!self.config.tied && self.weights.contains("lm_head.weight")).then_some("lm_head")
     }
 
     /// The output projection `[vocab, hidden]`; the embedding where they are tied.

@@ -10,6 +10,7 @@ mod memory;
 mod merging;
 mod pickled;
 mod real;
+mod regmean_plus_plus;
 mod shards;
 mod support;
 mod task_vectors;
