@@ -13,15 +13,11 @@ const WITH_PARAMETERS: [&str; 2] = ["task_arithmetic", "ties"];
 
 /// What this version cannot merge yet.
 pub(super) fn unsupported(merge: &Merge) -> Option<String> {
-    use mergelab_wire::Alpha;
     if !METHODS.contains(&merge.method.as_str()) {
         return Some(format!("`method: {}` is not in this version, which has {}", merge.method, METHODS.join(", ")));
     }
     if let Some(name) = merge.params.keys().next().filter(|_| !WITH_PARAMETERS.contains(&merge.method.as_str())) {
         return Some(format!("the parameter `{name}` of `{}` is not in this version", merge.method));
-    }
-    if matches!(merge.alpha, Some(Alpha::Auto | Alpha::AutoLayer)) {
-        return Some("`alpha: auto` is not in this version".to_owned());
     }
     if merge.keep == Keep::Recipe {
         return Some("`keep: recipe` is not in this version".to_owned());
