@@ -262,7 +262,7 @@ fn without_held_out_grams_there_is_nothing_to_choose_on() {
     models[1].held_out = None;
     for alpha in [Alpha::Auto, Alpha::AutoLayer] {
         let outcome = run(Job::Merge(auto(&models, alpha)), 1);
-        assert_eq!(outcome.code, 1);
+        assert_eq!(outcome.code, 3);
         assert!(outcome.stderr.contains("α is chosen on held-out Grams, and model m1 has none"), "{}", outcome.stderr);
         assert!(outcome.stderr.contains("`held_out: [NAME, …]`"), "{}", outcome.stderr);
         assert_eq!(outcome.files(), []);
