@@ -9,7 +9,7 @@ use crate::experiment::{Keep, Merge};
 
 /// Methods that the tensor program has, those among them whose parameters it has too.
 const METHODS: [&str; 4] = ["average", "regmean", "task_arithmetic", "ties"];
-const WITH_PARAMETERS: [&str; 2] = ["task_arithmetic", "ties"];
+const WITH_PARAMETERS: [&str; 3] = ["average", "task_arithmetic", "ties"];
 
 /// What this version cannot merge yet.
 pub(super) fn unsupported(merge: &Merge) -> Option<String> {

@@ -65,11 +65,11 @@ impl Method for Regmean {
     }
 }
 
-/// Refuses parameters: neither this method nor the average has one.
+/// Refuses parameters: this method has none.
 ///
 /// # Errors
 /// When there is one.
-pub fn refuse_params(job: &MergeJob) -> Result<(), MergeError> {
+fn refuse_params(job: &MergeJob) -> Result<(), MergeError> {
     match job.params.keys().next() {
         None => Ok(()),
         Some(name) => Err(MergeError::Request {
