@@ -9,11 +9,10 @@ class Rows:
     """Held-out rows of one text, as token ids; the first token of each is context alone."""
 
     def __init__(self, rows: list[str], tokenizer) -> None:
-        self.ids = [torch.tensor([tokenizer(row)["input_ids"]]) for row in rows]
-        # Bytes of what is predicted: the row without its first token.
-        first = (len(tokenizer.decode(ids[0, :1]).encode()) for ids in self.ids)
-        self.bytes = sum(len(row.encode()) for row in rows) - sum(first)
-        self.tokens = sum(ids.shape[1] for ids in self.ids)
+        found = [tokenizer(row, return_offsets_mapping=True) for row in rows]
+        self.ids = [torch.tensor([encoded["input_ids"]]) for encoded in found]
+        # Bytes of what is predicted: a row from where its first token ends.
+        self.bytes = sum(len(row[encoded["offset_mapping"][0][1]:].encode()) for row, encoded in zip(rows, found))
 
     @torch.inference_mode()
     def bits_per_byte(self, network) -> float:
