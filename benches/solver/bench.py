@@ -13,6 +13,7 @@ Losses are of whole models; `--loss-tokens 0` leaves them out, and then publishe
 """
 
 import argparse
+import functools
 import math
 import platform
 import statistics
@@ -158,16 +159,20 @@ class Bench:
             half |= dict(zip(shared.modules, found[len(differences):]))
         return real, half, cut
 
-    def setting(self, tokens: int, alpha: float) -> tuple[list[Row], int]:
-        """Every solver at one setting."""
+    def setting(self, tokens: int, alpha: float) -> tuple[list[str], int]:
+        """Every solver at one setting: lines of the table, printed as they come, and the eigenvalues cut."""
         grams = self.grams(tokens)
         exact, exact_half, cut = self.exact(grams, alpha)
         average = self.average()
-        rows = [self.ours(grams, alpha, exact, average), self.ours_alone(grams, alpha, exact_half)]
-        rows += [self.published(solver, grams, alpha, exact, average) for solver in self.options.solvers]
-        return rows, cut
+        work = [lambda: self.ours(grams, alpha, exact), lambda: self.ours_alone(grams, alpha, exact_half)]
+        work += [functools.partial(self.published, solver, grams, alpha, exact, average) for solver in self.options.solvers]
+        lines = []
+        for solve in work:
+            lines.append(solve().line(tokens, alpha))
+            print(lines[-1], flush=True)
+        return lines, cut
 
-    def ours(self, grams: list[Path], alpha: float, exact: dict, average: dict) -> Row:
+    def ours(self, grams: list[Path], alpha: float, exact: dict) -> Row:
         """The merge as it is stored."""
         row = Row("mergelab, as stored in fp32")
         measured, out = program.merge(self.capture, "merge", self.models, grams, alpha)
@@ -196,7 +201,7 @@ class Bench:
 
     def published(self, solver: str, grams: list[Path], alpha: float, exact: dict, average: dict) -> Row:
         """A published solver: seconds are those of its solves alone, without reading or writing anything."""
-        row = Row(f"fp32 inverse" if solver == "inverse" else f"fp32 lstsq, {solver}")
+        row = Row("fp32 inverse" if solver == "inverse" else f"fp32 lstsq, {solver}")
         merged = dict(average)
         for shared in systems.inputs(grams, None if self.held_out else self.compared):
             pairs = [[weights[module] for weights in self.weights] for module in shared.modules]
@@ -229,10 +234,8 @@ def main() -> None:
     lines, notes = [], []
     for tokens in options.tokens:
         for alpha in options.alphas:
-            rows, cut = bench.setting(tokens, alpha)
-            for row in rows:
-                lines.append(row.line(tokens, alpha))
-                print(lines[-1], flush=True)
+            found, cut = bench.setting(tokens, alpha)
+            lines += found
             if cut:
                 notes.append(f"{tokens:,} tokens, α = {alpha:g}: {cut} eigenvalues of the compared inputs are cut.")
     print(f"\n{processor()}, {options.threads} threads, torch {torch.__version__}, Python {platform.python_version()}, "
