@@ -24,7 +24,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test real lint bench bench-gram bench-gram-gpu bench-merge docs lock clean
+.PHONY: help setup build quickstart test real lint bench bench-gram bench-gram-gpu bench-merge bench-solver docs lock clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,7 @@ test: setup  ## every test (without libtorch: `cargo test` runs those of the roo
 	$(python) -W ignore -m unittest discover -s lm-eval-harness
 	$(python) -W ignore -m unittest discover -s gram-transformers
 	$(python) -W ignore -m unittest discover -s benches/gram
+	$(python) -W ignore -m unittest discover -s benches/solver
 
 real: setup $(REAL)/model/config.json  ## hold a real model's Grams and token ids against transformers (100 MB download, 6 GB of memory, minutes)
 	MERGELAB_REAL_MODEL=$(CURDIR)/$(REAL)/model MERGELAB_PYTHON=$(if $(findstring /,$(python)),$(abspath $(python)),$(python)) \
@@ -89,6 +90,9 @@ bench-gram-gpu: build  ## Gram capture at full 8B width on a GPU; without one it
 
 bench-merge: build  ## merging, beside mergekit where it is installed (BENCH_PYTHON) and a plain PyTorch script
 	BENCH_TORCH=$(abspath $(python)) $(CARGO) bench -p mergelab --bench merge
+
+bench-solver: build $(REAL)/model/config.json  ## RegMean on a real model's Grams, beside lstsq and inverse, against fp64 (SOLVER_FLAGS="--tokens 1000 --layers 2 …")
+	$(python) -W ignore benches/solver/bench.py --program target/release/mergelab-tensor --real $(REAL) $(SOLVER_FLAGS)
 
 docs: build  ## the API documentation, and the experiment file's JSON Schema in docs/
 	$(CARGO) doc --workspace --no-deps

@@ -375,7 +375,7 @@ impl Reader<'_> {
             let number = super::scalar::plain(alpha.node).and_then(super::scalar::number);
             if number.is_some() { alpha.number(0.0, 1.0).map(Alpha::Number) } else { alpha.choice(ALPHAS) }
         })?;
-        if let (Alpha::Auto | Alpha::AutoLayer, true) = (&alpha, method.captures()) {
+        if let (Alpha::Auto | Alpha::AutoLayer, true) = (&alpha, method.captures() || method.name == "mats") {
             let diagnostic = Diagnostic::new(field.value.span, format!("`{}` does not pick its α", method.name));
             self.context.report.add(diagnostic.hint("state a number from 0 to 1; a `sweep` tries several"));
         } else if matches!(alpha, Alpha::Auto | Alpha::AutoLayer) && !self.fields.has("held_out") {

@@ -9,19 +9,15 @@ use crate::experiment::{Calibration, Merge};
 
 /// Methods that the tensor program has, those among them whose parameters it has too.
 const METHODS: [&str; 6] = ["average", "regmean", "regmean++", "task_arithmetic", "ties", "mats"];
-const WITH_PARAMETERS: [&str; 3] = ["task_arithmetic", "ties", "mats"];
+const WITH_PARAMETERS: [&str; 4] = ["average", "task_arithmetic", "ties", "mats"];
 
 /// What this version cannot merge yet.
 pub(super) fn unsupported(merge: &Merge) -> Option<String> {
-    use mergelab_wire::Alpha;
     if !METHODS.contains(&merge.method.as_str()) {
         return Some(format!("`method: {}` is not in this version, which has {}", merge.method, METHODS.join(", ")));
     }
     if let Some(name) = merge.params.keys().next().filter(|_| !WITH_PARAMETERS.contains(&merge.method.as_str())) {
         return Some(format!("the parameter `{name}` of `{}` is not in this version", merge.method));
-    }
-    if matches!(merge.alpha, Some(Alpha::Auto | Alpha::AutoLayer)) {
-        return Some("`alpha: auto` is not in this version".to_owned());
     }
     if merge.tokenizer.as_deref() == Some("union") {
         return Some("`tokenizer: union` is not in this version".to_owned());

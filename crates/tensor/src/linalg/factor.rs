@@ -3,7 +3,7 @@
 //! 1. fp32 Cholesky. Some rows are checked against fp64 ([`super::check`]); where they are off by more than
 //!    [`GOOD_ENOUGH`] of the correction, every block of rows is refined with fp64 residuals.
 //! 2. fp64 Cholesky, where the fp32 one breaks down, its refinement would not converge or does not, or the smallest
-//!    eigenvalue comes near the cut.
+//!    eigenvalue comes near the cut. Whether it is under it is tested, not estimated.
 //! 3. Eigenvalues, those under `4 √d eps32` cut: fp32 Grams cannot tell them from zero. What is cut stays at the average.
 
 use serde::Serialize;
@@ -107,19 +107,17 @@ impl Factor {
     /// When a Gram cannot be read or is not finite, or libtorch fails.
     pub fn double(system: &ScaledSystem<'_>, mut steps: Vec<String>, pool: Pool) -> Result<Self, SolveError> {
         let cut = Self::cut_for(system.width());
-        let matrix = system.upper(Kind::Double, pool)?;
-        let largest = condition::largest(&matrix)?;
-        if tiled::cholesky(&matrix, pool)? {
-            let smallest = condition::smallest(&matrix)?;
-            if smallest > cut {
-                let (kept, condition) = (Kept::Double(matrix), largest / smallest);
-                return Ok(Self { kept, path: Path::CholeskyDouble, condition, cut: 0, steps });
+        if Self::is_above(system, cut, pool)? {
+            let matrix = system.upper(Kind::Double, pool)?;
+            let largest = condition::largest(&matrix)?;
+            if tiled::cholesky(&matrix, pool)? {
+                let condition = largest / condition::smallest(&matrix)?.max(cut);
+                return Ok(Self { kept: Kept::Double(matrix), path: Path::CholeskyDouble, condition, cut: 0, steps });
             }
-            steps.push(format!("smallest eigenvalue about {smallest:.1e}, under the cut of {cut:.1e}"));
-        } else {
             steps.push("not positive definite in fp64".to_owned());
+        } else {
+            steps.push(format!("the smallest eigenvalue is under the cut of {cut:.1e}"));
         }
-        drop(matrix);
         let (values, vectors) = system.upper(Kind::Double, pool)?.f_linalg_eigh("U")?;
         let n = values.size()[0];
         let kept = values.f_gt(cut)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
@@ -142,6 +140,18 @@ impl Factor {
         self.path = Path::CholeskyRefined;
         self.steps.push(why);
         self
+    }
+
+    /// Whether every eigenvalue is above the cut: then, and then alone, the matrix less the cut has a Cholesky factor. An
+    /// estimate will not do, since a single small eigenvalue that is overlooked can outweigh all else in a solution.
+    fn is_above(system: &ScaledSystem<'_>, cut: f64, pool: Pool) -> Result<bool, SolveError> {
+        // `1 - α` is a bound, less what rounding takes.
+        if 1.0 - system.alpha() > 2.0 * cut {
+            return Ok(true);
+        }
+        let shifted = system.upper(Kind::Double, pool)?;
+        let _ = shifted.f_diagonal(0, 0, 1)?.f_sub_scalar_(cut)?;
+        Ok(tiled::cholesky(&shifted, pool)?)
     }
 
     /// Eigenvalues under this are cut: a matrix of this width with unit diagonal, from fp32 Grams.

@@ -114,7 +114,7 @@ impl Blocks {
                 ));
             }
             let alpha = regmean::alpha_of(job, rule, &name, config.layers)?;
-            let rule = Some(AlphaRule { alpha: Some(alpha), required: true });
+            let rule = Some(AlphaRule { alpha, required: true });
             if module == HEAD {
                 head = Some((name, rule));
             } else if let Some((layer, input)) = places.get(&module) {

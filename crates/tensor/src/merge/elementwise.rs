@@ -64,12 +64,24 @@ impl Elementwise {
     /// # Errors
     /// When integers differ.
     pub fn average(context: &Context<'_>, tensor: String) -> Result<Self, MergeError> {
+        Self::weighted(context, tensor, Mean::new)
+    }
+
+    /// The weighted sum of one tensor, whatever its weights add up to; of integers as [`Self::average`].
+    ///
+    /// # Errors
+    /// When integers differ.
+    pub fn sum(context: &Context<'_>, tensor: String) -> Result<Self, MergeError> {
+        Self::weighted(context, tensor, Mean::sum)
+    }
+
+    fn weighted(context: &Context<'_>, tensor: String, kernel: impl Fn(Vec<f64>) -> Mean) -> Result<Self, MergeError> {
         let sources = context.sources;
         if !is_float(sources.dtype(&tensor)?) {
             return same_integers(sources, tensor);
         }
         let weights: Vec<f64> = sources.models.iter().map(|source| source.weight).collect();
-        let how = How::Merge(Arc::new(Mean::new(weights)));
+        let how = How::Merge(Arc::new(kernel(weights)));
         Ok(Self { tensor, base: false, models: (0..sources.models.len()).collect(), how })
     }
 
@@ -144,6 +156,11 @@ impl Mean {
     /// With weights that do not add up to zero.
     pub fn new(weights: Vec<f64>) -> Self {
         Self { factor: weights.iter().sum::<f64>().recip(), weights }
+    }
+
+    /// `Σ wᵢ Wᵢ`, with any weights.
+    pub fn sum(weights: Vec<f64>) -> Self {
+        Self { factor: 1.0, weights }
     }
 }
 

@@ -6,6 +6,7 @@
 //! with the models is found before the first file is written, but for weights that are not finite.
 
 mod agreement;
+pub mod alpha;
 pub mod average;
 pub mod blocks;
 pub mod elementwise;
@@ -105,6 +106,7 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
 
     let shard_size = job.shard_size.map_or(DEFAULT_SHARD_SIZE, |size| size as usize);
     let writer = Writer::model(out, sources.planned(dtype)?, shard_size)?;
+    let choice = alpha::choose(&context, &mut groups)?;
     let total = groups.len();
     let mut layers = Vec::new();
     for (done, group) in groups.into_iter().enumerate() {
@@ -122,6 +124,9 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
     let bytes = writer.finish();
     figures::write(out, &layers)?;
     figures::facts(&layers, reporter);
+    if let Some(choice) = &choice {
+        choice.report(out, reporter)?;
+    }
     output::write(job, &sources, dtype, out)?;
     reporter.fact("tensors", json!(sources.names().len()));
     reporter.fact("weight_bytes", json!(bytes));

@@ -7,6 +7,7 @@
 use indexmap::IndexMap;
 use mergelab_wire::{Alpha, MergeJob};
 
+use super::alpha;
 use super::error::MergeError;
 use super::layers::{depth, is_linear};
 use super::method::{Context, Method, Unit};
@@ -32,9 +33,7 @@ impl Method for Regmean {
             );
         }
         match &job.alpha {
-            Some(Alpha::Auto | Alpha::AutoLayer) => {
-                refuse("`alpha: auto` is not built in this version".to_owned(), "state α as a number in [0, 1]")
-            }
+            Some(Alpha::Auto | Alpha::AutoLayer) => alpha::check(job),
             Some(Alpha::Number(alpha)) if !(0.0..=1.0).contains(alpha) => {
                 refuse(format!("alpha is {alpha}"), "α is a number in [0, 1]")
             }
@@ -66,11 +65,11 @@ impl Method for Regmean {
     }
 }
 
-/// Refuses parameters: neither this method nor the average has one.
+/// Refuses parameters: this method has none.
 ///
 /// # Errors
 /// When there is one.
-pub fn refuse_params(job: &MergeJob) -> Result<(), MergeError> {
+pub(super) fn refuse_params(job: &MergeJob) -> Result<(), MergeError> {
     match job.params.keys().next() {
         None => Ok(()),
         Some(name) => Err(MergeError::Request {
@@ -81,18 +80,24 @@ pub fn refuse_params(job: &MergeJob) -> Result<(), MergeError> {
     }
 }
 
-/// α of a tensor: the rule's, or the merge's, over depth where that is a gradient.
+/// α of a tensor: the rule's, or the merge's, over depth where that is a gradient; none where it is to be chosen.
 ///
 /// # Errors
 /// When neither states one.
-pub(super) fn alpha_of(job: &MergeJob, rule: Option<AlphaRule>, name: &str, layers: usize) -> Result<f64, MergeError> {
+pub(super) fn alpha_of(
+    job: &MergeJob,
+    rule: Option<AlphaRule>,
+    name: &str,
+    layers: usize,
+) -> Result<Option<f64>, MergeError> {
     if let Some(alpha) = rule.and_then(|rule| rule.alpha) {
-        return Ok(alpha);
+        return Ok(Some(alpha));
     }
     match &job.alpha {
-        Some(Alpha::Number(alpha)) => Ok(*alpha),
-        Some(Alpha::Gradient(list)) => Ok(gradient(list, depth(name), layers)),
-        _ => Err(MergeError::Request {
+        Some(Alpha::Number(alpha)) => Ok(Some(*alpha)),
+        Some(Alpha::Gradient(list)) => Ok(Some(gradient(list, depth(name), layers))),
+        Some(Alpha::Auto | Alpha::AutoLayer) => alpha::check(job).map(|()| None),
+        None => Err(MergeError::Request {
             method: job.method.clone(),
             reason: format!("no α is stated for {name}"),
             hint: "state `alpha:` in the merge, or in the rule",
@@ -113,8 +118,9 @@ pub(super) fn gradient(list: &[f64], depth: Option<usize>, layers: usize) -> f64
     list[low] + (list[high] - list[low]) * (position - low as f64)
 }
 
-/// Where the Grams of a layer lie, by file and tensor, whether its weight is stored `[in, out]`, and the bits of its α.
-type GroupKey = (Vec<(String, String)>, bool, u64);
+/// Where the Grams of a layer lie, by file and tensor, whether its weight is stored `[in, out]`, and the bits of its α
+/// (none where it is to be chosen).
+type GroupKey = (Vec<(String, String)>, bool, Option<u64>);
 
 /// Groups linear layers by what they share: the Gram of every model, the held-out ones, and α.
 ///
@@ -154,12 +160,16 @@ pub fn groups(
         }
         let alpha = alpha_of(context.job, rule, &name, layers)?;
         groups
-            .entry((key, transposed.is_some_and(|(transposed, _)| transposed), alpha.to_bits()))
+            .entry((key, transposed.is_some_and(|(transposed, _)| transposed), alpha.map(f64::to_bits)))
             .or_default()
             .push(name);
     }
-    let unit = |((_, transposed, alpha), tensors)| {
-        Unit::Regmean(Group::new(tensors, transposed, f64::from_bits(alpha), std::sync::Arc::clone(&grams)))
+    let unit = |((_, transposed, alpha), tensors): (GroupKey, Vec<String>)| {
+        let grams = std::sync::Arc::clone(&grams);
+        Unit::Regmean(match alpha {
+            Some(alpha) => Group::new(tensors, transposed, f64::from_bits(alpha), grams),
+            None => Group::open(tensors, transposed, grams),
+        })
     };
     Ok(groups.into_iter().map(unit).collect())
 }

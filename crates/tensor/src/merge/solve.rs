@@ -21,8 +21,9 @@ use crate::checkpoint::Writer;
 use crate::dtype::FloatType;
 use crate::gram::{Gram, GramSet};
 use crate::linalg::{
-    Check, Factor, GOOD_ENOUGH, Path, PlainSolver, ScaledSystem, Symmetric, Term, check, right_hand_side,
+    Check, Factor, GOOD_ENOUGH, Path, PlainSolver, ScaledSystem, SolveError, Symmetric, Term, check, right_hand_side,
 };
+use crate::parallel::Pool;
 
 /// Weight rows that are solved together.
 const BLOCK_ROWS: usize = 512;
@@ -63,14 +64,24 @@ impl Grams {
 pub struct Group {
     tensors: Vec<String>,
     transposed: bool,
-    alpha: f64,
+    /// Until [`super::alpha`] has chosen one, none for some groups.
+    alpha: Option<f64>,
     grams: Arc<Grams>,
     /// Of conjugate gradient, where the system is not solved but iterated.
     iterated: Option<Settings>,
 }
 
+/// Rows of a group's tensors, spread evenly over each.
+#[derive(Debug)]
+pub(super) struct Sample {
+    /// Per model, the rows of all tensors `[rows, width]`, in fp64.
+    pub(super) rows: Vec<Tensor>,
+    /// How many are of each tensor.
+    pub(super) counts: Vec<usize>,
+}
+
 /// How a block gets from the models' rows to merged ones; handles only, so that each worker has its own.
-enum Method {
+pub(super) enum Method {
     Scaled(Scaled),
     Plain(PlainSolver),
     Conjugate(Conjugate),
@@ -78,7 +89,7 @@ enum Method {
     Average,
 }
 
-struct Scaled {
+pub(super) struct Scaled {
     factor: Factor,
     /// What was factored, in fp64, where solutions need it.
     matrix: Option<Symmetric>,
@@ -147,7 +158,36 @@ fn share(tensors: &[Tensor]) -> Vec<Tensor> {
 }
 
 impl Method {
-    fn share(&self) -> Self {
+    /// The corrections `[rows, width]` of some rows of every model and their mean, in fp64; `None` if a refinement did not
+    /// converge.
+    pub(super) fn correct(
+        &self,
+        rows: &[Tensor],
+        mean: &Tensor,
+        differences: &[Tensor],
+    ) -> Result<Option<Tensor>, SolveError> {
+        match self {
+            Self::Average => Ok(Some(mean.f_zeros_like()?)),
+            Self::Conjugate(_) => unreachable!("a method that iterates does not choose its α"),
+            Self::Plain(solver) => Ok(Some(solver.solve(rows)?.f_to_kind(Kind::Double)?.f_sub(mean)?)),
+            Self::Scaled(scaled) => {
+                let kind = if scaled.matrix.is_some() { Kind::Double } else { Kind::Float };
+                let rhs = right_hand_side(differences, &scaled.sides, &scaled.root.f_to_kind(kind)?)?;
+                let solved = scaled.factor.solve(scaled.matrix.as_ref(), &rhs)?;
+                let correction = solved.solution.f_to_kind(Kind::Double)?.f_mul(&scaled.root)?;
+                Ok(solved.converged.then_some(correction))
+            }
+        }
+    }
+
+    /// The same with an fp64 factor, where a refinement did not converge.
+    pub(super) fn step_down(&mut self, system: &ScaledSystem<'_>, pool: Pool) -> Result<Vec<String>, SolveError> {
+        let Self::Scaled(scaled) = self else { unreachable!("only refinement can fail to converge") };
+        scaled.factor = Factor::double(system, Vec::new(), pool)?;
+        Ok(scaled.factor.steps().to_vec())
+    }
+
+    pub(super) fn share(&self) -> Self {
         match self {
             Self::Scaled(scaled) => Self::Scaled(Scaled {
                 factor: scaled.factor.share(),
@@ -168,7 +208,32 @@ impl Group {
     ///
     /// `transposed`: their weights are stored `[in, out]`. In there, in all that is computed, they are `[out, in]`.
     pub fn new(tensors: Vec<String>, transposed: bool, alpha: f64, grams: Arc<Grams>) -> Self {
-        Self { tensors, transposed, alpha, grams, iterated: None }
+        Self { tensors, transposed, alpha: Some(alpha), grams, iterated: None }
+    }
+
+    /// A group whose α is to be chosen before it runs.
+    pub fn open(tensors: Vec<String>, transposed: bool, grams: Arc<Grams>) -> Self {
+        Self { tensors, transposed, alpha: None, grams, iterated: None }
+    }
+
+    /// Its α, unless that is to be chosen.
+    pub fn alpha(&self) -> Option<f64> {
+        self.alpha
+    }
+
+    /// Chooses its α.
+    pub fn settle(&mut self, alpha: f64) {
+        self.alpha = Some(alpha);
+    }
+
+    /// The names of its weights.
+    pub fn tensors(&self) -> &[String] {
+        &self.tensors
+    }
+
+    /// Its Grams: those used and those held out.
+    pub(super) fn grams(&self) -> &Grams {
+        &self.grams
     }
 
     /// The same group by conjugate gradient.
@@ -178,7 +243,7 @@ impl Group {
     }
 
     /// `[out, in]` of a tensor.
-    fn shape(&self, context: &Context<'_>, tensor: &str) -> Result<[usize; 2], MergeError> {
+    pub(super) fn shape(&self, context: &Context<'_>, tensor: &str) -> Result<[usize; 2], MergeError> {
         let shape = context.sources.shape(tensor)?;
         Ok(if self.transposed { [shape[1], shape[0]] } else { [shape[0], shape[1]] })
     }
@@ -203,7 +268,7 @@ impl Group {
         matrix.and_then(|matrix| matrix.f_to_device(context.device)).map_err(MergeError::torch(tensor))
     }
 
-    fn module(&self) -> &str {
+    pub(super) fn module(&self) -> &str {
         let first = &self.tensors[0];
         first.strip_suffix(".weight").unwrap_or(first)
     }
@@ -212,16 +277,20 @@ impl Group {
     ///
     /// # Errors
     /// When something cannot be read or written, a weight is not finite, or a plain solver fails.
+    ///
+    /// # Panics
+    /// When its α was left open.
     pub fn run(&self, context: &Context<'_>, writer: &Writer) -> Result<Vec<LayerFigures>, MergeError> {
         let module = self.module();
         let weights: Vec<f64> = context.sources.models.iter().map(|source| source.weight).collect();
         let pivot = pivot(&weights);
+        let alpha = self.alpha.expect("α is chosen before anything is solved");
         let (used, held_out) = (self.terms(&self.grams.used, context)?, self.terms(&self.grams.held_out, context)?);
-        let system = ScaledSystem::new(&used, pivot, self.alpha, context.device).map_err(MergeError::solve(module))?;
+        let system = ScaledSystem::new(&used, pivot, alpha, context.device).map_err(MergeError::solve(module))?;
         let (mut method, checks) = self.prepare(context, &system, &used, pivot)?;
         let mut figures = Solution::of(&method);
 
-        let known = matches!(method, Method::Scaled(_)) && self.alpha >= Known::SMALLEST_ALPHA;
+        let known = matches!(method, Method::Scaled(_)) && alpha >= Known::SMALLEST_ALPHA;
         // Of two models the solved system tells the form with the pivot's Gram.
         let left_out = (known && used.len() == 2 && system.taken(1 - pivot) > 0.0).then_some(pivot);
         let read = |(index, term): (usize, &Term<'_>)| {
@@ -260,14 +329,12 @@ impl Group {
             }
             figures.steps.push(format!("refinement did not converge for {} block(s) of rows", again.len()));
             blocks = again;
-            let Method::Scaled(scaled) = &mut method else { unreachable!("only refinement can fail to converge") };
-            scaled.factor = Factor::double(&system, Vec::new(), context.pool).map_err(MergeError::solve(module))?;
-            figures.steps.extend_from_slice(scaled.factor.steps());
-            figures.path = figures.path.max(scaled.factor.path());
+            figures.steps.extend(method.step_down(&system, context.pool).map_err(MergeError::solve(module))?);
+            figures.fell(&method);
         }
         if !figures.steps.is_empty() {
             let (steps, path) = (figures.steps.join("; "), figures.path);
-            context.reporter.note(format!("{module}: {steps} (α {}); solved by {path:?}", self.alpha));
+            context.reporter.note(format!("{module}: {steps} (α {alpha}); solved by {path:?}"));
         }
         let scales = |terms: &[Term<'_>]| terms.iter().map(|term| term.scale).collect::<Vec<_>>();
         let (used_scales, held_scales) = (scales(&used), scales(&held_out));
@@ -280,10 +347,10 @@ impl Group {
                 if let Some(pivot) = left_out {
                     let other = 1 - pivot;
                     let (scale, taken) = (used_scales[other], system.taken(other));
-                    let form = sums.known.pivot_form(self.alpha, sums.used[0][0], scale, taken);
+                    let form = sums.known.pivot_form(alpha, sums.used[0][0], scale, taken);
                     sums.used.insert(pivot, vec![form]);
                 }
-                let merged = if known { Merged::Known(sums.known, self.alpha) } else { Merged::InBasis };
+                let merged = if known { Merged::Known(sums.known, alpha) } else { Merged::InBasis };
                 let check = checks.get(index);
                 let iterations = self.iterated.map(|_| sums.iterations);
                 let mut steps = figures.steps.clone();
@@ -293,7 +360,7 @@ impl Group {
                 Ok(LayerFigures {
                     tensor: tensor.clone(),
                     shape,
-                    alpha: self.alpha,
+                    alpha,
                     path: figures.path,
                     steps,
                     condition: figures.condition.and_then(finite),
@@ -317,7 +384,7 @@ impl Group {
     }
 
     /// The Grams of the group's input, with their weights in the sum.
-    fn terms<'g>(&self, sets: &'g [GramSet], context: &Context<'_>) -> Result<Vec<Term<'g>>, MergeError> {
+    pub(super) fn terms<'g>(&self, sets: &'g [GramSet], context: &Context<'_>) -> Result<Vec<Term<'g>>, MergeError> {
         let models = &context.sources.models;
         let term = |(set, source): (&'g GramSet, &Source)| {
             let entry = set.entry(self.module()).expect("groups are made of modules with Grams");
@@ -329,7 +396,7 @@ impl Group {
     }
 
     /// Factors the system and checks what comes of it on some rows of every tensor.
-    fn prepare(
+    pub(super) fn prepare(
         &self,
         context: &Context<'_>,
         system: &ScaledSystem<'_>,
@@ -343,7 +410,7 @@ impl Group {
             return Ok((Method::Conjugate(conjugate), Vec::new()));
         }
         if context.job.solver != Solver::Auto {
-            let solver = PlainSolver::new(context.job.solver, terms, self.alpha, context.device).map_err(fail())?;
+            let solver = PlainSolver::new(context.job.solver, terms, system.alpha(), context.device).map_err(fail())?;
             return Ok((Method::Plain(solver), Vec::new()));
         }
         if terms.len() < 2 {
@@ -355,7 +422,9 @@ impl Group {
         let mut sides = Vec::new();
         if factor.path() == Path::Cholesky {
             sides = system.sides(Kind::Float, context.pool).map_err(fail())?;
-            let (differences, counts) = self.sample(context, pivot)?;
+            let Sample { rows, counts } = self.sample(context, SAMPLED_ROWS)?;
+            let weights: Vec<f64> = terms.iter().map(|term| term.weight).collect();
+            let (_, differences) = differences(&rows, &weights, pivot).map_err(torch())?;
             checks = check(system, &factor, &sides, &differences, &counts, context.pool).map_err(fail())?;
             let worst = checks.iter().map(|check| check.error).fold(0.0, f64::max);
             if worst <= GOOD_ENOUGH {
@@ -374,16 +443,14 @@ impl Group {
         Ok((Method::Scaled(Scaled { factor, matrix, sides, root, diagonals }), checks))
     }
 
-    /// Some rows of every tensor, spread evenly: the differences from the mean of all models but the pivot, `[rows, width]`,
-    /// and how many rows are of each tensor.
-    fn sample(&self, context: &Context<'_>, pivot: usize) -> Result<(Vec<Tensor>, Vec<usize>), MergeError> {
+    /// Rows of every tensor, spread evenly: so many of each, or all that there are.
+    pub(super) fn sample(&self, context: &Context<'_>, most: usize) -> Result<Sample, MergeError> {
         let models = &context.sources.models;
-        let weights: Vec<f64> = models.iter().map(|source| source.weight).collect();
         let mut samples: Vec<Vec<Tensor>> = models.iter().map(|_| Vec::new()).collect();
         let mut counts = Vec::with_capacity(self.tensors.len());
         for tensor in &self.tensors {
             let [rows, _] = self.shape(context, tensor)?;
-            let count = SAMPLED_ROWS.min(rows);
+            let count = most.min(rows);
             let places: Vec<usize> = (0..count).map(|place| (2 * place + 1) * rows / (2 * count)).collect();
             for (sample, source) in samples.iter_mut().zip(models) {
                 if self.transposed {
@@ -399,13 +466,8 @@ impl Group {
             }
             counts.push(count);
         }
-        let differences = || -> Result<Vec<Tensor>, TchError> {
-            let stack = |rows: &Vec<Tensor>| Tensor::f_stack(rows, 0);
-            let rows = samples.iter().map(stack).collect::<Result<Vec<_>, _>>()?;
-            let mean = mean(&rows, &weights)?;
-            rows.iter().enumerate().filter(|(index, _)| *index != pivot).map(|(_, rows)| rows.f_sub(&mean)).collect()
-        };
-        Ok((differences().map_err(MergeError::torch(self.module()))?, counts))
+        let rows = samples.iter().map(|rows| Tensor::f_stack(rows, 0)).collect::<Result<_, _>>();
+        Ok(Sample { rows: rows.map_err(MergeError::torch(self.module()))?, counts })
     }
 
     /// Blocks of rows of every tensor.
@@ -514,6 +576,14 @@ impl Group {
     }
 }
 
+/// The mean of every model's rows, and the differences from it of all models but the pivot.
+pub(super) fn differences(rows: &[Tensor], weights: &[f64], pivot: usize) -> Result<(Tensor, Vec<Tensor>), TchError> {
+    let mean = mean(rows, weights)?;
+    let others = rows.iter().enumerate().filter(|(index, _)| *index != pivot);
+    let differences = others.map(|(_, rows)| rows.f_sub(&mean)).collect::<Result<_, _>>()?;
+    Ok((mean, differences))
+}
+
 /// How a group was solved, for the figures.
 struct Solution {
     path: Path,
@@ -536,10 +606,16 @@ impl Solution {
             Method::Average => Self { path: Path::Cholesky, steps: Vec::new(), condition: None, cut: 0 },
         }
     }
+
+    /// Takes over what another factor found on the way down; its steps are told already.
+    fn fell(&mut self, method: &Method) {
+        let lower = Self::of(method);
+        (self.path, self.condition, self.cut) = (lower.path, lower.condition, lower.cut);
+    }
 }
 
 /// The model whose difference from the mean follows from the others': the heaviest, so that nothing is divided by little.
-fn pivot(weights: &[f64]) -> usize {
+pub(super) fn pivot(weights: &[f64]) -> usize {
     (0..weights.len()).rev().max_by(|a, b| weights[*a].total_cmp(&weights[*b])).unwrap_or(0)
 }
 

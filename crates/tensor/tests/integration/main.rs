@@ -3,6 +3,7 @@
 //! What is held against `transformers` needs a Python with it (`MERGELAB_PYTHON`, `VIRTUAL_ENV` or the project's `.venv`);
 //! where there is none those tests say that they skipped.
 
+mod alpha;
 mod capture;
 mod errors;
 mod mats;

@@ -100,6 +100,20 @@ fn an_average_is_the_weighted_mean_of_every_tensor() {
 }
 
 #[test]
+fn an_average_that_is_not_normalised_is_the_weighted_sum() {
+    let (_home, mut models) = toys(|_| activations(100));
+    models[1].weight = 3.0;
+    let merged = |normalize: bool| {
+        let params = [("normalize".to_owned(), Value::from(normalize))].into_iter().collect();
+        weight(&run(Job::Merge(MergeJob { params, ..merge_job("average", models.clone()) }), 1).ok().out)
+    };
+    let sum = weight(&models[0].path) + weight(&models[1].path) * 3.0;
+    let rounded = |exact: Tensor| exact.to_kind(Kind::Float).to_kind(Kind::Double);
+    assert_eq!(merged(false), rounded(sum.shallow_clone()));
+    assert_eq!(merged(true), rounded(sum / 4.0));
+}
+
+#[test]
 fn regmean_solves_the_plain_system_to_1e_5_of_the_correction() {
     let (_home, mut models) = toys(|_| activations(4000));
     models[0].weight = 2.0;
