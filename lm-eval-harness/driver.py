@@ -35,7 +35,7 @@ import textwrap
 import traceback
 from pathlib import Path
 
-WIRE = 1
+WIRE = 2
 EXIT_FAILED, EXIT_EXPERIMENT = 1, 3
 
 # Builders of `datasets` that read files; everything else comes from a hub repository.

@@ -151,7 +151,7 @@ class DriverTest(unittest.TestCase):
         out = Path(tempfile.mkdtemp(dir=self.root))
         tasks = [{"item": item, **task} for item, task in enumerate(tasks)]
         job = {
-            "wire": 1,
+            "wire": 2,
             "events": str(out / "events.jsonl"),
             "out": str(out / "out"),
             "backend": "hf",
