@@ -261,6 +261,28 @@ fn a_row_longer_than_the_models_positions_is_refused() {
 }
 
 #[test]
+fn activations_that_are_not_finite_are_named_by_layer_and_row() {
+    let Some(references) = references() else { return };
+    let (stored, home) = (references.join("llama/model"), tempfile::tempdir().unwrap());
+    for file in fs::read_dir(&stored).unwrap().map(|entry| entry.unwrap().file_name()) {
+        fs::copy(stored.join(&file), home.path().join(&file)).unwrap();
+    }
+    let checkpoint = Checkpoint::open(&stored).unwrap();
+    let damaged = "model.layers.1.mlp.down_proj.weight";
+    let tensors: Vec<(&str, Tensor)> = checkpoint
+        .names()
+        .map(|name| {
+            let tensor = checkpoint.load(name).unwrap();
+            (name, if name == damaged { tensor * f64::INFINITY } else { tensor })
+        })
+        .collect();
+    fs::remove_file(home.path().join("model.safetensors")).unwrap();
+    save(&home.path().join("model.safetensors"), &tensors);
+    let outcome = run(Job::Gram(gram_job(home.path(), &references.join("rows.jsonl"))), 2);
+    refused(&outcome, 3, &["layer 1: the activations of row ", "rows.jsonl are not finite", "the weights are damaged"]);
+}
+
+#[test]
 fn an_engine_and_a_device_that_are_not_there_say_so() {
     let Some(references) = references() else { return };
     let job = gram_job(&references.join("llama/model"), &references.join("rows.jsonl"));
