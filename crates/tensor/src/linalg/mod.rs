@@ -69,6 +69,6 @@ impl Diagnosis for SolveError {
 }
 
 /// `Σ x²` in fp64.
-fn square(x: &Tensor) -> Result<f64, TchError> {
+pub(crate) fn square(x: &Tensor) -> Result<f64, TchError> {
     x.f_square()?.f_sum(Kind::Double)?.f_double_value(&[])
 }

@@ -19,11 +19,12 @@ use serde::Serialize;
 use serde_json::json;
 use tch::{Kind, Tensor};
 
+use super::correct::{Corrected, Method};
 use super::error::MergeError;
 use super::figures::finite;
 use super::method::Context;
 use super::objective::{Merged, forms, objective};
-use super::solve::{Group, Method, Sample, differences, pivot};
+use super::solve::{Group, Sample, differences, pivot};
 use crate::failure::FileError;
 use crate::linalg::{ScaledSystem, SolveError, Symmetric};
 use crate::report::Reporter;
@@ -227,7 +228,8 @@ struct Piece {
 impl Piece {
     /// The forms of the differences and the correction with each held-out Gram; `None` if a refinement did not converge.
     fn forms(&self) -> Result<Option<Vec<Vec<f64>>>, SolveError> {
-        let Some(correction) = self.method.correct(&self.rows, &self.mean, &self.differences)? else { return Ok(None) };
+        let corrected = self.method.correct(&self.rows, &self.mean, &self.differences, None)?;
+        let Some(Corrected { correction, .. }) = corrected else { return Ok(None) };
         let basis = self.differences.iter().chain([&correction]).map(|x| x.f_to_kind(Kind::Float));
         let mut found = forms(&basis.collect::<Result<Vec<_>, _>>()?, &self.held_out)?;
         found.iter_mut().flatten().for_each(|form| *form *= self.factor);

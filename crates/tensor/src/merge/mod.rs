@@ -9,6 +9,7 @@ mod agreement;
 pub mod alpha;
 pub mod average;
 pub mod blocks;
+mod correct;
 pub mod elementwise;
 pub mod error;
 pub mod figures;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mergelab_wire::{MergeJob, MergeSource, Normalize, Solver};
 use tch::{Kind, TchError, Tensor};
 
+use super::correct::{Method, Scaled};
 use super::elementwise::mean;
 use super::error::MergeError;
 use super::figures::{LayerFigures, finite, ratio};
@@ -20,10 +21,7 @@ use super::sources::Source;
 use crate::checkpoint::Writer;
 use crate::dtype::FloatType;
 use crate::gram::{Gram, GramSet};
-use crate::linalg::{
-    Check, Factor, GOOD_ENOUGH, Path, PlainSolver, ScaledSystem, SolveError, Symmetric, Term, check, right_hand_side,
-};
-use crate::parallel::Pool;
+use crate::linalg::{Check, Factor, GOOD_ENOUGH, Path, PlainSolver, ScaledSystem, Symmetric, Term, check, square};
 
 /// Weight rows that are solved together.
 const BLOCK_ROWS: usize = 512;
@@ -80,27 +78,6 @@ pub(super) struct Sample {
     pub(super) counts: Vec<usize>,
 }
 
-/// How a block gets from the models' rows to merged ones; handles only, so that each worker has its own.
-pub(super) enum Method {
-    Scaled(Scaled),
-    Plain(PlainSolver),
-    Conjugate(Conjugate),
-    /// One model, or none that differs: the average is the answer.
-    Average,
-}
-
-pub(super) struct Scaled {
-    factor: Factor,
-    /// What was factored, in fp64, where solutions need it.
-    matrix: Option<Symmetric>,
-    /// The right-hand side's matrices, in the type of the solves.
-    sides: Vec<Symmetric>,
-    /// `D^-½`, fp64.
-    root: Tensor,
-    /// Diagonals of the unscaled right-hand side's matrices, fp64.
-    diagonals: Vec<Tensor>,
-}
-
 /// Everything a block needs.
 struct Piece {
     tensor: usize,
@@ -145,60 +122,6 @@ impl Sums {
                     *a += b;
                 }
             }
-        }
-    }
-}
-
-fn square(x: &Tensor) -> Result<f64, TchError> {
-    x.f_square()?.f_sum(Kind::Double)?.f_double_value(&[])
-}
-
-fn share(tensors: &[Tensor]) -> Vec<Tensor> {
-    tensors.iter().map(Tensor::shallow_clone).collect()
-}
-
-impl Method {
-    /// The corrections `[rows, width]` of some rows of every model and their mean, in fp64; `None` if a refinement did not
-    /// converge.
-    pub(super) fn correct(
-        &self,
-        rows: &[Tensor],
-        mean: &Tensor,
-        differences: &[Tensor],
-    ) -> Result<Option<Tensor>, SolveError> {
-        match self {
-            Self::Average => Ok(Some(mean.f_zeros_like()?)),
-            Self::Conjugate(_) => unreachable!("a method that iterates does not choose its α"),
-            Self::Plain(solver) => Ok(Some(solver.solve(rows)?.f_to_kind(Kind::Double)?.f_sub(mean)?)),
-            Self::Scaled(scaled) => {
-                let kind = if scaled.matrix.is_some() { Kind::Double } else { Kind::Float };
-                let rhs = right_hand_side(differences, &scaled.sides, &scaled.root.f_to_kind(kind)?)?;
-                let solved = scaled.factor.solve(scaled.matrix.as_ref(), &rhs)?;
-                let correction = solved.solution.f_to_kind(Kind::Double)?.f_mul(&scaled.root)?;
-                Ok(solved.converged.then_some(correction))
-            }
-        }
-    }
-
-    /// The same with an fp64 factor, where a refinement did not converge.
-    pub(super) fn step_down(&mut self, system: &ScaledSystem<'_>, pool: Pool) -> Result<Vec<String>, SolveError> {
-        let Self::Scaled(scaled) = self else { unreachable!("only refinement can fail to converge") };
-        scaled.factor = Factor::double(system, Vec::new(), pool)?;
-        Ok(scaled.factor.steps().to_vec())
-    }
-
-    pub(super) fn share(&self) -> Self {
-        match self {
-            Self::Scaled(scaled) => Self::Scaled(Scaled {
-                factor: scaled.factor.share(),
-                matrix: scaled.matrix.as_ref().map(Symmetric::share),
-                sides: scaled.sides.iter().map(Symmetric::share).collect(),
-                root: scaled.root.shallow_clone(),
-                diagonals: share(&scaled.diagonals),
-            }),
-            Self::Plain(solver) => Self::Plain(solver.share()),
-            Self::Conjugate(conjugate) => Self::Conjugate(conjugate.share()),
-            Self::Average => Self::Average,
         }
     }
 }
@@ -503,11 +426,7 @@ impl Group {
         let fail = || MergeError::torch(name);
         let stored =
             context.dtype.or(FloatType::of_header(context.sources.dtype(name)?)).map_or(Kind::Float, FloatType::kind);
-        let kind = match &piece.method {
-            Method::Scaled(scaled) if scaled.matrix.is_some() => Kind::Double,
-            Method::Conjugate(_) => Kind::Double,
-            _ => Kind::Float,
-        };
+        let kind = piece.method.kind();
         // Average and merge in fp64 where fp32 would be rounded to a second time.
         let wide = if kind == Kind::Float && stored != Kind::Float { Kind::Float } else { Kind::Double };
         let read = |source: &Source| self.rows(context, source, name, piece.rows.clone(), wide);
@@ -518,39 +437,17 @@ impl Group {
             others.map(|(_, rows)| rows.f_sub(&mean)?.f_to_kind(kind)).collect::<Result<Vec<_>, _>>().map_err(fail())?;
 
         let mut sums = Sums::default();
-        let correction = match &piece.method {
-            Method::Average => mean.f_zeros_like().map_err(fail())?,
-            Method::Plain(solver) => {
-                let merged = solver.solve(&rows).map_err(MergeError::solve(name))?;
-                merged.f_to_kind(wide).and_then(|merged| merged.f_sub(&mean)).map_err(fail())?
-            }
-            Method::Conjugate(conjugate) => {
-                let base = conjugate.reads_base().then_some(context.sources.base.as_ref()).flatten();
-                let base = base.map(read).transpose()?;
-                let (correction, solved) = conjugate.solve(&mean, &differences, base.as_ref()).map_err(fail())?;
-                (sums.residual, sums.rhs) = (solved.residual, solved.start);
-                (sums.iterations, sums.given_up) = (solved.iterations, solved.given_up);
-                correction
-            }
-            Method::Scaled(scaled) => {
-                let root = scaled.root.f_to_kind(kind).map_err(fail())?;
-                let rhs = right_hand_side(&differences, &scaled.sides, &root).map_err(fail())?;
-                let solved = scaled.factor.solve(scaled.matrix.as_ref(), &rhs).map_err(fail())?;
-                if !solved.converged {
-                    return Ok(None);
-                }
-                if let Some(residual) = solved.residual {
-                    sums.residual = residual;
-                    sums.rhs = square(&rhs).map_err(fail())?;
-                }
-                if known {
-                    let found = (&rhs, &solved.solution);
-                    sums.known = Known::of(&differences, found, &scaled.root, &scaled.diagonals).map_err(fail())?;
-                }
-                let root = scaled.root.f_to_kind(wide).map_err(fail())?;
-                solved.solution.f_to_kind(wide).and_then(|x| x.f_mul(&root)).map_err(fail())?
-            }
-        };
+        let base = piece.method.reads_base().then_some(context.sources.base.as_ref()).flatten();
+        let base = base.map(read).transpose()?;
+        let corrected = piece.method.correct(&rows, &mean, &differences, base.as_ref());
+        let Some(corrected) = corrected.map_err(MergeError::solve(name))? else { return Ok(None) };
+        (sums.residual, sums.rhs) = corrected.residual;
+        (sums.iterations, sums.given_up) = corrected.iterated;
+        if let (Method::Scaled(scaled), Some((rhs, solution)), true) = (&piece.method, &corrected.system, known) {
+            let known = Known::of(&differences, (rhs, solution), &scaled.root, &scaled.diagonals);
+            sums.known = known.map_err(fail())?;
+        }
+        let correction = corrected.correction;
         drop(rows);
         let merged = mean.f_add(&correction).map_err(fail())?;
         if self.transposed {
