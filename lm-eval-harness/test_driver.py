@@ -14,6 +14,8 @@ from pathlib import Path
 from unittest import mock
 
 import driver
+from harness.environment import set_environment
+from harness.models import HF_BATCH_SIZE
 
 DRIVER = Path(__file__).with_name("driver.py")
 
@@ -124,7 +126,7 @@ class DriverTest(unittest.TestCase):
         cls.folder = tempfile.TemporaryDirectory()
         cls.root = Path(cls.folder.name)
         # Before anything reads it at import: no test may reach for a hub.
-        driver.set_environment({"threads": 1})
+        set_environment({"threads": 1})
         make_model(cls.root / "model")
         tasks = cls.root / "tasks"
         tasks.mkdir()
@@ -341,7 +343,7 @@ class DriverTest(unittest.TestCase):
         with self.batch_sizes() as sizes:
             code, _, out = self.run_driver([], models=[{"name": "tiny", "path": str(model), "tasks": items}])
         self.assertEqual(code, 0, self.log)
-        self.assertEqual(sizes, [(3, 1), (driver.HF_BATCH_SIZE, 1), ("auto", 2.0), (driver.HF_BATCH_SIZE, 1)])
+        self.assertEqual(sizes, [(3, 1), (HF_BATCH_SIZE, 1), ("auto", 2.0), (HF_BATCH_SIZE, 1)])
         starts = []
         for item in range(4):
             with gzip.open(out / f"{item}/samples.jsonl.gz", "rt") as file:
@@ -357,7 +359,7 @@ class DriverTest(unittest.TestCase):
                 code, _, out = self.run_driver([], models=[model])
                 self.assertEqual(code, 0, self.log)
                 written.append({path.name: path.read_bytes() for path in (out / "0").iterdir()})
-        self.assertEqual(sizes, [(driver.HF_BATCH_SIZE, 1), (3, 1)])
+        self.assertEqual(sizes, [(HF_BATCH_SIZE, 1), (3, 1)])
         self.assertEqual(len(written[0]), 3)
         self.assertEqual(written[0], written[1])
 

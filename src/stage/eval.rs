@@ -13,8 +13,24 @@ use crate::experiment::{Backend, Suite, Task};
 use crate::plan::{Spec, Stage, model_arguments};
 
 /// The driver, over the harness's own Python API.
-const DRIVER: Script =
-    Script { purpose: "evaluations", files: &[("driver.py", include_str!("../../lm-eval-harness/driver.py"))] };
+const DRIVER: Script = Script {
+    purpose: "evaluations",
+    files: &[
+        ("driver.py", include_str!("../../lm-eval-harness/driver.py")),
+        ("harness/__init__.py", include_str!("../../lm-eval-harness/harness/__init__.py")),
+        ("harness/build.py", include_str!("../../lm-eval-harness/harness/build.py")),
+        ("harness/catalogue.py", include_str!("../../lm-eval-harness/harness/catalogue.py")),
+        ("harness/command.py", include_str!("../../lm-eval-harness/harness/command.py")),
+        ("harness/environment.py", include_str!("../../lm-eval-harness/harness/environment.py")),
+        ("harness/errors.py", include_str!("../../lm-eval-harness/harness/errors.py")),
+        ("harness/evaluate.py", include_str!("../../lm-eval-harness/harness/evaluate.py")),
+        ("harness/events.py", include_str!("../../lm-eval-harness/harness/events.py")),
+        ("harness/job.py", include_str!("../../lm-eval-harness/harness/job.py")),
+        ("harness/models.py", include_str!("../../lm-eval-harness/harness/models.py")),
+        ("harness/results.py", include_str!("../../lm-eval-harness/harness/results.py")),
+        ("harness/run.py", include_str!("../../lm-eval-harness/harness/run.py")),
+    ],
+};
 
 /// What evaluations have in common that may share a driver process. With vLLM a process serves one model, since a
 /// second one would have to share the GPU's memory with the first.

@@ -11,7 +11,7 @@ use super::{Context, Failure, Job, Program};
 pub(super) struct Script {
     /// What it is for, as in "no Python for …".
     pub(super) purpose: &'static str,
-    /// Names and texts of its files; the first is started, and finds the others beside it.
+    /// Paths, from one folder, and texts of its files; the first is started, and finds the others from there.
     pub(super) files: &'static [(&'static str, &'static str)],
 }
 
@@ -35,7 +35,10 @@ impl Script {
         let written = self
             .files
             .iter()
-            .try_for_each(|(name, text)| std::fs::write(at(name), text))
+            .try_for_each(|(name, text)| {
+                std::fs::create_dir_all(at(name).parent().unwrap_or(&job.scratch))?;
+                std::fs::write(at(name), text)
+            })
             .and_then(|()| std::fs::write(&job_file, serde_json::to_vec_pretty(&value)?));
         written.map_err(|error| Failure::stage(format!("cannot write {}: {error}", job.scratch.display())))?;
         let mut environment: Vec<_> = job.visible_gpus().into_iter().collect();

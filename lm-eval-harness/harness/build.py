@@ -1,0 +1,110 @@
+"""Tasks made ready to run: their data, shots and settings."""
+
+from pathlib import Path
+
+from .errors import DataUnavailable, Refused, one_line
+
+# Builders of `datasets` that read files; everything else comes from a hub repository.
+FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+class DataSets:
+    """Stands in for `datasets.load_dataset` while tasks are built.
+
+    Files are read through a cache of this process's own: the one in the home directory goes by a file's name and time,
+    and a file whose content changed while neither did would be evaluated with its old rows. Within one process a data
+    set is read once, however many models are evaluated on it. A failure becomes [`DataUnavailable`].
+    """
+
+    def __init__(self, cache):
+        self.cache = cache
+        self.known = {}
+
+    def __enter__(self):
+        import datasets
+
+        self.real, datasets.load_dataset = datasets.load_dataset, self.load
+        return self
+
+    def __exit__(self, *_):
+        import datasets
+
+        datasets.load_dataset = self.real
+
+    def load(self, path=None, name=None, **options):
+        if path in set(FILE_BUILDERS.values()) | {"text", "arrow"}:
+            options.setdefault("cache_dir", self.cache)
+        key = repr((path, name, sorted(options.items(), key=lambda option: option[0])))
+        if key not in self.known:
+            try:
+                self.known[key] = self.real(path=path, name=name, **options)
+            except Exception as error:
+                raise DataUnavailable(f"{path}{f' ({name})' if name else ''}: {one_line(error)}") from error
+        return self.known[key]
+
+
+def build(catalogue, task):
+    """Builds one task of the job: `{"tasks": ..., "groups": ...}` as `TaskManager.load` gives it.
+
+    Raises [`DataUnavailable`] or [`Refused`].
+    """
+    from lm_eval.tasks._index import Kind
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    entry = catalogue.entry(task["task"])
+    if entry.kind in (Kind.GROUP, Kind.TAG):
+        if task["data"] is not None:
+            raise Refused(f"task `{task['task']}` is a group: `data` can replace the data set of a single task only")
+        loaded = catalogue.manager.load([task["task"]])
+    else:
+        config = load_yaml(entry.yaml_path)
+        if task["data"] is not None:
+            config.update(replace_data(config, task["data"]))
+        loaded = catalogue.manager.load([config])
+    for built in loaded["tasks"].values():
+        configure(built, task)
+    return loaded
+
+
+def replace_data(config, path):
+    """The part of a task's configuration that reads its documents from a local file.
+
+    The file is the split the task is scored on. Examples for the prompt are drawn from it too, unless the task carries
+    its own list of them; they then come from a split of the same name, which makes lm_eval leave out the document that
+    is being asked.
+    """
+    task = config.get("task")
+    if "class" in config or config.get("custom_dataset"):
+        raise Refused(f"task `{task}` loads its data set in Python code: `data` cannot replace it")
+    if not Path(path).is_file():
+        raise DataUnavailable(f"data: {path} is not a file")
+    builder = FILE_BUILDERS.get(Path(path).suffix)
+    if builder is None:
+        raise Refused(f"task `{task}`: data: {path} is none of {', '.join(sorted(FILE_BUILDERS))}")
+    split = config.get("test_split") or config.get("validation_split") or "test"
+    fewshot = {key: value for key, value in (config.get("fewshot_config") or {}).items() if key != "split"}
+    return {
+        "dataset_path": builder,
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: str(path)}},
+        "training_split": None,
+        "validation_split": None,
+        "test_split": split,
+        "fewshot_split": None if fewshot.get("samples") else split,
+        "fewshot_config": fewshot or None,
+    }
+
+
+def configure(built, task):
+    """Shots, generation arguments and seeds, as `lm_eval` applies its own flags of those names."""
+    if task["gen_kwargs"] and built.get_config("output_type") == "generate_until":
+        built.set_config(key="generation_kwargs", value=dict(task["gen_kwargs"]), update=True)
+    shots = built.get_config("num_fewshot")
+    if task["num_fewshot"] is None:
+        if shots is None:
+            built.set_config(key="num_fewshot", value=0)
+    elif shots == 0 and task["num_fewshot"] != 0:
+        raise Refused(f"task `{task['task']}` fixes num_fewshot at 0 in its file, so {task['num_fewshot']} has no effect")
+    else:
+        built.set_config(key="num_fewshot", value=int(task["num_fewshot"]))
+    built.set_fewshot_seed(seed=task["seed"])
