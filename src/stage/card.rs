@@ -36,7 +36,7 @@ pub(super) fn text(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> Strin
     card.push_str(".\n\n| model | weight | SHA-256 of the weights |\n| --- | --- | --- |\n");
     let digest = |role: &str| job.input(role).roles.get("weights").map(ToString::to_string).unwrap_or_default();
     for (index, model) in merge.models.iter().enumerate() {
-        let weight = model.weight.first().copied().unwrap_or(1.0);
+        let weight = mergelab_wire::Weight::from(model.weight.clone());
         let _ = writeln!(card, "| {} | {weight} | `{}` |", model.model, digest(&index.to_string()));
     }
     if let Some(base) = &merge.base {

@@ -239,7 +239,7 @@ impl Piece {
 
 impl<'a> Candidate<'a> {
     fn new(context: &'a Context<'a>, group: &'a Group) -> Result<Self, MergeError> {
-        let weights: Vec<f64> = context.sources.models.iter().map(|source| source.weight).collect();
+        let weights = group.weights(context);
         let pivot = pivot(&weights);
         let sample = group.sample(context, ROWS)?;
         let (mean, differences) =

@@ -13,6 +13,7 @@ mod correct;
 pub mod elementwise;
 pub mod error;
 pub mod figures;
+mod gradient;
 pub mod layers;
 pub mod magnitude;
 pub mod mats;

@@ -57,7 +57,7 @@ impl Grams {
     }
 }
 
-/// Linear layers with the same Grams and the same α, whose weights are stored the same way.
+/// Linear layers with the same Grams, the same α and the same weights of models, whose own weights are stored the same way.
 #[derive(Debug)]
 pub struct Group {
     tensors: Vec<String>,
@@ -154,6 +154,11 @@ impl Group {
         &self.tensors
     }
 
+    /// The models' weights, the same for all its tensors.
+    pub(super) fn weights(&self, context: &Context<'_>) -> Vec<f64> {
+        context.sources.weights(&self.tensors[0])
+    }
+
     /// Its Grams: those used and those held out.
     pub(super) fn grams(&self) -> &Grams {
         &self.grams
@@ -205,7 +210,7 @@ impl Group {
     /// When its α was left open.
     pub fn run(&self, context: &Context<'_>, writer: &Writer) -> Result<Vec<LayerFigures>, MergeError> {
         let module = self.module();
-        let weights: Vec<f64> = context.sources.models.iter().map(|source| source.weight).collect();
+        let weights = self.weights(context);
         let pivot = pivot(&weights);
         let alpha = self.alpha.expect("α is chosen before anything is solved");
         let (used, held_out) = (self.terms(&self.grams.used, context)?, self.terms(&self.grams.held_out, context)?);
@@ -308,14 +313,13 @@ impl Group {
 
     /// The Grams of the group's input, with their weights in the sum.
     pub(super) fn terms<'g>(&self, sets: &'g [GramSet], context: &Context<'_>) -> Result<Vec<Term<'g>>, MergeError> {
-        let models = &context.sources.models;
-        let term = |(set, source): (&'g GramSet, &Source)| {
+        let term = |(set, weight): (&'g GramSet, f64)| {
             let entry = set.entry(self.module()).expect("groups are made of modules with Grams");
             let gram = Gram { set, entry };
-            let scale = source.weight * normalization(context.job.normalize, gram)?;
-            Ok(Term { gram, scale, weight: source.weight })
+            let scale = weight * normalization(context.job.normalize, gram)?;
+            Ok(Term { gram, scale, weight })
         };
-        sets.iter().zip(models).map(term).collect()
+        sets.iter().zip(self.weights(context)).map(term).collect()
     }
 
     /// Factors the system and checks what comes of it on some rows of every tensor.

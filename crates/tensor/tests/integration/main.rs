@@ -5,6 +5,7 @@
 
 mod alpha;
 mod capture;
+mod depth;
 mod errors;
 mod mats;
 mod memory;
