@@ -233,7 +233,10 @@ fn weights_that_leave_nothing_at_some_depth_are_refused_before_anything_is_writt
     let (_home, base, mut models) = toys();
     let list = |list: &[f64]| Weight::Gradient(list.to_vec());
     for (weights, says) in [
-        ([list(&[1.0, 0.0]), list(&[3.0, 0.0]), Weight::Number(0.0)], "add up to zero at model.layers.2.self_attn.q_proj.weight"),
+        (
+            [list(&[1.0, 0.0]), list(&[3.0, 0.0]), Weight::Number(0.0)],
+            "add up to zero at model.layers.2.self_attn.q_proj.weight",
+        ),
         ([list(&[1.0, 0.0, 1.0]), list(&[1.0, 0.0, 2.0]), Weight::Number(0.0)], "add up to zero at model.layers.1."),
         ([list(&[1.0, -0.5]), Weight::Number(1.0), Weight::Number(1.0)], "the weight of m0 is [1.0, -0.5]"),
         ([list(&[]), Weight::Number(1.0), Weight::Number(1.0)], "the weight of m0 is []"),
