@@ -162,6 +162,7 @@ mod tests {
 
     use super::super::elementwise::mean;
     use super::*;
+    use crate::linalg::Symmetric;
 
     #[test]
     fn the_objective_of_coefficients_is_the_objective_of_weights() {

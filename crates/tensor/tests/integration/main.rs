@@ -10,6 +10,7 @@ mod errors;
 mod mats;
 mod memory;
 mod merging;
+mod outputs;
 mod pickled;
 mod real;
 mod regmean_plus_plus;
