@@ -11,8 +11,11 @@ use crate::plan::{Facts, Spec, StageId};
 use crate::report::{self, Metric};
 use crate::samples::{self, Choice, ChoiceError, Samples, SamplesError};
 
-/// What is wrong with a file of the store, and the way out.
-const DAMAGED: &str = "`mergelab verify` finds all that is damaged; `mergelab run --force STAGE` makes this anew";
+/// The way out where a file of the store cannot be read.
+fn damaged(message: String, stage: &str) -> CliError {
+    let hint = format!("`mergelab verify` finds all that is damaged; `mergelab run FILE --force {stage}` makes this anew");
+    CliError::Damaged { message, hint }
+}
 
 /// An evaluation with its answers.
 pub(super) struct Evaluated<'a> {
@@ -43,7 +46,7 @@ impl<'a> Evaluated<'a> {
         match manifest.outputs.iter().find(|file| file.path == samples::FILE) {
             Some(file) if file.dropped => {
                 let message = format!("the answers of {} were dropped", stage.name);
-                let hint = format!("`mergelab run --force {}` makes them again", stage.name);
+                let hint = format!("`mergelab run FILE --force {}` makes them again", stage.name);
                 return Err(CliError::Damaged { message, hint });
             }
             Some(_) => {}
@@ -57,7 +60,7 @@ impl<'a> Evaluated<'a> {
             None => return Err(CliError::Failed(format!("{} keeps no answers", stage.name))),
         }
         let metrics = report::files::metrics(&artifact.location.join("metrics.json"))
-            .map_err(|error| CliError::Damaged { message: error.to_string(), hint: DAMAGED.to_owned() })?;
+            .map_err(|error| damaged(error.to_string(), &stage.name))?;
         let key = manifest.key.to_string();
         Ok(Self { stage: &stage.name, key, model, metrics, location: &artifact.location })
     }
@@ -79,9 +82,7 @@ impl<'a> Evaluated<'a> {
     pub(super) fn refuse(&self, error: SamplesError) -> CliError {
         match error {
             SamplesError::Read { message } => CliError::Failed(message),
-            SamplesError::Damaged { message } => {
-                CliError::Damaged { message, hint: DAMAGED.replace("STAGE", self.stage) }
-            }
+            SamplesError::Damaged { message } => damaged(message, self.stage),
         }
     }
 }

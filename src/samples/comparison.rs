@@ -51,8 +51,7 @@ impl Comparison {
         let scores: Vec<[f64; 2]> = pairs.into_iter().map(|pair| pair.scores).collect();
         let difference = Difference::of(&scores)?;
         let differing = scores.iter().filter(|[first, second]| first != second).count();
-        let is_truth = |score: &f64| *score == 0.0 || *score == 1.0;
-        let test = if scores.iter().flatten().all(is_truth) {
+        let test = if scores.iter().flatten().all(|score| is_truth(*score)) {
             let count = |wanted: [bool; 2]| {
                 scores.iter().filter(|scores| scores.map(|score| choice.is_best(score)) == wanted).count()
             };
@@ -90,6 +89,11 @@ impl Comparison {
         let better = if (self.difference.value > 0.0) == choice.higher_is_better { names[0] } else { names[1] };
         format!("{items}: {p}, so {better} is better on these by more than chance explains.")
     }
+}
+
+/// Whether a score says right or wrong and nothing between.
+pub(super) fn is_truth(score: f64) -> bool {
+    score == 0.0 || score == 1.0
 }
 
 /// `p = 0.031`, or `p < 1e-300`.

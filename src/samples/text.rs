@@ -6,6 +6,7 @@ use serde_json::Value;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::choice::named;
+use super::comparison::is_truth;
 use super::question::question;
 use super::{Choice, Pair, Sample};
 use crate::report::{plain, tame};
@@ -22,13 +23,18 @@ pub enum Width {
 /// Columns of a field's name with what stands around it.
 const LABEL: usize = 12;
 
-/// One answer: which document, the verdict, the question, the response, what the filter made of it, the target and all
+/// One answer: which document, the verdict where the score is 0 or 1, the question, the response, what the filter made of it, the target and all
 /// scores.
 pub fn answer(sample: &Sample, choice: &Choice, width: Width) -> String {
     let score = sample.score(&choice.metric, choice.filter.as_deref());
-    let verdict = score.map_or("no score", |score| if choice.is_best(score) { "right" } else { "wrong" });
+    let verdict = match score {
+        None => "no score  ",
+        Some(score) if !is_truth(score) => "",
+        Some(score) if choice.is_best(score) => "right  ",
+        Some(_) => "wrong  ",
+    };
     let score = score.map(|score| format!(" {}", number(score))).unwrap_or_default();
-    let mut text = format!("{} {}  {verdict}  {choice}{score}\n", plain(&sample.task), sample.doc_id);
+    let mut text = format!("{} {}  {verdict}{choice}{score}\n", plain(&sample.task), sample.doc_id);
     field(&mut text, "question", &asked(sample), width);
     field(&mut text, "response", &responses(sample), width);
     if let Some(filtered) = filtered(sample, choice) {
@@ -219,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_generated_answer_shows_question_response_filtered_text_and_target() {
-        let text = answer(&generated("She has\n17 left."), &choice("em", "flexible"), Width::Columns(44));
+        let text = answer(&generated("She has\n17 left."), &choice("em", "flexible"), Width::Columns(41));
         insta::assert_snapshot!(text, @r"
         gsm8k 3  wrong  em (flexible) 0
           question  Q: How many eggs are left? A:
@@ -283,7 +289,7 @@ mod tests {
     fn a_record_of_a_few_fields_is_shown_as_far_as_it_goes() {
         let sample = sample(json!({"doc": {"text": "a row"}, "metrics": {"none": {"bits_per_byte": 1.234_56}}}));
         insta::assert_snapshot!(answer(&sample, &choice("bits_per_byte", "none"), Width::Columns(80)), @r#"
-        t 0  wrong  bits_per_byte (none) 1.2346
+        t 0  bits_per_byte (none) 1.2346
           question  {"text":"a row"}
           response
           target

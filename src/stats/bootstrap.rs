@@ -88,7 +88,7 @@ mod tests {
         // The generator's first words for seed 0, as indices into ten: a change of it would change published figures.
         let mut generator = ChaCha8Rng::seed_from_u64(SEED);
         let first: Vec<_> = (0..8).map(|_| below(&mut generator, 10)).collect();
-        assert_eq!(first, [0; 8]);
+        assert_eq!(first, [7, 4, 6, 0, 8, 5, 8, 9]);
     }
 
     proptest! {
