@@ -71,7 +71,7 @@ pub(super) fn compare(
     let names =
         if sides[0].model == sides[1].model { sides.map(|side| side.stage) } else { sides.map(|side| side.model) };
     note_weights(sides, choice, &pairs, &all);
-    let differing: Vec<&Pair> = pairs.pairs.iter().filter(|pair| pair.scores[0] != pair.scores[1]).collect();
+    let differing: Vec<&Pair> = pairs.pairs.iter().filter(|pair| pair.differs()).collect();
     if show.json {
         let side = |side: &Evaluated<'_>| json!({ "stage": side.stage, "key": side.key, "model": side.model });
         let mut object = json!({

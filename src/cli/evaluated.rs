@@ -13,7 +13,8 @@ use crate::samples::{self, Choice, ChoiceError, Samples, SamplesError};
 
 /// The way out where a file of the store cannot be read.
 fn damaged(message: String, stage: &str) -> CliError {
-    let hint = format!("`mergelab verify` finds all that is damaged; `mergelab run FILE --force {stage}` makes this anew");
+    let hint =
+        format!("`mergelab verify` finds all that is damaged; `mergelab run FILE --force {stage}` makes this anew");
     CliError::Damaged { message, hint }
 }
 

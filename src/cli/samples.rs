@@ -11,6 +11,7 @@ use super::{CliError, against, output};
 use crate::samples::{Choice, Width, answer};
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct Arguments {
     /// Evaluation, such as evals.suite/avg/gsm8k
     stage: String,
@@ -75,13 +76,12 @@ fn list(arguments: &Arguments, evaluated: &Evaluated<'_>, choice: &Choice, width
     for sample in evaluated.samples()? {
         let sample = sample.map_err(|error| evaluated.refuse(error))?;
         seen += 1;
-        let score = sample.score(&choice.metric, choice.filter.as_deref());
+        let is_best = sample.score(&choice.metric, choice.filter.as_deref()).map(|score| choice.is_best(score));
+        // A document without a score is neither right nor wrong.
         let is_wanted = match (arguments.wrong, arguments.right) {
             (false, false) => true,
-            (wrong, _) => score.is_none_or(|score| choice.is_best(score)) != wrong,
+            (_, right) => is_best == Some(right),
         };
-        // A document without a score is neither.
-        let is_wanted = is_wanted && (score.is_some() || !(arguments.wrong || arguments.right));
         if !is_wanted || arguments.doc.is_some_and(|doc| doc != sample.doc_id) {
             continue;
         }

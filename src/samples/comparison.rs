@@ -48,9 +48,10 @@ impl Test {
 impl Comparison {
     /// Of some pairs of finite scores; `None` without any.
     pub fn of<'a>(pairs: impl IntoIterator<Item = &'a Pair>, choice: &Choice) -> Option<Self> {
-        let scores: Vec<[f64; 2]> = pairs.into_iter().map(|pair| pair.scores).collect();
+        let pairs: Vec<&Pair> = pairs.into_iter().collect();
+        let scores: Vec<[f64; 2]> = pairs.iter().map(|pair| pair.scores).collect();
         let difference = Difference::of(&scores)?;
-        let differing = scores.iter().filter(|[first, second]| first != second).count();
+        let differing = pairs.iter().filter(|pair| pair.differs()).count();
         let test = if scores.iter().flatten().all(|score| is_truth(*score)) {
             let count = |wanted: [bool; 2]| {
                 scores.iter().filter(|scores| scores.map(|score| choice.is_best(score)) == wanted).count()
@@ -93,7 +94,7 @@ impl Comparison {
 
 /// Whether a score says right or wrong and nothing between.
 pub(super) fn is_truth(score: f64) -> bool {
-    score == 0.0 || score == 1.0
+    [0.0, 1.0].contains(&score)
 }
 
 /// `p = 0.031`, or `p < 1e-300`.

@@ -64,7 +64,7 @@ impl Sample {
         score.as_f64().or_else(|| score.as_bool().map(f64::from))
     }
 
-    /// What a field holds for a filter. A metric without a filter stands under lm_eval's name for that.
+    /// What a field holds for a filter. A metric without a filter stands under `lm_eval`'s name for that.
     fn of_filter(&self, field: &str, filter: Option<&str>) -> Option<&Value> {
         let by_filter = self.field(field);
         match filter {

@@ -19,6 +19,13 @@ pub struct Pair {
     pub scores: [f64; 2],
 }
 
+impl Pair {
+    /// Whether the scores are two.
+    pub fn differs(&self) -> bool {
+        self.scores[0] - self.scores[1] != 0.0
+    }
+}
+
 /// What two evaluations have in common.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pairs {

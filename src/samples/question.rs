@@ -1,6 +1,6 @@
 //! The question in a prompt: what stands after the description and the examples.
 //!
-//! lm_eval keeps the prompt as one text. Where the document's own question begins in it is seen by the document itself:
+//! `lm_eval` keeps the prompt as one text. Where the document's own question begins in it is seen by the document itself:
 //! the last place where one of its columns stands, longest first. From there it goes back to the start of that line, and
 //! on to other columns that stand in the same paragraph.
 

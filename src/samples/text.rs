@@ -132,7 +132,7 @@ fn responses(sample: &Sample) -> String {
         let continuation = continuation(sample, index);
         items(repeats).iter().map(move |response| response_text(response, continuation)).collect::<Vec<_>>()
     });
-    joined(texts.collect())
+    joined(&texts.collect::<Vec<_>>())
 }
 
 /// What the chosen filter made of them, where that is a text of its own.
@@ -140,7 +140,7 @@ fn filtered(sample: &Sample, choice: &Choice) -> Option<String> {
     let of_requests = items(sample.of_filter("filtered", choice.filter.as_deref())?);
     let is_text = |item: &Value| item.is_string() || items(item).iter().any(Value::is_string);
     let texts = of_requests.iter().filter(|item| is_text(item)).map(words).collect::<Vec<_>>();
-    (!texts.is_empty()).then(|| joined(texts))
+    (!texts.is_empty()).then(|| joined(&texts))
 }
 
 /// The right answer; of a choice between continuations the continuation too.
@@ -192,7 +192,7 @@ fn words(value: &Value) -> String {
     }
 }
 
-fn joined(texts: Vec<String>) -> String {
+fn joined(texts: &[String]) -> String {
     let separator = if texts.iter().any(|text| text.contains('\n')) { "\n" } else { " | " };
     texts.join(separator)
 }
