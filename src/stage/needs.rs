@@ -27,6 +27,8 @@ pub fn bytes_written<'a>(stage: &Stage, input: impl Fn(&str) -> Option<&'a Artif
         Spec::Merge(_) => input("0").map_or(0, weight_bytes),
         // As much as the largest shard, whose matrices are those of the sum.
         Spec::AddGrams(_) => stage.needs.iter().filter_map(|need| input(&need.role)).map(bytes_of).max().unwrap_or(0),
+        // A number of fp32 for every parameter, of 16 bits most often.
+        Spec::Fisher { .. } => input("model").map_or(0, |model| 2 * weight_bytes(model)),
         _ => 0,
     }
 }
@@ -46,6 +48,14 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             }
             _ => PROGRAM,
         },
+        // The hidden states before every layer and after the last, of which what has no room goes to a file.
+        Spec::Fisher { fisher, .. } if !on_gpu => match (input("model"), input("data")) {
+            (Some(model), Some(data)) => {
+                let levels = config_number(&model.location, "num_hidden_layers").unwrap_or(0) + 1;
+                PROGRAM.saturating_add(hidden_states(&fisher.capture, model, data, None).saturating_mul(levels))
+            }
+            _ => PROGRAM,
+        },
         // The hidden states of all models that it captures by itself.
         Spec::Merge(merge) if !on_gpu => {
             let states = |(index, calibration): (usize, &Calibration)| {
@@ -54,7 +64,7 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             };
             merge.captures.iter().enumerate().filter_map(states).fold(PROGRAM, u64::saturating_add)
         }
-        Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Merge(_) => PROGRAM,
+        Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Fisher { .. } | Spec::Merge(_) => PROGRAM,
         // The model, as fp32 where it was stored as bf16.
         Spec::Eval { .. } => input("model").map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
         Spec::Model(_) | Spec::Data(_) | Spec::Command(_) | Spec::Table { .. } => 0,
@@ -67,7 +77,7 @@ pub fn gpus_needed(graph: &Graph, stage: &Stage) -> Gpus {
     match &stage.spec {
         Spec::Eval { suite, .. } if suite.backend == Backend::Vllm => return Gpus::Any(spread(suite)),
         Spec::Eval { suite, .. } if is_parallel(suite) => return Gpus::Any(usize::MAX),
-        Spec::Eval { .. } | Spec::Gram { .. } | Spec::Merge(_) | Spec::Command(_) => {}
+        Spec::Eval { .. } | Spec::Gram { .. } | Spec::Fisher { .. } | Spec::Merge(_) | Spec::Command(_) => {}
         Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Model(_) | Spec::Data(_) | Spec::Table { .. } => {
             return Gpus::Any(0);
         }
@@ -100,7 +110,7 @@ fn hidden_states(capture: &Capture, model: &Artifact, data: &Artifact, shard: Op
     let bytes = shard.map_or_else(|| bytes_of(data), |shard| shard.bytes);
     let range = shard.map(|shard| shard.range);
     let tokens = capture.max_length.and_then(|length| truncated_bytes(&rows, range, length as u64)).unwrap_or(bytes);
-    let width = hidden_size(&model.location).unwrap_or_else(|| widest(weight_bytes(model)));
+    let width = config_number(&model.location, "hidden_size").unwrap_or_else(|| widest(weight_bytes(model)));
     tokens.saturating_mul(width).saturating_mul(4)
 }
 
@@ -111,10 +121,10 @@ fn truncated_bytes(rows: &Path, range: Option<RowRange>, length: u64) -> Option<
     lines.map(|line| line.ok().map(|line| (line.len() as u64).min(length))).sum()
 }
 
-/// The width of a model's hidden states, as its configuration says.
-fn hidden_size(model: &Path) -> Option<u64> {
+/// A number of a model's configuration.
+fn config_number(model: &Path, key: &str) -> Option<u64> {
     let config: serde_json::Value = serde_json::from_slice(&std::fs::read(model.join("config.json")).ok()?).ok()?;
-    config.get("hidden_size")?.as_u64()
+    config.get(key)?.as_u64()
 }
 
 /// The widest that a model of so many bytes can be: one layer alone has about 12 h² weights of two bytes.

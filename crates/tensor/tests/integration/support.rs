@@ -169,6 +169,7 @@ pub(crate) fn source(name: &str, path: &Path, grams: Option<&Path>) -> MergeSour
         weight: 1.0,
         grams: grams.map(Path::to_path_buf),
         held_out: None,
+        fisher: None,
         capture: None,
     }
 }
