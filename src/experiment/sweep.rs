@@ -254,9 +254,7 @@ impl Expander<'_> {
             let mut picks = HashMap::new();
             for (group, &at) in groups.iter().zip(&at) {
                 coordinates.extend(group[0].members[at].coordinates.iter().cloned());
-                let pick = |family: &&Family| {
-                    ((family.section, family.entry.clone()), family.members[at].name.clone())
-                };
+                let pick = |family: &&Family| ((family.section, family.entry.clone()), family.members[at].name.clone());
                 picks.extend(group.iter().map(pick));
             }
             let name = std::iter::once(family.entry.as_str())

@@ -159,6 +159,8 @@ grams:
   long: { model: a, data: d }
   parts: { model: a, data: d, shards: 2 }
   cut: { model: a, data: d, shards: 2, max_length: 2 }
+fishers:
+  all: { model: a, data: d }
 evals:
   one: { models: [a], backend: vllm, tasks: [one-task] }
   six: { models: [a], backend: vllm, model_args: { tensor_parallel_size: 3, data_parallel_size: 2 }, tasks: [six-task] }
@@ -193,6 +195,7 @@ evals:
         assert_eq!(gpus_needed(&auto, stage(&auto, "models.a")), Gpus::Any(0));
         let named = graph("settings: { device: \"cuda:1\" }\n");
         assert_eq!(gpus_needed(&named, stage(&named, "grams.long")), Gpus::This(1));
+        assert_eq!(gpus_needed(&named, stage(&named, "fishers.all")), Gpus::This(1));
         let none = graph("settings: { device: cpu }\n");
         assert_eq!(gpus_needed(&none, stage(&none, "grams.long")), Gpus::Any(0));
     }
@@ -214,8 +217,11 @@ evals:
         assert_eq!((needed("grams.long", false), needed("grams.short", false)), (10 * 8 * 4, (4 + 2) * 8 * 4));
         let of_shards = ["grams.parts/shard-0", "grams.parts/shard-1", "grams.cut/shard-1", "grams.parts"];
         assert_eq!(of_shards.map(|name| needed(name, false)), [7 * 8 * 4, 3 * 8 * 4, 2 * 8 * 4, 0]);
-        std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5}"#).unwrap();
+        std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5, "num_hidden_layers": 3}"#).unwrap();
         assert_eq!((needed("grams.long", false), needed("grams.long", true)), (10 * 5 * 4, 0));
+        // Before each of three layers, and after the last.
+        assert_eq!((needed("fishers.all", false), needed("fishers.all", true)), (4 * 10 * 5 * 4, 0));
+        assert_eq!(bytes_written(stage(&graph, "fishers.all"), input), 2 * 24 * 64);
         let gemma = Artifact { family: Some("gemma2".to_owned()), ..model.clone() };
         let input = |role: &str| Some(if role == "model" { &gemma } else { &data });
         let needed = |on_gpu| memory_needed(stage(&graph, "grams.long"), on_gpu, input) - PROGRAM;

@@ -100,9 +100,9 @@ impl Diagnosis for FisherError {
             Self::Checkpoint(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::Torch { source, .. } => source.hint(),
-            Self::Family { .. } => {
-                Some("`method: regmean` merges models of any family, on Gram matrices by `engine: transformers`".to_owned())
-            }
+            Self::Family { .. } => Some(
+                "`method: regmean` merges models of any family, on Gram matrices by `engine: transformers`".to_owned(),
+            ),
             Self::Half => Some("state `dtype: float32` or `dtype: bfloat16` in the Fisher entry".to_owned()),
             Self::NothingPredicted { .. } => {
                 Some("look at the data, `max_length`, `skip_first` and `tokens`".to_owned())

@@ -81,7 +81,8 @@ fn type_of_passes(
     match forward_type(run, checkpoint, config)? {
         FloatType::Float16 if run.dtype.is_some() => Err(FisherError::Half.into()),
         FloatType::Float16 => {
-            reporter.note("the checkpoint is float16, whose range gradients do not fit into: both passes run in float32");
+            reporter
+                .note("the checkpoint is float16, whose range gradients do not fit into: both passes run in float32");
             Ok(FloatType::Float32)
         }
         dtype => Ok(dtype),

@@ -166,9 +166,9 @@ pub fn report<'a>(context: &Context<'_>, done: impl Iterator<Item = &'a Elementw
     context.reporter.fact("elements_averaged", averaged);
     if averaged > 0 {
         let method = &context.job.method;
-        context
-            .reporter
-            .note(format!("{averaged} of {total} elements took the weighted mean: `{method}` has nothing to weigh them by"));
+        context.reporter.note(format!(
+            "{averaged} of {total} elements took the weighted mean: `{method}` has nothing to weigh them by"
+        ));
     }
     Ok(())
 }

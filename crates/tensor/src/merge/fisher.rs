@@ -58,7 +58,11 @@ impl Method for Fisher {
                 });
             }
             parts.push(Part { weight: source.weight, factor: source.weight / scale });
-            fishers.push(Arc::new(Source { name: source.name.clone(), weight: source.weight, checkpoint: set.tensors }));
+            fishers.push(Arc::new(Source {
+                name: source.name.clone(),
+                weight: source.weight,
+                checkpoint: set.tensors,
+            }));
         }
         for tensor in rest {
             if !is_float(context.sources.dtype(&tensor)?) {

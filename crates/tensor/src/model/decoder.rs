@@ -330,7 +330,8 @@ impl Layer {
             ("self_attn.k_norm", self.k_norm.as_ref()),
         ];
         let weights = linears.into_iter().map(|(name, linear)| (format!("{name}.weight"), &linear.weight));
-        let biases = linears.into_iter().filter_map(|(name, linear)| Some((format!("{name}.bias"), linear.bias.as_ref()?)));
+        let biases =
+            linears.into_iter().filter_map(|(name, linear)| Some((format!("{name}.bias"), linear.bias.as_ref()?)));
         let norms = norms.into_iter().filter_map(|(name, norm)| Some((format!("{name}.weight"), &norm?.weight)));
         norms.chain(weights).chain(biases).collect()
     }
@@ -352,8 +353,7 @@ impl Layer {
         let mut gate = self.gate.forward(&mlp_input)?;
         let up = self.up.forward(&mlp_input)?;
         // A backward pass needs what the shorter way writes over.
-        let down_input =
-            if gate.requires_grad() { gate.f_silu()?.f_mul(&up)? } else { gate.f_silu_()?.f_mul_(&up)? };
+        let down_input = if gate.requires_grad() { gate.f_silu()?.f_mul(&up)? } else { gate.f_silu_()?.f_mul_(&up)? };
         drop(up);
         let output = x.f_add(&self.down.forward(&down_input)?)?;
         Ok(Pass { inputs: [qkv_input, o_input, mlp_input, down_input], output })

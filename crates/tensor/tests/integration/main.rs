@@ -6,6 +6,7 @@
 mod alpha;
 mod capture;
 mod errors;
+mod fisher;
 mod mats;
 mod memory;
 mod merging;
