@@ -13,8 +13,8 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::support::{
-    FAMILIES, Outcome, gram_job, merge_job, python, reference_program, references, run, run_within, save, source,
-    toy_model,
+    FAMILIES, Outcome, gram_job, merge_job, python, reference_program, references, refused, run, run_within, save,
+    source, toy_model,
 };
 
 /// An estimate on the reference rows with everything at its default.
@@ -136,14 +136,6 @@ fn bfloat16_passes_come_near_and_float16_is_refused() {
         assert!((1e-6..0.2).contains(&gap), "{name}: {gap:e}");
     }
     refused(&with("float16"), &["gradients do not fit into the range of float16", "`dtype: bfloat16`"]);
-}
-
-#[track_caller]
-fn refused(outcome: &Outcome, parts: &[&str]) {
-    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
-    for part in parts {
-        assert!(outcome.stderr.contains(part), "{part:?} is not in\n{}", outcome.stderr);
-    }
 }
 
 #[test]
