@@ -6,7 +6,9 @@ use mergelab_wire::Rows;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Source;
-use crate::experiment::{Backend, Capture, Command, Data, DataSource, Gram, Input, Merge, Model, Suite, Table, Task};
+use crate::experiment::{
+    Backend, Capture, Command, Data, DataSource, Fisher, Gram, Input, Merge, Model, Suite, Table, Task,
+};
 
 /// Index of a stage in its graph; a stage's needs have smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +69,15 @@ pub enum Spec {
     AddGrams(usize),
     /// Import Gram matrices.
     ImportGram(Gram),
+    /// Estimate Fisher information.
+    Fisher {
+        /// How.
+        fisher: Fisher,
+        /// How a row becomes text.
+        rows: Rows,
+        /// Refuse rows that cannot be used.
+        strict: bool,
+    },
     /// Merge models.
     Merge(Merge),
     /// Evaluate a model on a task.
@@ -103,6 +114,8 @@ pub enum Kind {
     Command,
     /// Gram matrices.
     Gram,
+    /// Fisher information.
+    Fisher,
     /// A merged model.
     Merge,
     /// Metrics and samples.
@@ -119,6 +132,7 @@ impl Spec {
             Self::Data(_) => Kind::Data,
             Self::Command(_) => Kind::Command,
             Self::Gram { .. } | Self::AddGrams(_) | Self::ImportGram(_) => Kind::Gram,
+            Self::Fisher { .. } => Kind::Fisher,
             Self::Merge(_) => Kind::Merge,
             Self::Eval { .. } => Kind::Eval,
             Self::Table { .. } => Kind::Table,
@@ -130,7 +144,14 @@ impl Kind {
     /// Version of the kind's algorithm: raised when the same inputs give another result than before.
     pub fn version(self) -> u32 {
         match self {
-            Self::Model | Self::Data | Self::Command | Self::Gram | Self::Merge | Self::Eval | Self::Table => 1,
+            Self::Model
+            | Self::Data
+            | Self::Command
+            | Self::Gram
+            | Self::Fisher
+            | Self::Merge
+            | Self::Eval
+            | Self::Table => 1,
         }
     }
 
@@ -141,6 +162,7 @@ impl Kind {
             Self::Data => "data",
             Self::Command => "command",
             Self::Gram => "gram",
+            Self::Fisher => "fisher",
             Self::Merge => "merge",
             Self::Eval => "eval",
             Self::Table => "table",
@@ -162,7 +184,7 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
                 _ => None,
             })
             .collect(),
-        Spec::Gram { capture, .. } => capture
+        Spec::Gram { capture, .. } | Spec::Fisher { fisher: Fisher { capture, .. }, .. } => capture
             .chat_template
             .iter()
             .map(|path: &PathBuf| (Source::File(path.clone()), vec!["chat_template".to_owned()]))
