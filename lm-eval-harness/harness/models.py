@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+from .engine import is_cpu_build, shut_down
 from .environment import device_of
 from .errors import Refused
 
@@ -34,6 +35,9 @@ def load_model(job, model):
         arguments.setdefault("batch_size", HF_BATCH_SIZE)
     else:
         arguments.setdefault("batch_size", "auto")
+        if is_cpu_build():
+            # Compiling takes minutes and a compiler, and gains little on a CPU.
+            arguments.setdefault("enforce_eager", True)
     return get_model(job["backend"])(pretrained=str(model["path"]), **arguments)
 
 
@@ -44,9 +48,7 @@ def unload_model(lm, backend):
     import torch
 
     if backend == "vllm":
-        shutdown = getattr(getattr(lm.model.llm_engine, "engine_core", None), "shutdown", None)
-        if shutdown is not None:
-            shutdown()
+        shut_down(lm)
     del lm
     gc.collect()
     if torch.cuda.is_available():

@@ -1,0 +1,222 @@
+"""Tests of the driver on the real vLLM, on the CPU, with tiny models. Run: make test-vllm
+
+Where there is no vLLM they are skipped, and say so; `make test-vllm` sets MERGELAB_TEST_VLLM, under which that is a
+failure.
+"""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from harness.engine import GIB, MOST_CACHE_GIB, cache_gib, is_cpu_build
+from harness.environment import set_environment
+from tiny_model import make_model
+
+DRIVER = Path(__file__).with_name("driver.py")
+# How far two log-likelihoods may be apart in fp32 that was summed in another order.
+LOGLIKELIHOOD_TOLERANCE = 1e-3
+
+TASK = """\
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+target_delimiter: ""
+"""
+
+GENERATE = (
+    TASK
+    + """\
+output_type: generate_until
+generation_kwargs: {{ until: ["\\n"], max_gen_toks: 16, do_sample: false }}
+metric_list:
+  - {{ metric: exact_match, aggregation: mean, higher_is_better: true }}
+"""
+)
+
+SAMPLE = GENERATE.replace("do_sample: false", "do_sample: true, temperature: 1.0") + "repeats: 2\n"
+
+CHOOSE = (
+    TASK
+    + """\
+output_type: multiple_choice
+doc_to_choice: ["1", "23", "456"]
+"""
+).replace("{{{{answer}}}}", "{{{{choice}}}}")
+
+ROLLING = (
+    TASK
+    + """\
+output_type: loglikelihood_rolling
+metric_list:
+  - {{ metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false }}
+"""
+).replace('doc_to_text: "{{{{question}}}}"', 'doc_to_text: ""')
+
+TASKS = [
+    {"task": "generate"},
+    {"task": "generate", "num_fewshot": 3, "apply_chat_template": True, "system_instruction": "add", "batch_size": 5},
+    {"task": "choose"},
+    {"task": "choose", "num_fewshot": 2, "limit": 10},
+    {"task": "rolling"},
+]
+
+
+def setUpModule():
+    if not is_cpu_build():
+        if os.environ.get("MERGELAB_TEST_VLLM"):
+            raise AssertionError(f"{sys.executable} has no CPU build of vLLM")
+        raise unittest.SkipTest("no CPU build of vLLM in this environment; `make test-vllm` makes one and runs these")
+
+
+def processes_of_session(session):
+    """Process ids of all that belong to a session and have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # pid (name) state parent group session …; the name may hold anything.
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[0] != "Z" and int(fields[3]) == session:
+            found.append(int(stat.parent.name))
+    return found
+
+
+class Evaluation:
+    """The driver on one job, in a process of its own and a session of its own, as `mergelab` starts it."""
+
+    def __init__(self, root, backend, models, variables=None, **changes):
+        self.out = Path(tempfile.mkdtemp(dir=root))
+        item = 0
+        for model in models:
+            for task in model["tasks"]:
+                task["item"] = item
+                item += 1
+        job = {
+            "wire": 2,
+            "events": str(self.out / "events.jsonl"),
+            "out": str(self.out / "out"),
+            "backend": backend,
+            "device": "cpu",
+            "threads": 2,
+            "task_dirs": [str(root / "tasks")],
+            "unsafe_code": "refuse",
+            "models": models,
+            **changes,
+        }
+        (self.out / "job.json").write_text(json.dumps(job))
+        # Whatever the variables of the machine, the driver sets those that vLLM needs.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("VLLM_", "HF_", "OMP_"))}
+        with open(self.out / "log", "w", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [sys.executable, DRIVER, self.out / "job.json"],
+                cwd=root,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**kept, **(variables or {})},
+            )
+            self.code = process.wait()
+        self.left = processes_of_session(process.pid)
+        self.log = (self.out / "log").read_text(encoding="utf-8")
+        self.events = [json.loads(line) for line in (self.out / "events.jsonl").read_text().splitlines()]
+
+    def metrics(self, item):
+        rows = json.loads((self.out / f"out/{item}/metrics.json").read_text())
+        return {f"{row['metric']},{row['filter']}": row for row in rows}
+
+    def samples(self, item):
+        with gzip.open(self.out / f"out/{item}/samples.jsonl.gz", "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def facts(self):
+        merged = {}
+        for event in self.events:
+            merged.update(event.get("facts", {}))
+        return merged
+
+    def bytes(self, item):
+        return {path.name: path.read_bytes() for path in (self.out / f"out/{item}").iterdir()}
+
+
+class VllmTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.root = Path(cls.folder.name)
+        set_environment({})
+        make_model(cls.root / "one")
+        make_model(cls.root / "two", seed=1)
+        tasks = cls.root / "tasks"
+        tasks.mkdir()
+        data = cls.root / "data.jsonl"
+        rows = [
+            {"question": f"{n}+{7 * n % 31}=", "answer": f"{n + 7 * n % 31}", "choice": n % 3} for n in range(40)
+        ]
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for name, text in {"generate": GENERATE, "sample": SAMPLE, "choose": CHOOSE, "rolling": ROLLING}.items():
+            (tasks / f"{name}.yaml").write_text(text.format(name=name, data=data))
+        cls.hf, cls.vllm = (cls.evaluate(backend, TASKS) for backend in ("hf", "vllm"))
+
+    @classmethod
+    def evaluate(cls, backend, tasks, model="one", model_args=None, **options):
+        model = {
+            "name": model,
+            "path": str(cls.root / model),
+            "model_args": {"dtype": "float32", **(model_args or {})},
+            "tasks": [dict(task) for task in tasks],
+        }
+        return Evaluation(cls.root, backend, [model], **options)
+
+    def test_generation_and_log_likelihoods_run_and_no_process_is_left(self):
+        kinds = [event["event"] for event in self.vllm.events if event["event"] in ("item", "item-failed", "error")]
+        self.assertEqual((self.vllm.code, kinds, self.vllm.left), (0, ["item"] * len(TASKS), []), self.vllm.log)
+        facts = self.vllm.facts()
+        self.assertEqual(facts["device"], "cpu")
+        self.assertRegex(facts["versions"]["vllm"], r"^0\.24\.\d+\+cpu$")
+
+    def test_both_backends_see_the_same_prompts(self):
+        for item in range(len(TASKS)):
+            prompts = [[sample["arguments"] for sample in run.samples(item)] for run in (self.hf, self.vllm)]
+            self.assertEqual(*prompts)
+        (context, _), *_ = self.vllm.samples(1)[0]["arguments"]
+        self.assertTrue(context.startswith("s=add\nu=") and context.endswith("\na="), context)
+        self.assertEqual(context.count("\nu="), 4)
+
+    def test_both_backends_generate_the_same_text_and_score_alike(self):
+        for item in (0, 1):
+            texts = [[sample["responses"] for sample in run.samples(item)] for run in (self.hf, self.vllm)]
+            self.assertEqual(*texts)
+            self.assertGreater(len({text for ((text,),) in texts[0]}), 10)
+            self.assertEqual(self.hf.metrics(item), self.vllm.metrics(item))
+
+    def test_both_backends_give_the_same_log_likelihoods(self):
+        for item in (2, 3, 4):
+            pairs = zip(self.hf.samples(item), self.vllm.samples(item), strict=True)
+            for hf, vllm in pairs:
+                for ours, theirs in zip(flat(hf["responses"]), flat(vllm["responses"]), strict=True):
+                    self.assertAlmostEqual(ours, theirs, delta=LOGLIKELIHOOD_TOLERANCE)
+        self.assertEqual(self.hf.metrics(2)["acc,none"], self.vllm.metrics(2)["acc,none"])
+        self.assertEqual(self.vllm.metrics(3)["acc,none"]["n_samples"], 10)
+
+
+def flat(value):
+    """The numbers in nested lists, `true` and `false` among them as 1 and 0."""
+    if isinstance(value, list):
+        return [number for inner in value for number in flat(inner)]
+    return [float(value == "True" if value in ("True", "False") else value)]
+
+
+if __name__ == "__main__":
+    unittest.main()
