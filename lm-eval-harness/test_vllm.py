@@ -10,10 +10,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
-from harness.engine import GIB, MOST_CACHE_GIB, cache_gib, is_cpu_build
+from harness.engine import is_cpu_build
 from harness.environment import set_environment
 from tiny_model import make_model
 
@@ -69,6 +70,9 @@ TASKS = [
     {"task": "choose", "num_fewshot": 2, "limit": 10},
     {"task": "rolling"},
 ]
+
+# Of one seed, in batches of different sizes and after other tasks, and of another seed.
+SAMPLED = [{"task": "sample", "seed": 1}, {"task": "sample", "seed": 1, "batch_size": 7}, {"task": "sample", "seed": 2}]
 
 
 def setUpModule():
@@ -126,7 +130,12 @@ class Evaluation:
                 start_new_session=True,
                 env={**kept, **(variables or {})},
             )
-            self.code = process.wait()
+            # How many processes there were at most; what a session has left when the driver has ended.
+            self.most = 0
+            while (code := process.poll()) is None:
+                self.most = max(self.most, len(processes_of_session(process.pid)))
+                time.sleep(0.2)
+            self.code = code
         self.left = processes_of_session(process.pid)
         self.log = (self.out / "log").read_text(encoding="utf-8")
         self.events = [json.loads(line) for line in (self.out / "events.jsonl").read_text().splitlines()]
@@ -167,21 +176,22 @@ class VllmTest(unittest.TestCase):
         data.write_text("".join(json.dumps(row) + "\n" for row in rows))
         for name, text in {"generate": GENERATE, "sample": SAMPLE, "choose": CHOOSE, "rolling": ROLLING}.items():
             (tasks / f"{name}.yaml").write_text(text.format(name=name, data=data))
-        cls.hf, cls.vllm = (cls.evaluate(backend, TASKS) for backend in ("hf", "vllm"))
+        make_model(cls.root / "odd", head=24)
+        cls.hf = Evaluation(cls.root, "hf", [cls.model("one", TASKS)])
+        cls.vllm = Evaluation(cls.root, "vllm", [cls.model("one", TASKS + SAMPLED)])
 
     @classmethod
-    def evaluate(cls, backend, tasks, model="one", model_args=None, **options):
-        model = {
-            "name": model,
-            "path": str(cls.root / model),
-            "model_args": {"dtype": "float32", **(model_args or {})},
-            "tasks": [dict(task) for task in tasks],
-        }
-        return Evaluation(cls.root, backend, [model], **options)
+    def model(cls, name, tasks):
+        tasks = [dict(task) for task in tasks]
+        return {"name": name, "path": str(cls.root / name), "model_args": {"dtype": "float32"}, "tasks": tasks}
+
+    def kinds(self, run):
+        """What became of each item, in order."""
+        return [event["event"] for event in run.events if event["event"] in ("item", "item-failed", "error")]
 
     def test_generation_and_log_likelihoods_run_and_no_process_is_left(self):
-        kinds = [event["event"] for event in self.vllm.events if event["event"] in ("item", "item-failed", "error")]
-        self.assertEqual((self.vllm.code, kinds, self.vllm.left), (0, ["item"] * len(TASKS), []), self.vllm.log)
+        self.assertEqual((self.vllm.code, self.vllm.left), (0, []), self.vllm.log)
+        self.assertEqual(self.kinds(self.vllm), ["item"] * len(TASKS + SAMPLED), self.vllm.log)
         facts = self.vllm.facts()
         self.assertEqual(facts["device"], "cpu")
         self.assertRegex(facts["versions"]["vllm"], r"^0\.24\.\d+\+cpu$")
@@ -209,6 +219,36 @@ class VllmTest(unittest.TestCase):
                     self.assertAlmostEqual(ours, theirs, delta=LOGLIKELIHOOD_TOLERANCE)
         self.assertEqual(self.hf.metrics(2)["acc,none"], self.vllm.metrics(2)["acc,none"])
         self.assertEqual(self.vllm.metrics(3)["acc,none"]["n_samples"], 10)
+
+
+    def test_a_sampled_answer_hangs_on_its_seed_and_not_on_what_ran_before_nor_on_the_batch_size(self):
+        first, again, other = (
+            [sample["responses"] for sample in self.vllm.samples(len(TASKS) + item)] for item in range(len(SAMPLED))
+        )
+        self.assertEqual(first, again)
+        self.assertNotEqual(first, other)
+        # Two answers to each question, which are drawn apart.
+        self.assertGreater(sum(one != two for ((one, two),) in first), 30)
+
+    def test_a_second_model_in_one_process_gives_the_bytes_that_it_gives_alone_and_one_that_is_refused_stops_none(self):
+        models = [self.model("odd", TASKS[:1]), self.model("two", TASKS[:1]), self.model("one", TASKS)]
+        run = Evaluation(self.root, "vllm", models)
+        self.assertEqual((run.code, run.left), (1, []), run.log)
+        self.assertEqual(self.kinds(run), ["item-failed", *["item"] * (1 + len(TASKS))], run.log)
+        failed = next(event for event in run.events if event["event"] == "item-failed")
+        self.assertRegex(failed["message"], "^generate on odd: .*head_dim=24")
+        for item in range(len(TASKS)):
+            self.assertEqual(self.vllm.bytes(item), run.bytes(2 + item))
+        self.assertNotEqual(run.samples(1), run.samples(2))
+
+    def test_an_engine_in_a_process_of_its_own_answers_alike_and_ends_with_the_driver(self):
+        variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+        run = Evaluation(self.root, "vllm", [self.model("one", TASKS[:3])], variables)
+        self.assertEqual((run.code, run.left), (0, []), run.log)
+        self.assertGreater(run.most, 1)
+        for item in (0, 1):
+            self.assertEqual(*([sample["responses"] for sample in each.samples(item)] for each in (self.vllm, run)))
+        self.assertEqual(self.vllm.metrics(2), run.metrics(2))
 
 
 def flat(value):

@@ -9,8 +9,11 @@ CHARACTERS = "0123456789+=? abcdefghijklmnopqrstuvwxyz\n"
 TEMPLATE = "{% for message in messages %}{{ message.role[0] }}={{ message.content }}\n{% endfor %}{% if add_generation_prompt %}a={% endif %}"
 
 
-def make_model(directory, seed=0, tied=False):
-    """A checkpoint of two layers, one token a character, with a chat template; the same bytes for the same arguments."""
+def make_model(directory, seed=0, tied=False, head=32):
+    """A checkpoint of two layers, one token a character, with a chat template; the same bytes for the same arguments.
+
+    Heads of 32 are the smallest that vLLM's attention on a CPU knows.
+    """
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -32,10 +35,10 @@ def make_model(directory, seed=0, tied=False):
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(vocabulary),
-            hidden_size=64,
+            hidden_size=2 * head,
             intermediate_size=96,
             num_hidden_layers=2,
-            num_attention_heads=2,  # of size 32, the smallest that vLLM's CPU attention knows
+            num_attention_heads=2,
             num_key_value_heads=1,
             max_position_embeddings=256,
             # Wide enough that the likeliest token is not decided by rounding.
@@ -46,6 +49,10 @@ def make_model(directory, seed=0, tied=False):
             pad_token_id=0,
         )
     )
+    # Special tokens other than the end are never the likeliest: lm_eval's backends show them differently.
+    with torch.no_grad():
+        for name in ("<pad>", "<unk>"):
+            model.lm_head.weight[vocabulary[name]] = 0
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=1, pad_token_id=0)
     model.save_pretrained(directory)
 

@@ -3,7 +3,7 @@
 import copy
 from pathlib import Path
 
-from .engine import is_cpu_build, shut_down
+from .engine import is_cpu_build
 from .environment import device_of
 from .errors import Refused
 
@@ -41,15 +41,12 @@ def load_model(job, model):
     return get_model(job["backend"])(pretrained=str(model["path"]), **arguments)
 
 
-def unload_model(lm, backend):
-    """Gives a model's memory back, so that the next one finds the device empty."""
+def free_memory():
+    """Gives the memory of a model back that nothing refers to any more, so that the next one finds the device empty."""
     import gc
 
     import torch
 
-    if backend == "vllm":
-        shut_down(lm)
-    del lm
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
