@@ -32,7 +32,7 @@ evals:
     backend: hf
     model_args: { dtype: float32 }
     task_dirs: [tasks]
-    tasks: [add]
+    tasks: [{ task: add, name: add-hf }]
 settings: { device: cpu }
 "#;
 
@@ -92,7 +92,7 @@ fn a_merge_in_shards_with_tied_embeddings_loads_in_vllm_and_in_transformers_as_i
     let files: std::collections::BTreeSet<_> = map.values().map(|file| file.as_str().unwrap()).collect();
     assert!(files.len() > 2 && !map.contains_key("lm_head.weight"), "{index}");
 
-    let [by_vllm, by_hf] = ["evals.vllm/average/add", "evals.hf/average/add"].map(|stage| samples(&project, stage));
+    let [by_vllm, by_hf] = ["evals.vllm/average/add", "evals.hf/average/add-hf"].map(|stage| samples(&project, stage));
     assert_eq!(by_vllm.lines().count(), 30);
     assert_eq!(by_vllm, by_hf, "prompts, answers and scores");
     assert_ne!(by_vllm, samples(&project, "evals.vllm/a/add"), "the merge answers as one of its sources does");
@@ -153,10 +153,10 @@ fn the_engines_own_process_ends_with_a_killed_mergelab() {
     let project = project(&environment).variable("VLLM_ENABLE_V1_MULTIPROCESSING", "1");
     let run = project.start(&["run", "x.yaml", "--only", "evals.vllm/a/add"]);
     let mut started = Vec::new();
-    wait_until("the engine starts", 120, || {
+    wait_until("the engine starts", 300, || {
         started = descendants(run.id());
         started.iter().any(|process| command_line(process).contains("EngineCore"))
     });
     run.kill();
-    wait_until("all have ended", 15, || processes().iter().all(|process| !started.contains(process)));
+    wait_until("all have ended", 30, || processes().iter().all(|process| !started.contains(process)));
 }
