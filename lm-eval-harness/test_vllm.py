@@ -1,11 +1,12 @@
 """Tests of the driver on the real vLLM, on the CPU, with tiny models. Run: make test-vllm
 
 Where there is no vLLM they are skipped, and say so; `make test-vllm` sets MERGELAB_TEST_VLLM, under which that is a
-failure.
+failure. The last needs the quickstart's models: those of MERGELAB_QUICKSTART, else of this checkout's last run.
 """
 
 import gzip
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from pathlib import Path
 from harness.engine import is_cpu_build
 from harness.environment import set_environment
 from tiny_model import make_model
+from wider_heads import widen
 
 DRIVER = Path(__file__).with_name("driver.py")
+ROOT = DRIVER.parent.parent
 # How far two log-likelihoods may be apart in fp32 that was summed in another order.
 LOGLIKELIHOOD_TOLERANCE = 1e-3
 
@@ -99,7 +102,7 @@ def processes_of_session(session):
 class Evaluation:
     """The driver on one job, in a process of its own and a session of its own, as `mergelab` starts it."""
 
-    def __init__(self, root, backend, models, variables=None, **changes):
+    def __init__(self, root, backend, models, variables=None, cwd=None, **changes):
         self.out = Path(tempfile.mkdtemp(dir=root))
         item = 0
         for model in models:
@@ -124,7 +127,7 @@ class Evaluation:
         with open(self.out / "log", "w", encoding="utf-8") as log:
             process = subprocess.Popen(
                 [sys.executable, DRIVER, self.out / "job.json"],
-                cwd=root,
+                cwd=cwd or root,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -145,8 +148,7 @@ class Evaluation:
         return {f"{row['metric']},{row['filter']}": row for row in rows}
 
     def samples(self, item):
-        with gzip.open(self.out / f"out/{item}/samples.jsonl.gz", "rt", encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        return read_samples(self.out / f"out/{item}")
 
     def facts(self):
         merged = {}
@@ -249,6 +251,57 @@ class VllmTest(unittest.TestCase):
         for item in (0, 1):
             self.assertEqual(*([sample["responses"] for sample in each.samples(item)] for each in (self.vllm, run)))
         self.assertEqual(self.vllm.metrics(2), run.metrics(2))
+
+
+class QuickstartTest(unittest.TestCase):
+    """The quickstart's trained models, whose heads vLLM on a CPU takes once they are wider (`wider_heads.py`)."""
+
+    TASKS = [{"task": "addition", "batch_size": 200}, {"task": "reversal", "batch_size": 200}]
+
+    def test_both_backends_agree_on_the_quickstarts_models_within_paired_noise(self):
+        runs = Path(os.environ.get("MERGELAB_QUICKSTART", ROOT / "runs/quickstart"))
+        sources = sorted([*runs.glob("models.*"), *runs.glob("merges.*")])
+        if not sources:
+            raise unittest.SkipTest("the quickstart's models are not there; `make quickstart` trains them")
+        with tempfile.TemporaryDirectory() as folder:
+            models = []
+            for source in sources:
+                name = source.name.partition(".")[2]
+                widen(source, Path(folder) / name)
+                tasks = [dict(task) for task in self.TASKS]
+                arguments = {"dtype": "float32"}
+                models.append({"name": name, "path": str(Path(folder) / name), "model_args": arguments, "tasks": tasks})
+            directories = [str(ROOT / "experiments/quickstart/tasks")]
+            run = Evaluation(Path(folder), "vllm", models, cwd=ROOT, task_dirs=directories)
+            self.assertEqual((run.code, run.left), (0, []), run.log)
+            print("\nmodel         task       items   hf only  vllm only  p (exact McNemar)")
+            for model in models:
+                for task in model["tasks"]:
+                    stored = read_samples(runs / "evals.suite" / model["name"] / task["task"])
+                    hf, vllm = ([right(sample) for sample in each] for each in (stored, run.samples(task["item"])))
+                    pairs = list(zip(hf, vllm, strict=True))
+                    only = pairs.count((True, False)), pairs.count((False, True))
+                    p = mcnemar(*only)
+                    print(f"{model['name']:<13} {task['task']:<9} {len(pairs):>6} {only[0]:>9} {only[1]:>10}  {p:.3g}")
+                    self.assertEqual(len(pairs), 400)
+                    with self.subTest(model=model["name"], task=task["task"]):
+                        self.assertGreater(p, 0.01)
+
+
+def right(sample):
+    return sample["metrics"]["none"]["exact_match"] == 1
+
+
+def mcnemar(one, other):
+    """Two-sided p of an exact McNemar test, from the numbers of items that only one of two got right."""
+    count = one + other
+    tail = sum(math.comb(count, wins) for wins in range(min(one, other) + 1)) / 2**count
+    return min(1.0, 2 * tail)
+
+
+def read_samples(folder):
+    with gzip.open(folder / "samples.jsonl.gz", "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def flat(value):
