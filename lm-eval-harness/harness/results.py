@@ -115,6 +115,8 @@ def samples_of(results):
                 },
             )
             record["filtered"][sample["filter"]] = sample["filtered_resps"]
+            if "outcomes" in sample:
+                record.setdefault("outcomes", {})[sample["filter"]] = sample["outcomes"]
             record["metrics"][sample["filter"]] = {metric: sample[metric] for metric in sample["metrics"]}
     return [plain(records[key]) for key in sorted(records)]
 

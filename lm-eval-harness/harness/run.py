@@ -5,20 +5,23 @@ import traceback
 from pathlib import Path
 
 from .build import build
-from .catalogue import check_unsafe_code
+from .catalogue import runs_code
 from .environment import device_name, peak_memory, versions
 from .errors import explain, where
 from .evaluate import evaluate
 from .models import load_model, task_settings, unload_model
 from .results import metrics_of, samples_of, task_file, write_item
+from .scoring import CodeTasks
 
 
 class Run:
     """One job on its way: counts items, reports each."""
 
-    def __init__(self, job, events):
+    def __init__(self, job, events, data_sets):
         self.job = job
         self.events = events
+        self.data_sets = data_sets
+        self.code = CodeTasks(job.get("unsafe_code", "refuse"))
         self.total = sum(len(model["tasks"]) for model in job["models"])
         self.done = 0
         self.failed = 0
@@ -48,12 +51,13 @@ class Run:
         self.events.send("progress", done=self.done, total=self.total, unit="tasks")
 
     def refuse_unsafe(self, catalogue):
-        """Fails the items that the job does not allow, of every model, and takes them out of it."""
+        """Fails the items that the job or this machine does not allow, of every model, and takes them out of it."""
         for model in self.job["models"]:
             allowed = []
             for task in model["tasks"]:
                 try:
-                    check_unsafe_code(catalogue, self.job, task["task"])
+                    if runs_code(catalogue, task["task"]):
+                        self.code.add(task)
                     allowed.append(task)
                 except Exception as error:
                     self.give_up(model, task, error)
@@ -64,7 +68,9 @@ class Run:
         ready = []
         for task in model["tasks"]:
             try:
+                self.data_sets.loads = []
                 ready.append((task, build(catalogue, task)))
+                self.code.keep_loads(task, self.data_sets.loads)
             except Exception as error:
                 self.give_up(model, task, error)
         if not ready:
@@ -79,7 +85,7 @@ class Run:
         self.describe(model)
         for task, loaded in ready:
             try:
-                results = evaluate(lm, settings, self.job, task, loaded)
+                results = self.evaluate(lm, settings, model, task, loaded)
                 metrics, left_out = metrics_of(results, loaded, task)
                 description = task_file(results, loaded, self.job, model, task)
                 write_item(Path(self.job["out"]) / str(task["item"]), metrics, description, samples_of(results))
@@ -91,3 +97,9 @@ class Run:
                     self.events.send("note", message=message)
                 self.succeeded(task)
         unload_model(lm, self.job["backend"])
+
+    def evaluate(self, lm, settings, model, task, loaded):
+        def run():
+            return evaluate(lm, settings, self.job, task, loaded)
+
+        return self.code.evaluate(run, lm, self.job, model, task, loaded) if self.code.has(task) else run()
