@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 
+from .errors import one_line
 from .program import READY
 
 PASSED, FAILED, TIMED_OUT = "passed", "failed", "timed out"
@@ -106,7 +107,7 @@ class Programs:
             told.write(dumps(order).encode())
             told.seek(0)
             process = subprocess.Popen(
-                self.wrap([sys.executable, "-s", "-P", "-c", PROGRAM]),
+                self.wrap([PYTHON, "-s", "-P", "-c", PROGRAM]),
                 stdin=told,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
@@ -118,7 +119,7 @@ class Programs:
                 said, _ = listen(process.stdout, len(READY), START_UP)
                 if said != READY:
                     end_group(process)
-                    raise NotStarted(f"a program's process did not start: {last_of(complaints) or 'it said nothing'}")
+                    raise NotStarted(f"a program's process did not start: {one_line(last_of(complaints)) or 'it said nothing'}")
                 said, is_late = listen(process.stdout, len(word), timeout)
             finally:
                 end_group(process)
@@ -151,7 +152,9 @@ def listen(pipe, length, seconds):
 
 
 def end_group(process):
-    """Ends a process that leads its group, and the group with it."""
+    """Ends a process that leads its group, and the group with it. Once ended, its number may be another's."""
+    if process.returncode is not None:
+        return
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -159,16 +162,18 @@ def end_group(process):
     process.wait()
 
 
-def last_of(file, size=2000):
+def last_of(file, size=16384):
+    """What was written last to a file."""
     file.seek(0, os.SEEK_END)
     file.seek(max(0, file.tell() - size))
-    return " ".join(file.read().decode(errors="replace").split())
+    return file.read().decode(errors="replace").strip()
 
 
 # Nothing of our own environment: it may hold secrets, and it would decide results. One thread for libraries that start
 # one for each processor, which would meet the limit on processes.
 ENVIRONMENT = {
     "HOME": "/tmp",
+    "USER": "nobody",
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",
@@ -177,6 +182,9 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
+
+# Without the `..` that it may have been started by, which leads through folders that a sandbox lacks.
+PYTHON = os.path.abspath(sys.executable)
 
 # Handed over as text, so that no file of ours has to be seen from inside a sandbox.
 PROGRAM = Path(__file__).with_name("program.py").read_text(encoding="utf-8")

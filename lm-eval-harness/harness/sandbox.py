@@ -100,7 +100,7 @@ def wrap(command, readable=(), disk=DISK):
 
 def python_folders():
     """Where this Python and its packages lie, without what the system's folders hold already."""
-    named = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
+    named = {os.path.abspath(folder) for folder in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)}
     named |= {os.path.realpath(folder) for folder in named}
     folders = []
     for folder in sorted(named):

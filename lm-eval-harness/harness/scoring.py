@@ -20,7 +20,7 @@ from pathlib import Path
 from . import code_eval, responses, sandbox
 from .catalogue import refuse_code
 from .errors import Refused, where
-from .programs import ENVIRONMENT, FAILED, MOST_WORKERS, PASSED, TIMED_OUT, Programs, end_group, last_of, user_of
+from .programs import ENVIRONMENT, FAILED, MOST_WORKERS, PASSED, PYTHON, TIMED_OUT, Programs, end_group, last_of, user_of
 
 # The scoring process itself: lm_eval and torch are imported there, and a task may start processes of its own.
 LIMITS = {"memory": 32 << 30, "processes": 512, "file": 1 << 30, "processor": None}
@@ -134,7 +134,7 @@ class Scorer:
         self.buffer = bytearray()
 
     def score(self, folder, readable):
-        command = [sys.executable, "-s", "-P", "-m", "harness.replay", "/scoring"]
+        command = [PYTHON, "-s", "-P", "-m", "harness.replay", "/scoring"]
         environment = {**ENVIRONMENT, "PYTHONPATH": "/scoring", "HF_HOME": "/tmp/hf", "CUDA_VISIBLE_DEVICES": ""}
         with tempfile.TemporaryFile() as complaints:
             process = subprocess.Popen(
@@ -148,8 +148,10 @@ class Scorer:
             )
             try:
                 return self.follow(process)
-            except ScoringFailed as error:
-                raise ScoringFailed(f"{error}; it said last: {last_of(complaints)}") from error
+            except ScoringFailed:
+                end_group(process)
+                print(last_of(complaints), file=sys.stderr, flush=True)
+                raise
             finally:
                 end_group(process)
                 process.stdin.close()
