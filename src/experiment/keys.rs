@@ -301,6 +301,11 @@ pub(super) const OPTIONS: &[Key] = &[
         "A number, `auto` or `auto:N`; changes no result's key.",
     ),
     key("seed", Shape::Whole(0), "Seed of the harness; that of the settings if absent."),
+    key(
+        "code_timeout",
+        Shape::Number(0.0, 3600.0),
+        "Seconds that a program which a model wrote may take; as the task says (3) if absent.",
+    ),
 ];
 
 pub(super) const TABLE: &[Key] = &[

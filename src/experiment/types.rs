@@ -389,6 +389,9 @@ pub struct TaskOptions {
     pub batch_size: Option<serde_json::Value>,
     /// Seed of the harness; the experiment's if absent.
     pub seed: Option<u64>,
+    /// Seconds that a program which a model wrote may take; as the task says if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_timeout: Option<f64>,
 }
 
 /// A results table.

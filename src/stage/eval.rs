@@ -20,6 +20,7 @@ const DRIVER: Script = Script {
         ("harness/__init__.py", include_str!("../../lm-eval-harness/harness/__init__.py")),
         ("harness/build.py", include_str!("../../lm-eval-harness/harness/build.py")),
         ("harness/catalogue.py", include_str!("../../lm-eval-harness/harness/catalogue.py")),
+        ("harness/code_eval.py", include_str!("../../lm-eval-harness/harness/code_eval.py")),
         ("harness/command.py", include_str!("../../lm-eval-harness/harness/command.py")),
         ("harness/environment.py", include_str!("../../lm-eval-harness/harness/environment.py")),
         ("harness/errors.py", include_str!("../../lm-eval-harness/harness/errors.py")),
@@ -27,8 +28,14 @@ const DRIVER: Script = Script {
         ("harness/events.py", include_str!("../../lm-eval-harness/harness/events.py")),
         ("harness/job.py", include_str!("../../lm-eval-harness/harness/job.py")),
         ("harness/models.py", include_str!("../../lm-eval-harness/harness/models.py")),
+        ("harness/program.py", include_str!("../../lm-eval-harness/harness/program.py")),
+        ("harness/programs.py", include_str!("../../lm-eval-harness/harness/programs.py")),
+        ("harness/replay.py", include_str!("../../lm-eval-harness/harness/replay.py")),
+        ("harness/responses.py", include_str!("../../lm-eval-harness/harness/responses.py")),
         ("harness/results.py", include_str!("../../lm-eval-harness/harness/results.py")),
         ("harness/run.py", include_str!("../../lm-eval-harness/harness/run.py")),
+        ("harness/sandbox.py", include_str!("../../lm-eval-harness/harness/sandbox.py")),
+        ("harness/scoring.py", include_str!("../../lm-eval-harness/harness/scoring.py")),
     ],
 };
 
