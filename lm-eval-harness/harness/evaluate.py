@@ -3,7 +3,7 @@
 import random
 
 from .job import limit_of
-from .models import choose_template, restore, set_batch_size
+from .models import choose_template, restore, set_batch_size, set_template_variables
 
 
 def set_seeds(seed):
@@ -15,7 +15,7 @@ def set_seeds(seed):
     torch.manual_seed(seed)
 
 
-def evaluate(lm, settings, job, task, loaded):
+def evaluate(lm, settings, job, model, task, loaded):
     """Runs one task; lm_eval's result dict.
 
     Every task starts from its own seed and from the `settings` that the model was loaded with, whatever ran before it.
@@ -26,6 +26,7 @@ def evaluate(lm, settings, job, task, loaded):
     multiturn = task["fewshot_as_multiturn"]
     restore(settings)
     choose_template(lm, job["backend"], template)
+    set_template_variables(lm, job["backend"], model, task)
     set_batch_size(lm, job["backend"], task["batch_size"])
     set_seeds(task["seed"])
     return lm_eval_evaluate(
