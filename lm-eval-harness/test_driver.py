@@ -120,7 +120,9 @@ def write_rows(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-class DriverTest(unittest.TestCase):
+class DriverCase(unittest.TestCase):
+    """A folder with a tiny model and a few tasks, and a driver that runs on them."""
+
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
@@ -193,6 +195,8 @@ class DriverTest(unittest.TestCase):
     def kinds(self, events):
         return [event["event"] for event in events if event["event"] not in ("progress", "facts")]
 
+
+class DriverTest(DriverCase):
     def test_each_task_gets_its_metrics_configuration_and_samples(self):
         code, events, out = self.run_driver([{"task": "sum", "limit": 4.0}, {"task": "choose"}], start=True)
         self.assertEqual((code, self.kinds(events)), (0, ["item", "item"]), self.log)
@@ -336,7 +340,7 @@ class DriverTest(unittest.TestCase):
         tasks = [
             {"task": "sum", "apply_chat_template": "other", "batch_size": 3},
             {"task": "sum", "apply_chat_template": True},
-            {"task": "sum", "batch_size": "auto:2"},
+            {"task": "sum", "batch_size": "auto:2", "apply_chat_template": False},
             {"task": "sum", "apply_chat_template": "other"},
         ]
         items = [{"item": item, **task} for item, task in enumerate(tasks)]

@@ -4,8 +4,6 @@ import importlib.metadata
 import os
 import sys
 
-from .errors import MissingPackage
-
 
 def set_environment(job):
     """Settings that lm_eval and what it stands on read when they are imported. What the user has set wins."""
@@ -48,13 +46,6 @@ def version_of(package):
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def require_packages(backend):
-    """Says which package is missing before an ImportError deep inside another one does."""
-    for package in ("lm_eval", "torch", "transformers", *(["vllm"] if backend == "vllm" else [])):
-        if version_of(package) is None:
-            raise MissingPackage(package)
 
 
 def versions(job):

@@ -3,7 +3,7 @@
 import random
 
 from .job import limit_of
-from .models import choose_template, restore, set_batch_size
+from .models import choose_template, restore, set_batch_size, set_template_variables
 
 
 def set_seeds(seed):
@@ -15,7 +15,7 @@ def set_seeds(seed):
     torch.manual_seed(seed)
 
 
-def evaluate(lm, settings, job, task, loaded):
+def evaluate(lm, settings, job, model, task, loaded):
     """Runs one task; lm_eval's result dict.
 
     Every task starts from its own seed and from the `settings` that the model was loaded with, whatever ran before it.
@@ -24,6 +24,7 @@ def evaluate(lm, settings, job, task, loaded):
 
     restore(settings)
     choose_template(lm, job["backend"], task["apply_chat_template"] or False)
+    set_template_variables(lm, job["backend"], model, task)
     set_batch_size(lm, job["backend"], task["batch_size"])
     set_seeds(task["seed"])
     return lm_eval_evaluate(lm=lm, task_dict=loaded, **arguments(task, job.get("unsafe_code", "refuse") != "refuse"))

@@ -11,6 +11,7 @@ from .command import command
 from .errors import NoFigure, Refused
 from .job import limit_of
 from .models import model_arguments
+from .tripwires import chance, time_outs, warnings_of
 
 
 def metrics_of(results, loaded, task):
@@ -76,7 +77,7 @@ def task_file(results, loaded, job, model, task):
         if task["data"] is not None:
             config.pop("dataset_kwargs", None)
         configs[name] = config
-    arguments = model_arguments(model)
+    arguments = model_arguments(job["backend"], model, task)
     return {
         "task": task["task"],
         "configs": configs,
@@ -89,11 +90,20 @@ def task_file(results, loaded, job, model, task):
         "limit": limit_of(task),
         "gen_kwargs": dict(task["gen_kwargs"] or {}),
         "apply_chat_template": task["apply_chat_template"] or False,
+        "chat_template_args": dict(task["chat_template_args"] or {}),
         "fewshot_as_multiturn": task["fewshot_as_multiturn"],
         "system_instruction": task["system_instruction"],
         "seed": task["seed"],
         "command": command(job, arguments, task),
+        # The command's task file, where a local file replaces the data set.
+        **({"task_file": loaded["task_file"]} if "task_file" in loaded else {}),
     }
+
+
+def tripped(results, loaded, counts):
+    """warnings.json: what a [`Watch`] counted, scores at chance, and programs that ran out of time."""
+    more = {"chance": chance(results, loaded), "timeout": time_outs(results)}
+    return warnings_of({**counts, **{name: count for name, count in more.items() if count.of}})
 
 
 def samples_of(results):
@@ -147,11 +157,13 @@ def plain(value):
     return f"<{type(value).__module__}.{type(value).__qualname__}>"
 
 
-def write_item(out, metrics, task, samples):
-    """Writes the three files of one item."""
+def write_item(out, metrics, task, samples, warnings):
+    """Writes the files of one item; warnings.json only where there are any."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", metrics)
     write_json(out / "task.json", task)
+    if warnings:
+        write_json(out / "warnings.json", warnings)
     with open(out / "samples.jsonl.gz", "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
         for sample in samples:
             packed.write(json.dumps(sample, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n")

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from . import code_eval, responses, sandbox
 from .catalogue import refuse_code
-from .errors import Refused, where
-from .programs import ENVIRONMENT, FAILED, MOST_WORKERS, PASSED, PYTHON, TIMED_OUT, Programs, end_group, last_of, user_of
+from .errors import Refused
+from .programs import ENVIRONMENT, MOST_WORKERS, PYTHON, Programs, end_group, last_of, user_of
 
 # The scoring process itself: lm_eval and torch are imported there, and a task may start processes of its own.
 LIMITS = {"memory": 32 << 30, "processes": 512, "file": 1 << 30, "processor": None}
@@ -244,26 +244,3 @@ def known_here(results, loaded):
     except (KeyError, TypeError, AttributeError) as error:
         raise ScoringFailed(f"the scoring process has results of another form: {type(error).__name__} {error}") from error
     return results
-
-
-def outcomes_of(results):
-    """How many programs came to each end."""
-    counts = {PASSED: 0, FAILED: 0, TIMED_OUT: 0}
-    for samples in results["samples"].values():
-        for sample in samples:
-            for outcome in sample.get("outcomes", ()):
-                counts[outcome] = counts.get(outcome, 0) + 1
-    return counts
-
-
-def told(results, job, model, task):
-    """What is written beside the metrics, and a sentence for whoever reads them where programs ran out of time."""
-    counts = outcomes_of(results)
-    programs = {"timeout": task["code_timeout"], "outcomes": counts}
-    if not counts[TIMED_OUT]:
-        return programs, None
-    total = sum(counts.values())
-    return programs, (
-        f"{where(model, task)}: {counts[TIMED_OUT]} of {total} programs ran out of time and count as not passed "
-        f"(`code_timeout` sets how long they have)"
-    )

@@ -371,7 +371,10 @@ impl Reader<'_> {
             inputs.insert("task.data".to_owned(), self.source_digest(&Source::File(path.clone()))?);
         }
         let mut options = serde_json::to_value(&task.options).expect("options become JSON");
-        options.as_object_mut().expect("options are an object").remove("batch_size");
+        let map = options.as_object_mut().expect("options are an object");
+        for decides_no_score in ["batch_size", "tripwires"] {
+            map.remove(decides_no_score);
+        }
         options["seed"] = json!(task.options.seed.unwrap_or(seed));
         let (model_args, _) = model_arguments(suite);
         let params =

@@ -8,7 +8,7 @@ use mergelab_wire::{Event, Fault, VERSION};
 use serde_json::{Map, Value, json};
 
 use super::python::Script;
-use super::{Context, Failure, Job, Product, tail, tensor};
+use super::{Context, Failure, Job, Product, kept, tail, tensor};
 use crate::experiment::{Backend, Suite, Task};
 use crate::plan::{Spec, Stage, model_arguments};
 
@@ -28,6 +28,7 @@ const DRIVER: Script = Script {
         ("harness/events.py", include_str!("../../lm-eval-harness/harness/events.py")),
         ("harness/job.py", include_str!("../../lm-eval-harness/harness/job.py")),
         ("harness/models.py", include_str!("../../lm-eval-harness/harness/models.py")),
+        ("harness/packages.py", include_str!("../../lm-eval-harness/harness/packages.py")),
         ("harness/program.py", include_str!("../../lm-eval-harness/harness/program.py")),
         ("harness/programs.py", include_str!("../../lm-eval-harness/harness/programs.py")),
         ("harness/replay.py", include_str!("../../lm-eval-harness/harness/replay.py")),
@@ -36,6 +37,8 @@ const DRIVER: Script = Script {
         ("harness/run.py", include_str!("../../lm-eval-harness/harness/run.py")),
         ("harness/sandbox.py", include_str!("../../lm-eval-harness/harness/sandbox.py")),
         ("harness/scoring.py", include_str!("../../lm-eval-harness/harness/scoring.py")),
+        ("harness/tripwires.py", include_str!("../../lm-eval-harness/harness/tripwires.py")),
+        ("harness/watch.py", include_str!("../../lm-eval-harness/harness/watch.py")),
     ],
 };
 
@@ -94,12 +97,14 @@ fn drive(
         Event::Item { item } => {
             if let Some(job) = jobs.get(item) {
                 let moved = move_files(&results.join(item.to_string()), &job.out);
-                let product = Product { facts: facts.clone(), logged: true, ..Product::default() };
+                let facts = kept::facts(job).unwrap_or_else(|| facts.clone());
+                let product = Product { facts, logged: true, ..Product::default() };
                 on_done(item, moved.map(|()| product));
             }
         }
         Event::ItemFailed { item, message, fault } => {
-            on_done(item, Err(told(Failure { message, hint: None, fault, log: None, interrupted: false }, &first.log)));
+            let hint = jobs.get(item).and_then(|job| kept::keep(job, &results.join(item.to_string()), &facts));
+            on_done(item, Err(told(Failure { message, hint, fault, log: None, interrupted: false }, &first.log)));
         }
         other => on_event(other),
     })
@@ -152,6 +157,7 @@ fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &P
         entry["name"] = task.name.as_str().into();
         entry["data"] = json!(task.data.as_ref().map(|path| context.project.resolve(path)));
         entry["seed"] = task.options.seed.unwrap_or(seed).into();
+        entry["kept"] = json!(kept::place(job));
         models[index]["tasks"].as_array_mut().expect("made as a list above").push(entry);
     }
     let dirs: Vec<_> = suite.task_dirs.iter().map(|dir| context.project.resolve(dir)).collect();

@@ -9,6 +9,7 @@ mod data;
 mod eval;
 mod failure;
 mod gram;
+mod kept;
 mod launch;
 mod merge;
 mod model;
