@@ -48,9 +48,9 @@ def work(job, events):
         torch.set_num_threads(job["threads"])
     out = Path(job["out"]).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(job, events)
-    run.refuse_unsafe(catalogue)
-    with tempfile.TemporaryDirectory(prefix=".datasets-", dir=out.parent) as cache, DataSets(cache):
+    with tempfile.TemporaryDirectory(prefix=".datasets-", dir=out.parent) as cache, DataSets(cache) as data_sets:
+        run = Run(job, events, data_sets)
+        run.refuse_unsafe(catalogue)
         for model in job["models"]:
             run.model(catalogue, model)
         events.send("facts", facts={"peak_memory": peak_memory()})

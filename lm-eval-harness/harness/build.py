@@ -21,6 +21,8 @@ class DataSets:
     def __init__(self, cache):
         self.cache = cache
         self.known = {}
+        # What was asked for since this was last emptied, in its order: `(path, name, data set)`.
+        self.loads = []
 
     def __enter__(self):
         import datasets
@@ -42,6 +44,7 @@ class DataSets:
                 self.known[key] = self.real(path=path, name=name, **options)
             except Exception as error:
                 raise DataUnavailable(f"{path}{f' ({name})' if name else ''}: {one_line(error)}") from error
+        self.loads.append((path, name, self.known[key]))
         return self.known[key]
 
 

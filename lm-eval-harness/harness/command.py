@@ -24,7 +24,7 @@ def command(job, arguments, task):
     if task["system_instruction"]:
         words += ["--system_instruction", task["system_instruction"]]
     words += ["--seed", ",".join([str(task["seed"])] * 4), "--log_samples", "--output_path", "OUT"]
-    if job.get("unsafe_code") == "allow":
+    if job.get("unsafe_code", "refuse") != "refuse":
         words.append("--confirm_run_unsafe_code")
     return shlex.join(words)
 

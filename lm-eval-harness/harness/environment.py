@@ -20,8 +20,6 @@ def set_environment(job):
     threads = job.get("threads")
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-    if job.get("unsafe_code") == "allow":
-        os.environ["HF_ALLOW_CODE_EVAL"] = "1"
 
 
 def skip_unused_imports():

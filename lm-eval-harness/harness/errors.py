@@ -19,6 +19,10 @@ class NoFigure(Exception):
     """A task was run, and none of its metrics came out as a finite number."""
 
 
+class NoSandbox(Exception):
+    """Programs cannot be run in a sandbox on this machine."""
+
+
 class Tripped(Exception):
     """A task was run, or was about to be, and its score would not mean what it seems to."""
 
@@ -56,6 +60,8 @@ def explain(error, model, task):
         return f"{place}: {error}; {error.hint}", "stage"
     if isinstance(error, Refused):
         return f"{place}: {error}{f'; {error.hint}' if error.hint else ''}", "experiment"
+    if isinstance(error, NoSandbox):
+        return f"{place}: {error}", "stage"
     if type(error).__name__ == "OutOfMemoryError":
         return f"{place}: out of memory on the device; set a smaller batch_size or max_length", "stage"
     return f"{place}: {type(error).__name__}: {one_line(error)}", "stage"

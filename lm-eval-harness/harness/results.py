@@ -11,7 +11,7 @@ from .command import command
 from .errors import NoFigure, Refused
 from .job import limit_of
 from .models import model_arguments
-from .tripwires import chance, warnings_of
+from .tripwires import chance, time_outs, warnings_of
 
 
 def metrics_of(results, loaded, task):
@@ -101,8 +101,9 @@ def task_file(results, loaded, job, model, task):
 
 
 def tripped(results, loaded, counts):
-    """warnings.json: what a [`Watch`] counted, and scores at chance."""
-    return warnings_of({**counts, **{name: count for name, count in [("chance", chance(results, loaded))] if count.of}})
+    """warnings.json: what a [`Watch`] counted, scores at chance, and programs that ran out of time."""
+    more = {"chance": chance(results, loaded), "timeout": time_outs(results)}
+    return warnings_of({**counts, **{name: count for name, count in more.items() if count.of}})
 
 
 def samples_of(results):
@@ -124,6 +125,8 @@ def samples_of(results):
                 },
             )
             record["filtered"][sample["filter"]] = sample["filtered_resps"]
+            if "outcomes" in sample:
+                record.setdefault("outcomes", {})[sample["filter"]] = sample["outcomes"]
             record["metrics"][sample["filter"]] = {metric: sample[metric] for metric in sample["metrics"]}
     return [plain(records[key]) for key in sorted(records)]
 

@@ -8,12 +8,13 @@ import traceback
 from pathlib import Path
 
 from .build import build
-from .catalogue import check_unsafe_code
+from .catalogue import runs_code
 from .environment import device_name, peak_memory, versions
 from .errors import Tripped, explain, where
 from .evaluate import evaluate
 from .models import by_loading, load_model, task_settings, unload_model
 from .results import metrics_of, samples_of, task_file, tripped, write_item
+from .scoring import CodeTasks
 from .tripwires import check_rules, judge
 from .watch import Watch
 
@@ -21,9 +22,11 @@ from .watch import Watch
 class Run:
     """One job on its way: counts items, reports each."""
 
-    def __init__(self, job, events):
+    def __init__(self, job, events, data_sets):
         self.job = job
         self.events = events
+        self.data_sets = data_sets
+        self.code = CodeTasks(job.get("unsafe_code", "refuse"))
         self.total = sum(len(model["tasks"]) for model in job["models"])
         self.done = 0
         self.failed = 0
@@ -52,12 +55,13 @@ class Run:
         self.events.send("progress", done=self.done, total=self.total, unit="tasks")
 
     def refuse_unsafe(self, catalogue):
-        """Fails the items that the job does not allow, of every model, and takes them out of it."""
+        """Fails the items that the job or this machine does not allow, of every model, and takes them out of it."""
         for model in self.job["models"]:
             allowed = []
             for task in model["tasks"]:
                 try:
-                    check_unsafe_code(catalogue, self.job, task["task"])
+                    if runs_code(catalogue, task["task"]):
+                        self.code.add(task)
                     allowed.append(task)
                 except Exception as error:
                     self.give_up(model, task, error)
@@ -71,7 +75,9 @@ class Run:
                 if task["kept"] is not None:
                     self.accept(model, task)
                 else:
+                    self.data_sets.loads = []
                     ready.append((task, build(catalogue, task)))
+                    self.code.keep_loads(task, self.data_sets.loads)
             except Exception as error:
                 self.give_up(model, task, error)
         for group in by_loading(self.job["backend"], ready):
@@ -100,7 +106,7 @@ class Run:
         """Evaluates one task. What trips is written all the same: its author may accept it."""
         started = time.monotonic()
         with Watch(lm, self.job["backend"], task) as watch:
-            results = evaluate(lm, settings, self.job, model, task, loaded)
+            results = self.evaluate(lm, settings, model, task, loaded)
         metrics, left_out = metrics_of(results, loaded, task)
         description = task_file(results, loaded, self.job, model, task)
         warnings = tripped(results, loaded, watch.counts)
@@ -115,6 +121,12 @@ class Run:
             self.events.send("note", message=message)
             print("\n".join([message, *watch.examples(warning["tripwire"])]), file=sys.stderr, flush=True)
         judge(warnings, task["tripwires"])
+
+    def evaluate(self, lm, settings, model, task, loaded):
+        def run():
+            return evaluate(lm, settings, self.job, model, task, loaded)
+
+        return self.code.evaluate(run, lm, self.job, model, task, loaded) if self.code.has(task) else run()
 
     def out(self, task):
         return Path(self.job["out"]) / str(task["item"])

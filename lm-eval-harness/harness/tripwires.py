@@ -7,6 +7,7 @@ it is an error, unless the task (or its suite) says otherwise: `tripwires: { cut
 from dataclasses import dataclass
 
 from .errors import Refused, Tripped
+from .programs import TIMED_OUT
 
 # How many places are named where something was counted.
 EXAMPLES = 5
@@ -61,6 +62,13 @@ TRIPWIRES = {
         0.5,
         20,
         "raise it (`gen_kwargs: { max_gen_toks: … }`), or look at what should end an answer",
+    ),
+    "timeout": Tripwire(
+        "programs",
+        "ran out of time, which is not passing",
+        0.5,
+        20,
+        "give them longer (`code_timeout`, in seconds), or look at what should end an answer",
     ),
     "chance": Tripwire(
         "multiple-choice tasks", "score no better than guessing", 0.5, 1, "look at the merge and at the prompt"
@@ -166,6 +174,16 @@ def chance(results, loaded):
         spread = sum(share * (1 - share) for share in guess) ** 0.5
         right = sum(float(sample["acc"]) for sample in samples)
         count.add(spread > 0 and right <= sum(guess) + CHANCE_WIDTH * spread, name, None)
+    return count
+
+
+def time_outs(results):
+    """A [`Count`] of the programs that ran out of time, of those that were run to score samples."""
+    count = Count()
+    for name, samples in results["samples"].items():
+        for sample in samples:
+            for outcome in sample.get("outcomes", ()):
+                count.add(outcome == TIMED_OUT, name, sample["doc_id"])
     return count
 
 

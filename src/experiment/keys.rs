@@ -303,6 +303,11 @@ pub(super) const OPTIONS: &[Key] = &[
     ),
     key("seed", Shape::Whole(0), "Seed of the harness and of its engine; that of the settings if absent."),
     key(
+        "code_timeout",
+        Shape::Number(0.0, 3600.0),
+        "Seconds that a program which a model wrote may take; as the task says (3) if absent.",
+    ),
+    key(
         "tripwires",
         Shape::Object(&[TRIPWIRES]),
         "What speaks against a score: the share of the answers up to which it passes, or `accept`; changes no result's key.",
@@ -323,6 +328,7 @@ pub(super) const TRIPWIRES: &[Key] = &[
     key("empty", ALLOWED, "Empty answers; 0.2 if absent."),
     key("repeating", ALLOWED, "Answers that repeat themselves until they are cut; 0.2 if absent."),
     key("cut", ALLOWED, "Answers cut at the limit of new tokens; 0.5 if absent."),
+    key("timeout", ALLOWED, "Programs that ran out of time; 0.5 if absent."),
     key("chance", ALLOWED, "Multiple-choice tasks that score no better than guessing; 0.5 if absent."),
 ];
 

@@ -9,6 +9,9 @@ use super::keys::{ACCEPT, BACKENDS, OPTIONS, SUITE, TASK, TRIPWIRES, UNSAFE_CODE
 use super::read::{Fields, Reading};
 use super::types::{Backend, Suite, Task, TaskOptions};
 
+/// The most that the harness lets a program take, in seconds.
+const MAX_CODE_TIMEOUT: f64 = 3600.0;
+
 /// A suite with the places of what it names.
 pub(super) struct Placed {
     pub(super) suite: Suite,
@@ -102,6 +105,7 @@ fn task(context: &Context<'_>, reading: Reading<'_>, suite: &TaskOptions) -> Opt
         fewshot_as_multiturn: own.fewshot_as_multiturn.or(suite.fewshot_as_multiturn),
         batch_size: own.batch_size.or_else(|| suite.batch_size.clone()),
         seed: own.seed.or(suite.seed),
+        code_timeout: own.code_timeout.or(suite.code_timeout),
         tripwires: suite.tripwires.clone().into_iter().chain(own.tripwires).collect(),
     };
     Some((Task { task, name, data: fields.get("data", Reading::path), options }, span))
@@ -121,6 +125,7 @@ fn options(fields: &Fields<'_>) -> TaskOptions {
         fewshot_as_multiturn: fields.get("fewshot_as_multiturn", Reading::flag),
         batch_size: fields.get("batch_size", batch_size),
         seed: fields.get("seed", |seed| seed.whole(0, u64::MAX)),
+        code_timeout: fields.get("code_timeout", code_timeout),
         tripwires: fields.get("tripwires", tripwires).unwrap_or_default(),
     }
 }
@@ -150,6 +155,15 @@ fn limit(reading: Reading<'_>) -> Option<f64> {
         return Some(limit);
     }
     reading.fail(Diagnostic::new(reading.node.span, "`limit` is a whole number of documents, or a share below 1"))
+}
+
+fn code_timeout(reading: Reading<'_>) -> Option<f64> {
+    let seconds = reading.positive()?;
+    if seconds <= MAX_CODE_TIMEOUT {
+        return Some(seconds);
+    }
+    let message = format!("`code_timeout` is at most {MAX_CODE_TIMEOUT} seconds");
+    reading.fail(Diagnostic::new(reading.node.span, message))
 }
 
 fn batch_size(reading: Reading<'_>) -> Option<serde_json::Value> {

@@ -392,6 +392,9 @@ pub struct TaskOptions {
     pub batch_size: Option<serde_json::Value>,
     /// Seed of the harness and of its engine; the experiment's if absent.
     pub seed: Option<u64>,
+    /// Seconds that a program which a model wrote may take; as the task says if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_timeout: Option<f64>,
     /// By the name of what speaks against a score: the share of the answers up to which it passes, or `"accept"`; not in
     /// a key, since it changes no score.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
