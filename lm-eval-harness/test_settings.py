@@ -98,7 +98,7 @@ class SettingsTest(test_driver.DriverCase):
     def test_settings_of_a_task_are_in_its_prompt_and_its_answers(self):
         chat = {"task": "sum", "apply_chat_template": True}
         tasks = [
-            {"task": "sum"},
+            {"task": "sum", "wanted": [{"metric": "exact_match", "filter": "none"}]},
             {"task": "sum", "num_fewshot": 2},
             {"task": "sum", "num_fewshot": 2, "seed": 1},
             chat,
@@ -165,6 +165,8 @@ class SettingsTest(test_driver.DriverCase):
             ({"chat_template_args": {"digit": 1}}, "`apply_chat_template` is not set"),
             ({"tripwires": {"cutt": 1}}, "there is no `cutt`"),
             ({"data": str(self.root / "data.txt")}, "is not a file"),
+            ({"wanted": [{"metric": "exactmatch", "filter": None}]}, "did you mean `exact_match`?"),
+            ({"wanted": [{"metric": "exact_match", "filter": "strict"}]}, "asks for the filter `strict`, and the task has `none`"),
         ]
         code, events, _ = self.run_models((gone, [{"task": "sum", **task} for task, _ in wrong]))
         self.assertEqual(code, 1)

@@ -236,6 +236,18 @@ fn a_result_that_tripped_is_kept_with_what_was_known_of_its_run_and_comes_back_w
 }
 
 #[test]
+fn the_driver_is_told_which_figures_tables_ask_for() {
+    let columns = "[{ task: add, metric: acc, filter: none }, { task: add, metric: em }]";
+    let bench = Bench::of(&format!("{EXPERIMENT}tables: {{ t: {{ rows: [a], columns: {columns} }} }}\n"));
+    bench.run_batch("evals.suite", &|program, _| {
+        let tasks = &job_of(program)["models"][0]["tasks"];
+        let expected = json!([{ "metric": "acc", "filter": "none" }, { "metric": "em", "filter": null }]);
+        assert_eq!((&tasks[0]["wanted"], &tasks[1]["wanted"]), (&expected, &json!([])));
+        Ok(Ending::Code(1))
+    });
+}
+
+#[test]
 fn an_evaluation_remembers_what_the_driver_said_of_itself_before_it() {
     let bench = Bench::new();
     let done = bench.run_batch("evals.suite", &|program, on_event| {
