@@ -1,5 +1,6 @@
 """Tasks made ready to run: their data, shots and settings."""
 
+import difflib
 import json
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def build(catalogue, task):
             loaded["task_file"] = task_file_text(config, replacement)
     for name, built in loaded["tasks"].items():
         configure(name, built, task)
+    if len(loaded["tasks"]) == 1:
+        check_wanted(built, task["wanted"] or [])
     return loaded
 
 
@@ -127,6 +130,20 @@ def check_options(task):
     if task["chat_template_args"] and not task["apply_chat_template"]:
         raise Refused("`chat_template_args` are variables of the chat template, and `apply_chat_template` is not set")
     check_rules(task["tripwires"])
+
+
+def check_wanted(built, wanted):
+    """Refuses figures `[{metric, filter}]` that a task does not give. What a group gives is known when it has run."""
+    metrics = list(built.aggregation())
+    filters = [ensemble.name for ensemble in getattr(built, "_filters", [])]
+    for figure in wanted:
+        for kind, name, known in (("metric", figure["metric"], metrics), ("filter", figure["filter"], filters)):
+            if name is not None and known and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise Refused(
+                    f"a table asks for the {kind} `{name}`, and the task has {', '.join(f'`{each}`' for each in known)}",
+                    f"did you mean `{near[0]}`?" if near else "change the table's column",
+                )
 
 
 def replace_data(config, path):

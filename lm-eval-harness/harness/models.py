@@ -104,8 +104,11 @@ def choose_template(lm, backend, wanted):
     if not wanted:
         return
     held = lm.tokenizer.chat_template
-    if isinstance(wanted, str) and isinstance(held, dict) and wanted not in held:
-        raise Refused(f"the model has no chat template `{wanted}`; it has {', '.join(sorted(held))}")
+    if isinstance(wanted, str) and held:
+        # lm_eval takes the only template there is, whatever name is asked for.
+        names = sorted(held) if isinstance(held, dict) else ["default"]
+        if wanted not in names:
+            raise Refused(f"the model has no chat template `{wanted}`; it has {', '.join(names)}")
     template = lm.chat_template(wanted)
     if not template:
         raise Refused(

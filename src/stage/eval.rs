@@ -158,6 +158,7 @@ fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &P
         entry["data"] = json!(task.data.as_ref().map(|path| context.project.resolve(path)));
         entry["seed"] = task.options.seed.unwrap_or(seed).into();
         entry["kept"] = json!(kept::place(job));
+        entry["wanted"] = wanted(context, job.stage, &task.name);
         models[index]["tasks"].as_array_mut().expect("made as a list above").push(entry);
     }
     let dirs: Vec<_> = suite.task_dirs.iter().map(|dir| context.project.resolve(dir)).collect();
@@ -172,6 +173,13 @@ fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &P
         "unsafe_code": suite.unsafe_code,
         "models": models,
     })
+}
+
+/// The figures that tables of the experiment ask of a task.
+fn wanted(context: &Context<'_>, stage: &Stage, task: &str) -> Value {
+    let tables = context.graph.experiments[stage.experiment].tables.values();
+    let columns = tables.flat_map(|table| &table.columns).filter(|column| column.task == task);
+    columns.map(|column| json!({ "metric": column.metric, "filter": column.filter })).collect()
 }
 
 fn move_files(from: &Path, to: &Path) -> Result<(), Failure> {
