@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::artifact::Output;
+use crate::artifact::{Output, is_of_tokenizer};
 use crate::plan::{self, Facts, Sighting, Source, Stage};
 use crate::project::{Project, Python};
 use crate::stage::TaskFiles;
@@ -126,6 +126,25 @@ impl<'a> Surveyor<'a> {
                     }
                 }
             }
+            Source::Script(path) => {
+                let full = self.project.resolve(path);
+                if full.is_file() {
+                    let name = full.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                    let watch = self.store.stats().digest_while(&full, &go_on)?;
+                    (vec![output(name, &watch)], vec![watch])
+                } else {
+                    (Vec::new(), Vec::new())
+                }
+            }
+            Source::Tokenizer(path) => {
+                let full = self.project.resolve(path);
+                let mut pairs = Vec::new();
+                for name in tokenizer_files(&full)? {
+                    let watch = self.store.stats().digest_while(&full.join(&name), &go_on)?;
+                    pairs.push((output(name, &watch), watch));
+                }
+                pairs.into_iter().unzip()
+            }
             Source::Task { dirs, task } => {
                 let missing = dirs.iter().find(|dir| !self.project.resolve(dir).is_dir());
                 if let Some(dir) = missing {
@@ -184,7 +203,8 @@ impl<'a> Surveyor<'a> {
             _ => 0,
         };
         Ok(match source {
-            Source::Task { .. } => 0,
+            Source::Task { .. } | Source::Tokenizer(_) => 0,
+            Source::Script(path) => bytes(&self.project.resolve(path)),
             Source::File(path) | Source::Any(path) | Source::Tree(path) => {
                 let full = self.project.resolve(path);
                 if full.is_dir() {
@@ -195,6 +215,13 @@ impl<'a> Surveyor<'a> {
             }
         })
     }
+}
+
+/// The files of a directory that a tokenizer is made of; none where it is no directory, but a name on the hub.
+fn tokenizer_files(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let mut files = if dir.is_dir() { list_files(dir, true)? } else { Vec::new() };
+    files.retain(|name| is_of_tokenizer(name));
+    Ok(files)
 }
 
 fn output(path: String, watch: &Watch) -> Output {
