@@ -14,7 +14,7 @@ MODEL_KEYS = {"name", "path", "model_args", "speed_args", "tasks"}
 
 TASK_KEYS = {
     "item", "task", "name", "data", "num_fewshot", "limit", "gen_kwargs", "apply_chat_template", "system_instruction",
-    "fewshot_as_multiturn", "batch_size", "seed",
+    "fewshot_as_multiturn", "batch_size", "seed", "command",
 }  # fmt: skip
 
 

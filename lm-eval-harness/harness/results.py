@@ -7,7 +7,6 @@ import json
 import math
 import textwrap
 
-from .command import command
 from .errors import NoFigure, Refused
 from .job import limit_of
 from .models import model_arguments
@@ -76,7 +75,6 @@ def task_file(results, loaded, job, model, task):
         if task["data"] is not None:
             config.pop("dataset_kwargs", None)
         configs[name] = config
-    arguments = model_arguments(model)
     return {
         "task": task["task"],
         "configs": configs,
@@ -85,14 +83,14 @@ def task_file(results, loaded, job, model, task):
         "n_samples": {name: dict(results["n-samples"][name]) for name in configs},
         "data_sha256": None if task["data"] is None else sha256(task["data"]),
         "backend": job["backend"],
-        "model_args": arguments,
+        "model_args": model_arguments(model),
         "limit": limit_of(task),
         "gen_kwargs": dict(task["gen_kwargs"] or {}),
         "apply_chat_template": task["apply_chat_template"] or False,
         "fewshot_as_multiturn": task["fewshot_as_multiturn"],
         "system_instruction": task["system_instruction"],
         "seed": task["seed"],
-        "command": command(job, arguments, task),
+        "command": task["command"],
     }
 
 

@@ -10,6 +10,7 @@ from .environment import device_name, peak_memory, versions
 from .errors import explain, where
 from .evaluate import evaluate
 from .models import load_model, task_settings, unload_model
+from .progress import Bars
 from .results import metrics_of, samples_of, task_file, write_item
 
 
@@ -47,6 +48,10 @@ class Run:
         self.done += 1
         self.events.send("progress", done=self.done, total=self.total, unit="tasks")
 
+    def within(self, model, task, done, total):
+        """How far the task is that runs; also the sign that it runs."""
+        self.events.send("progress", done=done, total=total, unit=f"requests of {where(model, task)}")
+
     def refuse_unsafe(self, catalogue):
         """Fails the items that the job does not allow, of every model, and takes them out of it."""
         for model in self.job["models"]:
@@ -79,7 +84,8 @@ class Run:
         self.describe(model)
         for task, loaded in ready:
             try:
-                results = evaluate(lm, settings, self.job, task, loaded)
+                with Bars(lambda done, total, task=task: self.within(model, task, done, total)):
+                    results = evaluate(lm, settings, self.job, task, loaded)
                 metrics, left_out = metrics_of(results, loaded, task)
                 description = task_file(results, loaded, self.job, model, task)
                 write_item(Path(self.job["out"]) / str(task["item"]), metrics, description, samples_of(results))

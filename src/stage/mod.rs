@@ -6,10 +6,12 @@ mod capture;
 mod card;
 mod command;
 mod data;
+mod diagnosis;
 mod eval;
 mod failure;
 mod gram;
 mod launch;
+mod lm_eval_command;
 mod merge;
 mod model;
 mod needs;
@@ -31,7 +33,7 @@ use std::sync::Arc;
 
 use mergelab_wire::Event;
 
-pub use eval::{group_of, run_batch};
+pub use eval::{Equivalent, equivalent, group_of, run_batch};
 pub use failure::{Failure, tail};
 pub use launch::{Ending, Launcher, Program};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
