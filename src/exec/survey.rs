@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::artifact::{Output, is_of_tokenizer};
-use crate::plan::{self, Facts, Sighting, Source, Stage};
+use crate::digest::Digest;
+use crate::plan::{self, Facts, HUB, Sighting, Source, Stage};
 use crate::project::{Project, Python};
-use crate::stage::TaskFiles;
+use crate::stage::{Definition, TaskFiles};
 use crate::store::{Stamp, Store, StoreError, Watch, hash_tree, list_files};
 
 /// Up to how many bytes are hashed in passing, where nobody asked for work to be done.
@@ -152,13 +153,21 @@ impl<'a> Surveyor<'a> {
                 }
                 match self.tasks.find(&self.project.root, dirs, self.python, task) {
                     Err(error) => return Ok(Sighting::Missing(error.to_string())),
-                    Ok(files) => {
-                        let mut pairs = Vec::new();
+                    Ok(Definition { files, revisions }) => {
+                        let (mut outputs, mut watches) = (Vec::new(), Vec::new());
                         for (name, path) in files {
                             let watch = self.store.stats().digest(&path)?;
-                            pairs.push((output(name, &watch), watch));
+                            outputs.push(output(name, &watch));
+                            watches.push(watch);
                         }
-                        pairs.into_iter().unzip()
+                        outputs.extend(revisions.into_iter().map(|(name, commit)| Output {
+                            path: format!("{HUB}{name}"),
+                            size: 0,
+                            sha256: Digest::of(commit.as_bytes()),
+                            aside: false,
+                            dropped: false,
+                        }));
+                        (outputs, watches)
                     }
                 }
             }

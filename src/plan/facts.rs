@@ -48,6 +48,9 @@ pub enum Source {
     },
 }
 
+/// In the sighting of a task, what stands before the name of a hub data set; its digest is of the commit.
+pub const HUB: &str = "hub:";
+
 /// What was seen of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sighting {

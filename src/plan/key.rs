@@ -10,7 +10,7 @@ use mergelab_wire::{Alpha, Rows, RuleUse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::facts::{Artifact, Facts, Sighting, Source, digest_of};
+use super::facts::{Artifact, Facts, HUB, Sighting, Source, digest_of};
 use super::stage::{Kind, Spec, Stage, StageId};
 use super::tools;
 use crate::artifact::{Output, artifact_digest, model_roles, subtree};
@@ -374,9 +374,15 @@ impl Reader<'_> {
             Backend::Vllm | Backend::Hf => {}
         }
         let definition = Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() };
-        inputs.insert("task".to_owned(), self.source_digest(&definition)?);
-        if let Some(path) = &task.data {
-            inputs.insert("task.data".to_owned(), self.source_digest(&Source::File(path.clone()))?);
+        let (hub, files): (Vec<_>, Vec<_>) =
+            self.source(&definition)?.iter().cloned().partition(|file| file.path.starts_with(HUB));
+        inputs.insert("task".to_owned(), digest_of(&definition, &files));
+        match &task.data {
+            Some(path) => {
+                inputs.insert("task.data".to_owned(), self.source_digest(&Source::File(path.clone()))?);
+            }
+            // A data set that is replaced is not read.
+            None => inputs.extend(hub.into_iter().map(|file| (format!("task.{}", file.path), file.sha256))),
         }
         let mut options = serde_json::to_value(&task.options).expect("options become JSON");
         options.as_object_mut().expect("options are an object").remove("batch_size");

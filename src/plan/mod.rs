@@ -12,7 +12,7 @@ mod tests;
 mod tools;
 
 pub use diff::{differences, distance};
-pub use facts::{Artifact, Facts, Sighting, Source};
+pub use facts::{Artifact, Facts, HUB, Sighting, Source};
 pub use graph::{Graph, GraphError};
 pub use key::{KeyStruct, Open, key_struct, model_arguments};
 pub use shards::{Shard, split};

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Artifact, Facts, Graph, KeyStruct, Kind, Open, Sighting, Source, Spec, Stage, key_struct, sources, tools};
+use super::{
+    Artifact, Facts, Graph, HUB, KeyStruct, Kind, Open, Sighting, Source, Spec, Stage, key_struct, sources, tools,
+};
 use crate::artifact::{Output, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{Data, DataSource, Model, parse};
@@ -96,7 +98,11 @@ impl World {
                 let there = files.iter().filter(|(_, path)| self.files.contains_key(path.to_str().unwrap()));
                 there.map(|(name, path)| self.file(path.to_str().unwrap(), name)).collect()
             }
-            Source::Task { task, .. } => vec![self.file(&format!("tasks/{task}.yaml"), &format!("{task}.yaml"))],
+            Source::Task { task, .. } => {
+                let commit = self.files.contains_key("hub").then(|| self.file("hub", &format!("{HUB}org/{task}")));
+                let yaml = self.file(&format!("tasks/{task}.yaml"), &format!("{task}.yaml"));
+                std::iter::once(yaml).chain(commit).collect()
+            }
         })
     }
 

@@ -39,7 +39,7 @@ pub use launch::{Ending, Launcher, Program};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
 pub use shards::shards_of;
 pub use table::measurements;
-pub use tasks::TaskFiles;
+pub use tasks::{Definition, TaskFiles};
 
 use crate::artifact::{Output, model_roles};
 use crate::digest::{Digest, Key};

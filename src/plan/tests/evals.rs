@@ -84,6 +84,14 @@ fn every_file_that_decides_a_result_is_in_the_key() {
 }
 
 #[test]
+fn the_revision_of_a_data_set_is_in_the_key_unless_a_file_replaces_it() {
+    let (one, other) = (World::with("hub", "one commit"), World::with("hub", "another"));
+    assert_eq!(key(&one, SUITE), key(&other, SUITE), "a data set that is not read is in the key");
+    let from_hub = SUITE.replace(", data: rows.jsonl", "");
+    assert_ne!(key(&one, &from_hub), key(&other, &from_hub), "the revision of the data set is not in the key");
+}
+
+#[test]
 fn the_version_of_everything_that_evaluates_is_in_the_key() {
     let with = |tool: &str| World { tools: HashMap::from([(tool.to_owned(), "9".to_owned())]), ..World::default() };
     for tool in ["lm_eval", "vllm", "torch", "transformers"] {
