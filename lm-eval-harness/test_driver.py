@@ -121,7 +121,9 @@ def write_rows(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-class DriverTest(unittest.TestCase):
+class DriverCase(unittest.TestCase):
+    """A folder with a tiny model and a few tasks, and a driver that runs on them."""
+
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
@@ -194,6 +196,8 @@ class DriverTest(unittest.TestCase):
     def kinds(self, events):
         return [event["event"] for event in events if event["event"] not in ("progress", "facts")]
 
+
+class DriverTest(DriverCase):
     def test_each_task_gets_its_metrics_configuration_and_samples(self):
         code, events, out = self.run_driver([{"task": "sum", "limit": 4.0, "command": "lm_eval run …"}, {"task": "choose"}], start=True)
         self.assertEqual((code, self.kinds(events)), (0, ["item", "item"]), self.log)
@@ -261,15 +265,26 @@ class DriverTest(unittest.TestCase):
         self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "item"]), self.log)
         self.assertEqual((events[0]["item"], events[0]["fault"]), (1, "experiment"))
         self.assertIn("`unsafe`", events[0]["message"])
-        self.assertIn("unsafe_code: allow", events[0]["message"])
+        self.assertIn("unsafe_code: sandbox", events[0]["message"])
         self.assertFalse((out / "1").exists())
 
-    def test_a_task_that_runs_code_runs_if_that_is_allowed_and_there_is_no_sandbox_for_it(self):
-        code, events, _ = self.run_driver([{"task": "mbpp"}], unsafe_code="sandbox")
+    def test_without_a_sandbox_a_task_that_is_to_run_in_one_fails_before_a_model_loads(self):
+        models = [{"name": "gone", "path": str(self.root / "no-model"), "tasks": [{"item": 0, "task": "unsafe"}]}]
+        with mock.patch("harness.sandbox.shutil.which", return_value=None):
+            code, events, _ = self.run_driver([], models=models, unsafe_code="sandbox")
         self.assertEqual((code, self.kinds(events)), (1, ["item-failed"]))
-        self.assertIn("no sandbox", events[0]["message"])
-        code, events, _ = self.run_driver([{"task": "unsafe", "limit": 1}], unsafe_code="allow")
+        self.assertEqual(events[0]["fault"], "stage")
+        self.assertIn("apt-get install bubblewrap", events[0]["message"])
+
+    def test_in_the_open_and_in_the_sandbox_a_task_that_runs_code_gives_the_same_files(self):
+        code, events, out = self.run_driver([{"task": "unsafe", "limit": 2}], unsafe_code="allow")
         self.assertEqual((code, self.kinds(events)), (0, ["item"]), self.log)
+        if shutil.which("bwrap") is None:
+            self.skipTest("bubblewrap is not installed (`make sandbox-deps`)")
+        code, events, other = self.run_driver([{"task": "unsafe", "limit": 2}], unsafe_code="sandbox")
+        self.assertEqual((code, self.kinds(events)), (0, ["item"]), self.log)
+        for name in ("metrics.json", "task.json", "samples.jsonl.gz"):
+            self.assertEqual((out / "0" / name).read_bytes(), (other / "0" / name).read_bytes(), name)
 
     def test_a_task_that_fails_leaves_the_others(self):
         code, events, out = self.run_driver([{"task": "gone"}, {"task": "sum"}, {"task": "gsm8k"}])
@@ -344,7 +359,7 @@ class DriverTest(unittest.TestCase):
         tasks = [
             {"task": "sum", "apply_chat_template": "other", "batch_size": 3},
             {"task": "sum", "apply_chat_template": True},
-            {"task": "sum", "batch_size": "auto:2"},
+            {"task": "sum", "batch_size": "auto:2", "apply_chat_template": False},
             {"task": "sum", "apply_chat_template": "other"},
         ]
         items = [{"item": item, **task} for item, task in enumerate(tasks)]

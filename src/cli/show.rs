@@ -46,13 +46,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let (Some(manifest), Some(artifact)) = (&outlook.manifest, facts.results.get(&id)) else {
         return Err(CliError::Failed(format!("{} is not up to date: {}", arguments.stage, outlook.reason)));
     };
-    let metrics = match session.graph.stage(id).spec.kind() {
-        Kind::Eval => std::fs::read(artifact.location.join("metrics.json"))
+    let of_evaluation = |file: &str| match session.graph.stage(id).spec.kind() {
+        Kind::Eval => std::fs::read(artifact.location.join(file))
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or(Value::Null),
         _ => Value::Null,
     };
+    let (metrics, warnings) = (of_evaluation("metrics.json"), of_evaluation("warnings.json"));
     if arguments.json {
         output::print_json(&json!({
             "experiment": session.graph.experiment_name(id),
@@ -61,6 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
             "path": artifact.location,
             "manifest": manifest,
             "metrics": metrics,
+            "warnings": warnings,
         }));
         return Ok(exit::DONE);
     }
@@ -79,6 +81,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         let stderr = metric["stderr"].as_f64().map(|stderr| format!(" ± {stderr:.4}")).unwrap_or_default();
         let filter = if name("filter").is_empty() { String::new() } else { format!(" ({})", name("filter")) };
         text += &format!("  metric  {}{filter} {}{stderr}\n", name("metric"), metric["value"]);
+    }
+    for warning in warnings.as_array().into_iter().flatten().filter_map(|warning| warning["message"].as_str()) {
+        text += &format!("  warning {warning}\n");
     }
     output::print(&text);
     Ok(exit::DONE)

@@ -7,9 +7,12 @@ use indexmap::IndexMap;
 use super::command::{argument, environment};
 use super::context::{Context, Item};
 use super::diagnostics::{Diagnostic, Report, Span};
-use super::keys::{BACKENDS, OPTIONS, SUITE, TASK, UNSAFE_CODE};
+use super::keys::{ACCEPT, BACKENDS, OPTIONS, SUITE, TASK, TRIPWIRES, UNSAFE_CODE};
 use super::read::{Fields, Reading};
 use super::types::{Backend, Suite, Task, TaskOptions};
+
+/// The most that the harness lets a program take, in seconds.
+const MAX_CODE_TIMEOUT: f64 = 3600.0;
 
 /// A suite with the places of what it names.
 pub(super) struct Placed {
@@ -100,10 +103,17 @@ fn task(context: &Context<'_>, reading: Reading<'_>, suite: &TaskOptions) -> Opt
         limit: own.limit.or(suite.limit),
         gen_kwargs: if fields.has("gen_kwargs") { own.gen_kwargs } else { suite.gen_kwargs.clone() },
         apply_chat_template: own.apply_chat_template.or_else(|| suite.apply_chat_template.clone()),
+        chat_template_args: if fields.has("chat_template_args") {
+            own.chat_template_args
+        } else {
+            suite.chat_template_args.clone()
+        },
         system_instruction: own.system_instruction.or_else(|| suite.system_instruction.clone()),
         fewshot_as_multiturn: own.fewshot_as_multiturn.or(suite.fewshot_as_multiturn),
         batch_size: own.batch_size.or_else(|| suite.batch_size.clone()),
         seed: own.seed.or(suite.seed),
+        code_timeout: own.code_timeout.or(suite.code_timeout),
+        tripwires: suite.tripwires.clone().into_iter().chain(own.tripwires).collect(),
     };
     Some((Task { task, name, data: fields.get("data", Reading::path), options }, span))
 }
@@ -117,11 +127,32 @@ fn options(fields: &Fields<'_>) -> TaskOptions {
             let flag = super::scalar::plain(template.node).and_then(super::scalar::flag);
             flag.map(Into::into).or_else(|| template.word().map(Into::into))
         }),
+        chat_template_args: fields.get("chat_template_args", json_map).unwrap_or_default(),
         system_instruction: fields.get("system_instruction", Reading::text),
         fewshot_as_multiturn: fields.get("fewshot_as_multiturn", Reading::flag),
         batch_size: fields.get("batch_size", batch_size),
         seed: fields.get("seed", |seed| seed.whole(0, u64::MAX)),
+        code_timeout: fields.get("code_timeout", code_timeout),
+        tripwires: fields.get("tripwires", tripwires).unwrap_or_default(),
     }
+}
+
+/// By name a share, or `accept`.
+fn tripwires(reading: Reading<'_>) -> Option<indexmap::IndexMap<String, serde_json::Value>> {
+    let fields = Fields::open(reading.report, reading.node, reading.node.span, "`tripwires`", &[TRIPWIRES])?;
+    let allowed = |allowed: Reading<'_>| -> Option<serde_json::Value> {
+        let text = super::scalar::plain(allowed.node).unwrap_or_default();
+        if ACCEPT.contains(&text) {
+            return Some(text.into());
+        }
+        if super::scalar::number(text).is_some() {
+            return allowed.number(0.0, 1.0).map(Into::into);
+        }
+        let message = format!("`{}` must be a share from 0 to 1, or accept", allowed.key);
+        allowed.fail(Diagnostic::new(allowed.node.span, message))
+    };
+    let names = TRIPWIRES.iter().map(|key| key.name);
+    Some(names.filter_map(|name| Some((name.to_owned(), fields.get(name, allowed)?))).collect())
 }
 
 /// A number of documents, or a share of them below 1.
@@ -131,6 +162,15 @@ fn limit(reading: Reading<'_>) -> Option<f64> {
         return Some(limit);
     }
     reading.fail(Diagnostic::new(reading.node.span, "`limit` is a whole number of documents, or a share below 1"))
+}
+
+fn code_timeout(reading: Reading<'_>) -> Option<f64> {
+    let seconds = reading.positive()?;
+    if seconds <= MAX_CODE_TIMEOUT {
+        return Some(seconds);
+    }
+    let message = format!("`code_timeout` is at most {MAX_CODE_TIMEOUT} seconds");
+    reading.fail(Diagnostic::new(reading.node.span, message))
 }
 
 fn batch_size(reading: Reading<'_>) -> Option<serde_json::Value> {

@@ -391,14 +391,24 @@ pub struct TaskOptions {
     pub gen_kwargs: IndexMap<String, serde_json::Value>,
     /// Whether the chat template is applied, or which.
     pub apply_chat_template: Option<serde_json::Value>,
+    /// Variables of the chat template.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub chat_template_args: IndexMap<String, serde_json::Value>,
     /// System prompt.
     pub system_instruction: Option<String>,
     /// Whether few-shot examples are turns of a conversation.
     pub fewshot_as_multiturn: Option<bool>,
     /// Batch size, a number or `auto`; not in a key.
     pub batch_size: Option<serde_json::Value>,
-    /// Seed of the harness; the experiment's if absent.
+    /// Seed of the harness and of its engine; the experiment's if absent.
     pub seed: Option<u64>,
+    /// Seconds that a program which a model wrote may take; as the task says if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_timeout: Option<f64>,
+    /// By the name of what speaks against a score: the share of the answers up to which it passes, or `"accept"`; not in
+    /// a key, since it changes no score.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub tripwires: IndexMap<String, serde_json::Value>,
 }
 
 /// A results table.

@@ -385,7 +385,10 @@ impl Reader<'_> {
             None => inputs.extend(hub.into_iter().map(|file| (format!("task.{}", file.path), file.sha256))),
         }
         let mut options = serde_json::to_value(&task.options).expect("options become JSON");
-        options.as_object_mut().expect("options are an object").remove("batch_size");
+        let map = options.as_object_mut().expect("options are an object");
+        for decides_no_score in ["batch_size", "tripwires"] {
+            map.remove(decides_no_score);
+        }
         options["seed"] = json!(task.options.seed.unwrap_or(seed));
         let (mut model_args, _) = model_arguments(suite);
         if let Some(path) = tokenizer(suite) {

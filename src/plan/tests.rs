@@ -361,6 +361,7 @@ mod reruns {
             "limit: 10",
             "gen_kwargs: { temperature: 0.5 }",
             "apply_chat_template: true",
+            "chat_template_args: { enable_thinking: false }",
             "system_instruction: Think.",
             "fewshot_as_multiturn: true",
             "seed: 7",
@@ -455,6 +456,12 @@ mod reruns_nothing {
     fn batch_size() {
         assert_eq!(edited("batch_size: 8", "batch_size: auto"), NOTHING);
         assert_eq!(edited("num_fewshot: 3", "num_fewshot: 3, batch_size: 1"), NOTHING);
+    }
+
+    #[test]
+    fn what_is_accepted_of_a_score() {
+        assert_eq!(edited("    batch_size: 8\n", "    batch_size: 8\n    tripwires: { cut: accept }\n"), NOTHING);
+        assert_eq!(edited("num_fewshot: 3", "num_fewshot: 3, tripwires: { empty: 0.5 }"), NOTHING);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::failure::{PROMPT, end_of};
 use super::lm_eval_command::{self, Places};
 use super::python::Script;
-use super::{Context, Failure, Job, Product, Program, diagnosis, tail, tensor};
+use super::{Context, Failure, Job, Product, Program, diagnosis, kept, tail, tensor};
 use crate::experiment::{Backend, Suite, Task};
 use crate::plan::{Graph, Spec, Stage, model_arguments, untried};
 use crate::project::{Project, Python};
@@ -25,15 +25,25 @@ const DRIVER: Script = Script {
         ("harness/__init__.py", include_str!("../../lm-eval-harness/harness/__init__.py")),
         ("harness/build.py", include_str!("../../lm-eval-harness/harness/build.py")),
         ("harness/catalogue.py", include_str!("../../lm-eval-harness/harness/catalogue.py")),
+        ("harness/code_eval.py", include_str!("../../lm-eval-harness/harness/code_eval.py")),
         ("harness/environment.py", include_str!("../../lm-eval-harness/harness/environment.py")),
         ("harness/errors.py", include_str!("../../lm-eval-harness/harness/errors.py")),
         ("harness/evaluate.py", include_str!("../../lm-eval-harness/harness/evaluate.py")),
         ("harness/events.py", include_str!("../../lm-eval-harness/harness/events.py")),
         ("harness/job.py", include_str!("../../lm-eval-harness/harness/job.py")),
         ("harness/models.py", include_str!("../../lm-eval-harness/harness/models.py")),
+        ("harness/packages.py", include_str!("../../lm-eval-harness/harness/packages.py")),
+        ("harness/program.py", include_str!("../../lm-eval-harness/harness/program.py")),
+        ("harness/programs.py", include_str!("../../lm-eval-harness/harness/programs.py")),
         ("harness/progress.py", include_str!("../../lm-eval-harness/harness/progress.py")),
+        ("harness/replay.py", include_str!("../../lm-eval-harness/harness/replay.py")),
+        ("harness/responses.py", include_str!("../../lm-eval-harness/harness/responses.py")),
         ("harness/results.py", include_str!("../../lm-eval-harness/harness/results.py")),
         ("harness/run.py", include_str!("../../lm-eval-harness/harness/run.py")),
+        ("harness/sandbox.py", include_str!("../../lm-eval-harness/harness/sandbox.py")),
+        ("harness/scoring.py", include_str!("../../lm-eval-harness/harness/scoring.py")),
+        ("harness/tripwires.py", include_str!("../../lm-eval-harness/harness/tripwires.py")),
+        ("harness/watch.py", include_str!("../../lm-eval-harness/harness/watch.py")),
     ],
 };
 
@@ -104,14 +114,16 @@ fn drive(
         Event::Item { item } => {
             if let Some(job) = jobs.get(item) {
                 let moved = move_files(&results.join(item.to_string()), &job.out);
-                let mut facts = facts.clone();
+                let mut facts = kept::facts(job).unwrap_or_else(|| facts.clone());
                 facts.insert("command".to_owned(), commands[item].as_str().into());
                 let product = Product { facts, logged: true, ..Product::default() };
                 on_done(item, moved.map(|()| product));
             }
         }
         Event::ItemFailed { item, message, fault } => {
-            let hint = diagnosis::of_task(suite.backend, &message, || end_of(&first.log)).map(str::to_owned);
+            let hint = jobs.get(item).and_then(|job| kept::keep(job, &results.join(item.to_string()), &facts));
+            let advice = || diagnosis::of_task(suite.backend, &message, || end_of(&first.log)).map(str::to_owned);
+            let hint = hint.or_else(advice);
             on_done(item, Err(told(Failure { message, hint, fault, log: None, interrupted: false }, &first.log)));
         }
         other => on_event(other),
@@ -228,6 +240,8 @@ fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &P
         entry["data"] = json!(task.data.as_ref().map(|path| context.project.resolve(path)));
         entry["seed"] = task.options.seed.unwrap_or(seed).into();
         entry["command"] = lm_eval_command::command(suite, task, seed, &nowhere).into();
+        entry["kept"] = json!(kept::place(job));
+        entry["wanted"] = wanted(context, job.stage, &task.name);
         models[index]["tasks"].as_array_mut().expect("made as a list above").push(entry);
     }
     let dirs: Vec<_> = suite.task_dirs.iter().map(|dir| context.project.resolve(dir)).collect();
@@ -242,6 +256,13 @@ fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &P
         "unsafe_code": suite.unsafe_code,
         "models": models,
     })
+}
+
+/// The figures that tables of the experiment ask of a task.
+fn wanted(context: &Context<'_>, stage: &Stage, task: &str) -> Value {
+    let tables = context.graph.experiments[stage.experiment].tables.values();
+    let columns = tables.flat_map(|table| &table.columns).filter(|column| column.task == task);
+    columns.map(|column| json!({ "metric": column.metric, "filter": column.filter })).collect()
 }
 
 fn move_files(from: &Path, to: &Path) -> Result<(), Failure> {

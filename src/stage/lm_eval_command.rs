@@ -83,6 +83,7 @@ pub(super) fn command(suite: &Suite, task: &Task, seed: u64, places: &Places) ->
         // The engine draws from a seed of its own, which `--seed` does not set.
         arguments.entry("seed").or_insert_with(|| task.options.seed.unwrap_or(seed).into());
     }
+    add_template_variables(suite.backend, task, &mut arguments);
     let mut batch_size = task.options.batch_size.clone();
     if places.device.is_some() {
         let mut speed = speed;
@@ -103,7 +104,9 @@ pub(super) fn command(suite: &Suite, task: &Task, seed: u64, places: &Places) ->
     add("run", Vec::new());
     add("--model", vec![backend.to_owned()]);
     add("--model_args", vec![pairs(&arguments)]);
-    add("--tasks", vec![task.task.clone()]);
+    // A file of a task that reads other data is written down beside the command by the driver, which knows the task.
+    let is_nowhere = places.device.is_none();
+    add("--tasks", vec![if is_nowhere && task.data.is_some() { "TASK_FILE".to_owned() } else { task.task.clone() }]);
     if let Some(dir) = places.task_dirs.last() {
         add("--include_path", vec![dir.clone()]);
     }
@@ -129,6 +132,21 @@ pub(super) fn command(suite: &Suite, task: &Task, seed: u64, places: &Places) ->
     words.join(" ")
 }
 
+/// Adds the variables of the chat template: those of the model's arguments, then the task's own. `lm_eval` takes them as an
+/// argument of the model, and on vLLM `enable_thinking` as one by itself.
+fn add_template_variables(backend: Backend, task: &Task, arguments: &mut Map<String, Value>) {
+    let mut variables = match arguments.remove("chat_template_args") {
+        Some(Value::Object(variables)) => variables,
+        _ => Map::new(),
+    };
+    variables.extend(task.options.chat_template_args.clone());
+    let thinking = if backend == Backend::Vllm { variables.shift_remove("enable_thinking") } else { None };
+    arguments.extend(thinking.map(|value| ("enable_thinking".to_owned(), value)));
+    if !variables.is_empty() {
+        arguments.insert("chat_template_args".to_owned(), variables.into());
+    }
+}
+
 /// What the driver does and the command is without, for a person.
 pub(super) fn differences(suite: &Suite, task: &Task) -> Vec<String> {
     let mut found = Vec::new();
@@ -139,7 +157,7 @@ pub(super) fn differences(suite: &Suite, task: &Task) -> Vec<String> {
         found.push("task_dirs before the last, since lm_eval takes one".to_owned());
     }
     if suite.unsafe_code == UnsafeCode::Sandbox {
-        found.push("a sandbox, so that lm_eval refuses a task that runs code".to_owned());
+        found.push("a sandbox: lm_eval refuses code, or runs it as you with --confirm_run_unsafe_code".to_owned());
     }
     found
 }
@@ -247,6 +265,7 @@ mod tests {
             ("system_instruction: \"Don't guess.\"", r"--system_instruction 'Don'\''t guess.'"),
             ("system_instruction: \"One.\\nTwo.\"", r"--system_instruction $'One.\nTwo.'"),
             ("seed: 7", "7"),
+            ("data: rows.jsonl", "TASK_FILE"),
             // It decides the speed only.
             ("batch_size: 4", ""),
         ] {
@@ -266,6 +285,24 @@ mod tests {
         ] {
             assert_eq!(added(lines, "t"), expected, "{lines}");
         }
+    }
+
+    #[test]
+    fn variables_of_the_chat_template_are_arguments_of_the_model() {
+        let of = |backend: &str| {
+            let text = format!(
+                "name: x\nmodels: {{ a: {{ path: a }} }}\nevals:\n  s:\n    models: [a]\n    backend: {backend}\n    \
+                 model_args: {{ chat_template_args: {{ tone: dry, date: now }} }}\n    \
+                 tasks: [{{ task: t, apply_chat_template: true, chat_template_args: {{ enable_thinking: false, tone: wry }} }}]\n"
+            );
+            let loaded =
+                crate::experiment::parse(Path::new("x.yaml"), &text).unwrap_or_else(|errors| panic!("{errors}"));
+            let suite = &loaded.experiment.evals["s"];
+            let command = command(suite, &suite.tasks[0], 0, &Places::nowhere(suite));
+            command.split('\'').nth(1).unwrap().to_owned()
+        };
+        insta::assert_snapshot!(of("hf"), @r#"{"pretrained":"MODEL","add_bos_token":false,"dtype":"auto","chat_template_args":{"tone":"wry","date":"now","enable_thinking":false}}"#);
+        insta::assert_snapshot!(of("vllm"), @r#"{"pretrained":"MODEL","add_bos_token":false,"dtype":"auto","seed":0,"enable_thinking":false,"chat_template_args":{"tone":"wry","date":"now"}}"#);
     }
 
     #[test]
@@ -302,7 +339,7 @@ mod tests {
             [
                 "d.jsonl in place of the task's data set, for which lm_eval has no option",
                 "task_dirs before the last, since lm_eval takes one",
-                "a sandbox, so that lm_eval refuses a task that runs code",
+                "a sandbox: lm_eval refuses code, or runs it as you with --confirm_run_unsafe_code",
             ]
         );
     }

@@ -10,6 +10,7 @@ mod diagnosis;
 mod eval;
 mod failure;
 mod gram;
+mod kept;
 mod launch;
 mod lm_eval_command;
 mod merge;
@@ -169,8 +170,8 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
             (Backend::Loss, _) => "`backend: loss` is not in this version".to_owned(),
-            (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) => {
-                "`unsafe_code: sandbox` is not in this version".to_owned()
+            (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) if cfg!(not(target_os = "linux")) => {
+                "`unsafe_code: sandbox` needs Linux".to_owned()
             }
             _ => return None,
         },

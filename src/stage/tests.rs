@@ -205,6 +205,50 @@ fn a_task_that_fails_leaves_the_others_alone() {
 }
 
 #[test]
+fn a_result_that_tripped_is_kept_with_what_was_known_of_its_run_and_comes_back_when_it_is_accepted() {
+    let bench = Bench::new();
+    let facts = |device: &str| Event::Facts { facts: json!({ "device": device }).as_object().unwrap().clone() };
+    let done = bench.run_batch("evals.suite", &|program, on_event| {
+        assert_eq!(job_of(program)["models"][0]["tasks"][0]["kept"], json!(null));
+        on_event(facts("the first"));
+        let dir = PathBuf::from(job_of(program)["out"].as_str().unwrap()).join("0");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("warnings.json"), "[]").unwrap();
+        on_event(Event::ItemFailed { item: 0, message: "9 of 9 are cut".into(), fault: Fault::Stage });
+        (1..4).for_each(|item| finish(program, item, on_event));
+        Ok(Ending::Code(1))
+    });
+    let kept = bench.jobs("evals.suite")[0].partial.join("evaluation");
+    let failure = done[0].1.as_ref().unwrap_err();
+    assert!(failure.hint.as_ref().unwrap().contains(&kept.display().to_string()), "{failure:?}");
+    assert!(kept.join("warnings.json").is_file());
+
+    let done = bench.run_batch("evals.suite", &|program, on_event| {
+        let tasks = &job_of(program)["models"][0]["tasks"];
+        assert_eq!((&tasks[0]["kept"], &tasks[1]["kept"]), (&json!(kept), &json!(null)));
+        on_event(facts("the second"));
+        std::fs::remove_dir_all(job_of(program)["out"].as_str().unwrap()).unwrap();
+        std::fs::create_dir(job_of(program)["out"].as_str().unwrap()).unwrap();
+        (0..4).for_each(|item| finish(program, item, on_event));
+        Ok(Ending::Code(0))
+    });
+    let device = |item: usize| done[item].1.as_ref().unwrap().facts["device"].clone();
+    assert_eq!((device(0), device(1)), (json!("the first"), json!("the second")));
+}
+
+#[test]
+fn the_driver_is_told_which_figures_tables_ask_for() {
+    let columns = "[{ task: add, metric: acc, filter: none }, { task: add, metric: em }]";
+    let bench = Bench::of(&format!("{EXPERIMENT}tables: {{ t: {{ rows: [a], columns: {columns} }} }}\n"));
+    bench.run_batch("evals.suite", &|program, _| {
+        let tasks = &job_of(program)["models"][0]["tasks"];
+        let expected = json!([{ "metric": "acc", "filter": "none" }, { "metric": "em", "filter": null }]);
+        assert_eq!((&tasks[0]["wanted"], &tasks[1]["wanted"]), (&expected, &json!([])));
+        Ok(Ending::Code(1))
+    });
+}
+
+#[test]
 fn an_evaluation_remembers_what_the_driver_said_of_itself_before_it() {
     let bench = Bench::new();
     let done = bench.run_batch("evals.suite", &|program, on_event| {
@@ -233,7 +277,7 @@ fn an_evaluation_remembers_its_command_with_real_paths_and_the_driver_writes_it_
     let task = &job["models"][1]["tasks"][1];
     assert_eq!(
         task["command"],
-        "lm_eval run --model hf --model_args pretrained=MODEL,add_bos_token=false,dtype=float32 --tasks reverse \
+        "lm_eval run --model hf --model_args pretrained=MODEL,add_bos_token=false,dtype=float32 --tasks TASK_FILE \
          --include_path TASK_DIR --num_fewshot 2 --seed 7 --log_samples --output_path OUT"
     );
     let command = done[3].1.as_ref().unwrap().facts["command"].as_str().unwrap();

@@ -568,6 +568,25 @@ fn a_task_takes_the_suites_options_where_it_has_none() {
 }
 
 #[test]
+fn variables_of_the_chat_template_keep_their_types() {
+    let experiment = valid(&suite("chat_template_args: { enable_thinking: false, effort: low }, tasks: [t]"));
+    let given = &experiment.evals["e"].tasks[0].options.chat_template_args;
+    assert_eq!((&given["enable_thinking"], &given["effort"]), (&json!(false), &json!("low")));
+}
+
+#[test]
+fn a_tripwire_is_a_share_or_accepted_and_a_tasks_own_stands_beside_the_suites() {
+    let experiment =
+        valid(&suite("tripwires: { cut: accept, empty: 0.1 }, tasks: [t, { task: u, tripwires: { empty: 1 } }]"));
+    let of = |task: usize| json!(experiment.evals["e"].tasks[task].options.tripwires);
+    assert_eq!(of(0), json!({ "cut": "accept", "empty": 0.1 }));
+    assert_eq!(of(1), json!({ "cut": "accept", "empty": 1.0 }));
+    assert_eq!(one(&suite("tasks: [t], tripwires: { cut: yes }")), "`cut` must be a share from 0 to 1, or accept");
+    assert_eq!(one(&suite("tasks: [t], tripwires: { cut: 1.5 }")), "`cut` must be from 0 to 1, not 1.5");
+    assert_eq!(one(&suite("tasks: [t], tripwires: { kut: 0.5 }")), "`tripwires` has no key `kut`");
+}
+
+#[test]
 fn a_task_evaluated_twice_needs_a_name() {
     let found = one(&suite("tasks: [t, { task: t, num_fewshot: 5 }]"));
     assert_eq!(found, "`t` is evaluated twice");
