@@ -135,7 +135,7 @@ pub(super) fn command(suite: &Suite, task: &Task, seed: u64, places: &Places) ->
 /// Adds the variables of the chat template: those of the model's arguments, then the task's own. `lm_eval` takes them as an
 /// argument of the model, and on vLLM `enable_thinking` as one by itself.
 fn add_template_variables(backend: Backend, task: &Task, arguments: &mut Map<String, Value>) {
-    let mut variables = match arguments.remove("chat_template_args") {
+    let mut variables = match arguments.shift_remove("chat_template_args") {
         Some(Value::Object(variables)) => variables,
         _ => Map::new(),
     };
