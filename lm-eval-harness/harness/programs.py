@@ -31,6 +31,9 @@ TIME_OUT = 3.0
 # Seconds until a process must say that it is ready.
 START_UP = 60.0
 
+# Seconds between two lines in the log.
+REPORT = 5.0
+
 # More at once would only wait for the same memory.
 MOST_WORKERS = 32
 
@@ -59,7 +62,7 @@ class Programs:
         self.wrap = wrap
         self.alone = alone
         self.limits = limits
-        self.workers = max(1, min(len(os.sched_getaffinity(0)), MOST_WORKERS))
+        self.workers = min(processors(), MOST_WORKERS)
         self.users = queue.SimpleQueue()
         for index in range(self.workers):
             self.users.put(user_of(index) if alone and os.geteuid() == 0 else None)
@@ -73,7 +76,7 @@ class Programs:
         with ThreadPoolExecutor(min(self.workers, max(1, len(sources)))) as pool:
             ends = [pool.submit(self.one, source, timeout, stop) for source in sources]
             try:
-                return [end.result() for end in ends]
+                return list(reporting(ends))
             except BaseException:
                 stop.set()
                 raise
@@ -127,6 +130,21 @@ class Programs:
         if said == word.encode():
             return PASSED
         return TIMED_OUT if is_late else FAILED
+
+
+def processors():
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def reporting(ends):
+    """Results in their order; every few seconds the log says how far they are, which also shows that this lives."""
+    told = time.monotonic()
+    for number, end in enumerate(ends):
+        yield end.result()
+        if time.monotonic() - told > REPORT:
+            told = time.monotonic()
+            print(f"programs: {number + 1} of {len(ends)}", file=sys.stderr, flush=True)
 
 
 def user_of(index):

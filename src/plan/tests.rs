@@ -344,6 +344,7 @@ mod reruns {
         assert_eq!(edited("num_fewshot: 3", "num_fewshot: 4"), mbpp);
         for option in [
             "limit: 10",
+            "code_timeout: 10",
             "gen_kwargs: { temperature: 0.5 }",
             "apply_chat_template: true",
             "chat_template_args: { enable_thinking: false }",
@@ -435,6 +436,12 @@ mod reruns_nothing {
     fn the_device_and_what_the_machine_must_have() {
         assert_eq!(edited("device: cpu", "device: cuda"), NOTHING);
         assert_eq!(edited("device: cpu", "device: cpu, requires: { disk: 1GiB }"), NOTHING);
+    }
+
+    #[test]
+    fn whether_code_that_a_model_wrote_runs_in_a_sandbox_or_in_the_open() {
+        assert_eq!(edited("batch_size: 8", "batch_size: 8\n    unsafe_code: sandbox"), NOTHING);
+        assert_eq!(edited("batch_size: 8", "batch_size: 8\n    unsafe_code: allow"), NOTHING);
     }
 
     #[test]

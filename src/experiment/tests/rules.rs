@@ -148,6 +148,13 @@ fn a_limit_is_a_count_or_a_share() {
 }
 
 #[test]
+fn a_programs_time_is_of_a_suite_or_of_one_of_its_tasks_and_bounded() {
+    let tasks = &valid(&suite("tasks: [t, { task: u, code_timeout: 0.5 }], code_timeout: 10")).evals["e"].tasks;
+    assert_eq!([tasks[0].options.code_timeout, tasks[1].options.code_timeout], [Some(10.0), Some(0.5)]);
+    assert_eq!(one(&suite("tasks: [t], code_timeout: 3601")), "`code_timeout` is at most 3600 seconds");
+}
+
+#[test]
 fn sizes_have_units() {
     assert_eq!(valid("settings: { requires: { disk: 1.5 GB } }").settings.requires.disk, Some(1_500_000_000));
     assert_eq!(one("settings: { requires: { disk: 40Gib } }"), "`40Gib` is not a size");
