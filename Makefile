@@ -29,7 +29,7 @@ pip_into = pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHO
   $$pip -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --target $(1) -r $(2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test real lint bench bench-gram bench-gram-gpu bench-merge bench-solver docs lock clean
+.PHONY: help setup build quickstart test real lint bench bench-eval bench-gram bench-gram-gpu bench-merge bench-solver docs lock clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -95,6 +95,9 @@ lint: setup  ## formatting, and clippy with warnings as errors
 
 bench:  ## how much time mergelab itself takes, beside DVC and Snakemake where they are installed (see docs/benchmarks.md)
 	$(CARGO) bench -p mergelab --bench overhead
+
+bench-eval: setup  ## evaluating through mergelab beside a bare lm_eval of the same work (some minutes; BENCH_ROUNDS=9)
+	BENCH_PYTHON=$(abspath $(python)) $(CARGO) bench -p mergelab --bench evaluation
 
 bench-gram: build  ## Gram capture beside forward hooks, on the CPU: time, memory, share of the machine's own rate (10 quiet minutes, 6 GB)
 	$(python) benches/gram/cpu.py --program target/release/mergelab-tensor

@@ -16,6 +16,7 @@ from unittest import mock
 import driver
 from harness.environment import set_environment
 from harness.models import HF_BATCH_SIZE
+from harness.progress import Bars
 
 DRIVER = Path(__file__).with_name("driver.py")
 
@@ -198,7 +199,7 @@ class DriverCase(unittest.TestCase):
 
 class DriverTest(DriverCase):
     def test_each_task_gets_its_metrics_configuration_and_samples(self):
-        code, events, out = self.run_driver([{"task": "sum", "limit": 4.0}, {"task": "choose"}], start=True)
+        code, events, out = self.run_driver([{"task": "sum", "limit": 4.0, "command": "lm_eval run …"}, {"task": "choose"}], start=True)
         self.assertEqual((code, self.kinds(events)), (0, ["item", "item"]), self.log)
         (metric,) = json.loads((out / "0/metrics.json").read_text())
         self.assertEqual((metric["metric"], metric["filter"], metric["n_samples"]), ("exact_match", "none", 4))
@@ -207,7 +208,7 @@ class DriverTest(DriverCase):
         task = json.loads((out / "0/task.json").read_text())
         self.assertEqual(task["versions"], {"sum": 7})
         self.assertEqual(task["n_samples"], {"sum": {"original": 6, "effective": 4}})
-        self.assertIn("--model_args pretrained=MODEL,add_bos_token=False,dtype=auto", task["command"])
+        self.assertEqual(task["command"], "lm_eval run …")
         with gzip.open(out / "0/samples.jsonl.gz", "rt") as file:
             samples = [json.loads(line) for line in file]
         self.assertEqual([sample["doc"]["question"] for sample in samples], ["0+1=", "1+1=", "2+1=", "3+1="])
@@ -228,6 +229,13 @@ class DriverTest(DriverCase):
         peaks = [each["peak_memory"] for each in facts[1:]]
         self.assertEqual(peaks, sorted(peaks))
         self.assertGreater(peaks[0], 50_000_000)
+
+    def test_how_far_a_task_is_is_said_while_it_runs(self):
+        with mock.patch.object(Bars.__init__, "__defaults__", (0.0,)):
+            _, events, _ = self.run_driver([{"task": "sum"}])
+        within = [event for event in events if event["event"] == "progress" and event["unit"] != "tasks"]
+        self.assertEqual({event["unit"] for event in within}, {"requests of sum on tiny"}, self.log)
+        self.assertEqual(within[-1]["done"], within[-1]["total"])
 
     def test_the_same_job_writes_the_same_bytes_and_no_path_of_this_machine(self):
         tasks = [{"task": "sum", "num_fewshot": 2, "seed": 3, "batch_size": 4}, {"task": "choose"}]

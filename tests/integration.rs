@@ -1,6 +1,6 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for one in `engines`, which says so where it has to skip. Most experiments
+//! They need neither Python nor libtorch, but for two, in `engines` and `evaluations`, which say so where they have to skip. Most experiments
 //! here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/` stand in for
 //! `mergelab-tensor` and for Python.
 
@@ -8,6 +8,7 @@ mod project;
 
 mod crash;
 mod engines;
+mod evaluations;
 mod help;
 mod inputs;
 mod keys;
@@ -18,6 +19,7 @@ mod render;
 mod repository;
 mod reruns;
 mod science;
+mod scorers;
 mod selection;
 mod shards;
 mod signals;

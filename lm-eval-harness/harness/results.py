@@ -7,7 +7,6 @@ import json
 import math
 import textwrap
 
-from .command import command
 from .errors import NoFigure, Refused
 from .job import limit_of
 from .models import model_arguments
@@ -77,7 +76,6 @@ def task_file(results, loaded, job, model, task):
         if task["data"] is not None:
             config.pop("dataset_kwargs", None)
         configs[name] = config
-    arguments = model_arguments(job["backend"], model, task)
     return {
         "task": task["task"],
         "configs": configs,
@@ -86,7 +84,7 @@ def task_file(results, loaded, job, model, task):
         "n_samples": {name: dict(results["n-samples"][name]) for name in configs},
         "data_sha256": None if task["data"] is None else sha256(task["data"]),
         "backend": job["backend"],
-        "model_args": arguments,
+        "model_args": model_arguments(job["backend"], model, task),
         "limit": limit_of(task),
         "gen_kwargs": dict(task["gen_kwargs"] or {}),
         "apply_chat_template": task["apply_chat_template"] or False,
@@ -94,8 +92,8 @@ def task_file(results, loaded, job, model, task):
         "fewshot_as_multiturn": task["fewshot_as_multiturn"],
         "system_instruction": task["system_instruction"],
         "seed": task["seed"],
-        "command": command(job, arguments, task),
-        # The command's task file, where a local file replaces the data set.
+        "command": task["command"],
+        # What TASK_FILE is in the command, where a local file replaces the data set.
         **({"task_file": loaded["task_file"]} if "task_file" in loaded else {}),
     }
 

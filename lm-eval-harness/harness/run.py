@@ -13,6 +13,7 @@ from .environment import device_name, peak_memory, versions
 from .errors import Tripped, explain, where
 from .evaluate import evaluate
 from .models import by_loading, load_model, task_settings, unload_model
+from .progress import Bars
 from .results import metrics_of, samples_of, task_file, tripped, write_item
 from .scoring import CodeTasks
 from .tripwires import check_rules, judge
@@ -53,6 +54,10 @@ class Run:
     def progress(self):
         self.done += 1
         self.events.send("progress", done=self.done, total=self.total, unit="tasks")
+
+    def within(self, model, task, done, total):
+        """How far the task is that runs; also the sign that it runs."""
+        self.events.send("progress", done=done, total=total, unit=f"requests of {where(model, task)}")
 
     def refuse_unsafe(self, catalogue):
         """Fails the items that the job or this machine does not allow, of every model, and takes them out of it."""
@@ -105,7 +110,8 @@ class Run:
     def one(self, lm, settings, model, task, loaded):
         """Evaluates one task. What trips is written all the same: its author may accept it."""
         started = time.monotonic()
-        with Watch(lm, self.job["backend"], task) as watch:
+        bars = Bars(lambda done, total: self.within(model, task, done, total))
+        with Watch(lm, self.job["backend"], task) as watch, bars:
             results = self.evaluate(lm, settings, model, task, loaded)
         metrics, left_out = metrics_of(results, loaded, task)
         description = task_file(results, loaded, self.job, model, task)

@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+mod commands;
 mod error;
 mod explain;
 mod graph;

@@ -69,6 +69,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let mut text = format!("{}\n  path    {}\n", session.graph.stage(id).name, artifact.location.display());
     text += &format!("  key     {}\n  digest  {}\n", manifest.key, manifest.digest);
     text += &format!("  made    {} to {} on {}\n", manifest.started, manifest.ended, manifest.host);
+    if let Some(command) = manifest.facts.get("command").and_then(Value::as_str) {
+        text += &format!("  command {command}\n");
+    }
     for file in &manifest.outputs {
         let dropped = if file.dropped { ", dropped" } else { "" };
         text += &format!("  file    {} ({} bytes{dropped})\n", file.path, file.size);

@@ -269,6 +269,23 @@ pub(super) const SUITE: &[Key] = &[
     ),
     key("data", Shape::List(&Shape::Name), "Data sets, for `backend: loss`."),
     key("run", Shape::List(&Shape::Text), "Program and arguments with `{model}` and `{out}`, for `backend: command`."),
+    key("inputs", Shape::List(&Shape::Path), "What the program of `backend: command` reads beside the model."),
+    key(
+        "env",
+        Shape::Map(&Shape::Either(&[Shape::Text, Shape::Flag])),
+        "Environment variables that decide the result of `backend: command`.",
+    ),
+    key(
+        "version",
+        Shape::Text,
+        "For `backend: command`: raise it when the program changed in a way nothing else shows.",
+    ),
+    key("timeout", Shape::Number(0.0, f64::MAX), "For `backend: command`: limit in seconds for one evaluation."),
+    key(
+        "stalled_after",
+        Shape::Number(0.0, f64::MAX),
+        "Seconds without a sign of progress after which lm_eval is ended; 3600 if absent.",
+    ),
     key("task_dirs", Shape::List(&Shape::Path), "Directories with more task files."),
     key(
         "unsafe_code",

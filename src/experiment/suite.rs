@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::command::argument;
+use indexmap::IndexMap;
+
+use super::command::{argument, environment};
 use super::context::{Context, Item};
 use super::diagnostics::{Diagnostic, Report, Span};
 use super::keys::{ACCEPT, BACKENDS, OPTIONS, SUITE, TASK, TRIPWIRES, UNSAFE_CODE};
@@ -42,13 +44,18 @@ pub(super) fn suite(context: &Context<'_>, item: Item<'_>) -> Option<Placed> {
         tasks: Vec::new(),
         data: Vec::new(),
         run: Vec::new(),
+        inputs: Vec::new(),
+        env: IndexMap::new(),
+        version: None,
+        timeout: None,
+        stalled_after: fields.get("stalled_after", Reading::positive),
         task_dirs: fields.get("task_dirs", |dirs| dirs.list(Reading::path)).unwrap_or_default(),
         unsafe_code: fields.get("unsafe_code", |code| code.choice(UNSAFE_CODE)).unwrap_or_default(),
     };
     let measures = match backend? {
         Backend::Vllm | Backend::Hf => tasks(context, &fields, &options, &mut suite),
         Backend::Loss => loss(context, &fields, &mut suite),
-        Backend::Command => command(&fields, &mut suite).then(|| {
+        Backend::Command => command(context, &fields, &mut suite).then(|| {
             let name = item.stage.split_once('.').map_or(item.stage, |(_, name)| name);
             vec![(name.to_owned(), item.place)]
         }),
@@ -65,7 +72,7 @@ fn tasks(
     suite: &mut Suite,
 ) -> Option<Vec<(String, Span)>> {
     fields.refuse(&["data"], "but for `backend: loss`");
-    fields.refuse(&["run"], "but for `backend: command`");
+    fields.refuse(&OF_COMMAND, "but for `backend: command`");
     if !fields.has("tasks") {
         let diagnostic = Diagnostic::new(fields.place, "a suite needs `tasks`").label("no `tasks` here");
         context.report.add(diagnostic.hint("name lm_eval tasks, or set `backend: loss` or `backend: command`"));
@@ -187,15 +194,18 @@ fn json_map(reading: Reading<'_>) -> Option<indexmap::IndexMap<String, serde_jso
     )
 }
 
+/// Keys that only `backend: command` has.
+const OF_COMMAND: [&str; 5] = ["run", "inputs", "env", "version", "timeout"];
+
 /// Names of `lm_eval`'s options, none of which another backend has.
 fn refuse_options(fields: &Fields<'_>, why: &str) {
-    let names: Vec<_> = OPTIONS.iter().map(|key| key.name).chain(["tasks", "task_dirs"]).collect();
+    let names: Vec<_> = OPTIONS.iter().map(|key| key.name).chain(["tasks", "task_dirs", "stalled_after"]).collect();
     fields.refuse(&names, why);
 }
 
 fn loss(context: &Context<'_>, fields: &Fields<'_>, suite: &mut Suite) -> Option<Vec<(String, Span)>> {
     refuse_options(fields, "for `backend: loss`");
-    fields.refuse(&["run"], "but for `backend: command`");
+    fields.refuse(&OF_COMMAND, "but for `backend: command`");
     fields.require(&["data"]);
     let before = context.report.count();
     let list = fields.get("data", |data| {
@@ -207,19 +217,27 @@ fn loss(context: &Context<'_>, fields: &Fields<'_>, suite: &mut Suite) -> Option
     (context.report.count() == before).then_some(measures)
 }
 
-fn command(fields: &Fields<'_>, suite: &mut Suite) -> bool {
+fn command(context: &Context<'_>, fields: &Fields<'_>, suite: &mut Suite) -> bool {
+    let before = context.report.count();
     refuse_options(fields, "for `backend: command`");
     fields.refuse(&["data"], "but for `backend: loss`");
     fields.require(&["run"]);
+    suite.inputs = fields.get("inputs", |inputs| inputs.list(Reading::path)).unwrap_or_default();
+    suite.env = fields.get("env", environment).unwrap_or_default();
+    suite.version = fields.get("version", Reading::word);
+    suite.timeout = fields.get("timeout", Reading::positive);
     let known = ["model".to_owned(), "out".to_owned()];
     let mut used = Vec::new();
-    match fields.get("run", |run| run.list(|item| argument(item, Some(&known), &mut used))) {
-        Some(run) => {
-            suite.run = run;
-            true
-        }
-        None => false,
+    let Some(run) = fields.get("run", |run| run.list(|item| argument(item, Some(&known), &mut used))) else {
+        return false;
+    };
+    if let Some(name) = known.iter().find(|name| !used.contains(name) && context.report.count() == before) {
+        let place = fields.node("run").map_or(fields.place, |node| node.span);
+        let diagnostic = Diagnostic::new(place, format!("`run` does not name `{{{name}}}`"));
+        context.report.add(diagnostic.hint("the program finds the model in {model} and writes {out}/metrics.json"));
     }
+    suite.run = run;
+    true
 }
 
 /// Reports what is evaluated twice under one name: results would stand in one place.

@@ -306,6 +306,16 @@ pub struct Suite {
     pub data: Vec<String>,
     /// Program and arguments, for `command`.
     pub run: Vec<String>,
+    /// Files and directories that the program of `command` reads beside the model, relative to the project root.
+    pub inputs: Vec<PathBuf>,
+    /// Environment that decides the result of the program of `command`.
+    pub env: IndexMap<String, String>,
+    /// Raised by the author when the program of `command` changed in a way that nothing else shows.
+    pub version: Option<String>,
+    /// Limit in seconds for one evaluation by `command`.
+    pub timeout: Option<f64>,
+    /// Seconds without a sign of progress after which an evaluation by the harness is ended.
+    pub stalled_after: Option<f64>,
     /// Directories with more task files, relative to the project root.
     pub task_dirs: Vec<PathBuf>,
     /// Whether code that a model wrote may run, and how.

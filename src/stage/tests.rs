@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mergelab_wire::{Event, Fault};
 use serde_json::{Value, json};
@@ -258,9 +259,71 @@ fn an_evaluation_remembers_what_the_driver_said_of_itself_before_it() {
         (1..4).for_each(|item| finish(program, item, on_event));
         Ok(Ending::Code(0))
     });
-    let facts = |item: usize| Value::from(done[item].1.as_ref().unwrap().facts.clone());
-    assert_eq!(facts(0), json!({ "device": "cpu", "peak_memory": 7 }));
-    assert_eq!(facts(3), json!({ "device": "cpu", "peak_memory": 9 }));
+    let fact = |item: usize, name: &str| done[item].1.as_ref().unwrap().facts[name].clone();
+    assert_eq!((fact(0, "device"), fact(0, "peak_memory")), (json!("cpu"), json!(7)));
+    assert_eq!((fact(3, "device"), fact(3, "peak_memory")), (json!("cpu"), json!(9)));
+}
+
+#[test]
+fn an_evaluation_remembers_its_command_with_real_paths_and_the_driver_writes_it_without() {
+    let bench = Bench::new();
+    let written = Mutex::new((Value::Null, String::new()));
+    let done = bench.run_batch("evals.suite", &|program, on_event| {
+        *written.lock().unwrap() = (job_of(program), std::fs::read_to_string(&program.log).unwrap());
+        (0..4).for_each(|item| finish(program, item, on_event));
+        Ok(Ending::Code(0))
+    });
+    let (job, log) = written.into_inner().unwrap();
+    let task = &job["models"][1]["tasks"][1];
+    assert_eq!(
+        task["command"],
+        "lm_eval run --model hf --model_args pretrained=MODEL,add_bos_token=false,dtype=float32 --tasks TASK_FILE \
+         --include_path TASK_DIR --num_fewshot 2 --seed 7 --log_samples --output_path OUT"
+    );
+    let command = done[3].1.as_ref().unwrap().facts["command"].as_str().unwrap();
+    let model = bench.path("artifacts/models.b").display().to_string();
+    assert!(command.starts_with("/env/bin/python -m lm_eval run --model hf --model_args pretrained="), "{command}");
+    assert!(command.contains(&model) && command.contains("--device cpu --batch_size 4"), "{command}");
+    assert_eq!(log.lines().count(), 4);
+    assert_eq!(log.lines().nth(3), Some(&*format!("$ {command}  # evals.suite/b/reverse")));
+}
+
+#[test]
+fn a_task_that_runs_out_of_memory_says_what_to_set() {
+    let bench = Bench::new();
+    let failed = |name: &str, message: &str| {
+        let done = bench.run_batch(name, &|_, on_event| {
+            on_event(Event::ItemFailed { item: 0, message: message.to_owned(), fault: Fault::Stage });
+            Ok(Ending::Code(1))
+        });
+        done[0].1.as_ref().unwrap_err().hint.clone().unwrap_or_default()
+    };
+    let hint = failed("evals.suite", "add on a: OutOfMemoryError: CUDA out of memory");
+    assert!(hint.contains("smaller `batch_size`"), "{hint}");
+    let hint = failed("evals.gpu/a", "gsm8k on a: ValueError: No available memory for the cache blocks.");
+    assert!(hint.contains("`gpu_memory_utilization`"), "{hint}");
+    assert_eq!(failed("evals.suite", "add on a: KeyError: 'answer'"), "");
+}
+
+#[test]
+fn a_driver_that_is_killed_or_hangs_says_what_to_do_for_all_that_it_leaves() {
+    for (ending, message, hint) in [
+        (Ending::Code(137), "lm_eval was killed (SIGKILL): out of memory, perhaps", "no more memory"),
+        (Ending::Stalled(Duration::from_mins(1)), "lm_eval showed no sign of progress for 60 s", "`stalled_after`"),
+    ] {
+        let bench = Bench::new();
+        let done = bench.run_batch("evals.suite", &|program, on_event| {
+            assert_eq!(program.stalled_after, Some(Duration::from_hours(1)));
+            finish(program, 0, on_event);
+            Ok(ending)
+        });
+        assert!(done[0].1.is_ok());
+        for (_, result) in &done[1..] {
+            let failure = result.as_ref().unwrap_err();
+            assert!(failure.message.starts_with(message), "{}", failure.message);
+            assert!(failure.hint.as_ref().unwrap().contains(hint), "{:?}", failure.hint);
+        }
+    }
 }
 
 #[test]
