@@ -79,7 +79,7 @@ pub enum Spec {
         /// The model's name.
         model: String,
         /// The task.
-        task: Task,
+        task: Box<Task>,
         /// Seed where the task states none.
         seed: u64,
     },
