@@ -250,7 +250,8 @@ class ScoringTest(unittest.TestCase):
 
     def test_the_stock_tasks_need_no_metric_from_a_hub(self):
         rows = [problem(number) for number in range(3)]
-        results = score("humaneval", rows, [RIGHT, WRONG, RIGHT], task_dirs=[])
+        wanted = [{"metric": "pass@1", "filter": "create_test"}]
+        results = score("humaneval", rows, [RIGHT, WRONG, RIGHT], task_dirs=[], wanted=wanted)
         self.assertEqual(outcomes(results, "humaneval"), [[PASSED], [FAILED], [PASSED]])
         self.assertAlmostEqual(results["results"]["humaneval"]["pass@1,create_test"], 2 / 3)
         tests = ["assert add(1, 2) == 3", "assert add(0, 0) == 0", "assert add(-1, 1) == 0"]

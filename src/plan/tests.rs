@@ -13,6 +13,7 @@ use crate::digest::{Digest, Key};
 use crate::experiment::{Data, DataSource, Model, parse};
 
 mod evals;
+mod fishers;
 mod flowing;
 mod shards;
 
@@ -223,6 +224,15 @@ mod reruns {
             ),
             REG
         );
+    }
+
+    #[test]
+    fn a_weight_over_depth() {
+        let whole = "reg: { method: regmean, models: [a, b]";
+        let with = |weight: &str| format!("reg: {{ method: regmean, models: [{{ model: a, weight: {weight} }}, b]");
+        assert_eq!(edited(whole, &with("[1, 2]")), REG);
+        // A list of one value is that value.
+        assert!(edited(whole, &with("[1]")).is_empty());
     }
 
     #[test]

@@ -196,11 +196,9 @@ impl<'a> Gathered<'a> {
                 self.add_modules(dir, &folder);
                 self.add_modules(dir, beside.parent().unwrap_or(&folder));
             }
-            if let Some(name) = yaml.get("dataset_path").and_then(Yaml::text) {
-                if hub::is_name(name) && data::files(self.root, name).is_empty() && !data::is_format(name) {
-                    self.data_sets.insert(name.to_owned());
-                }
-            }
+            let is_on_hub =
+                |name: &&str| hub::is_name(name) && !data::is_format(name) && data::files(self.root, name).is_empty();
+            self.data_sets.extend(yaml.get("dataset_path").and_then(Yaml::text).filter(is_on_hub).map(str::to_owned));
             self.configs.extend(yaml.get("dataset_name").and_then(Yaml::text).map(str::to_owned));
             for field in ["dataset_path", "dataset_kwargs"] {
                 if let Some(value) = yaml.get(field) {

@@ -5,10 +5,13 @@
 
 mod alpha;
 mod capture;
+mod depth;
 mod errors;
+mod fisher;
 mod mats;
 mod memory;
 mod merging;
+mod outputs;
 mod pickled;
 mod real;
 mod regmean_plus_plus;
