@@ -228,10 +228,12 @@ impl Reader<'_> {
             return;
         }
         let Some((_, span)) = models.first() else { return };
-        let all_zero = |of: fn(&[f64]) -> Option<&f64>| models.iter().all(|(model, _)| of(&model.weight) == Some(&0.0));
-        let ends: [(fn(&[f64]) -> Option<&f64>, &str); 2] =
-            [(<[f64]>::first, "at the first layer"), (<[f64]>::last, "at the last layer")];
-        let zero: Vec<&str> = ends.into_iter().filter(|(of, _)| all_zero(*of)).map(|(_, place)| place).collect();
+        let all_zero = |last: bool| {
+            let end = |weight: &[f64]| if last { weight.last() } else { weight.first() }.copied();
+            models.iter().all(|(model, _)| end(&model.weight) == Some(0.0))
+        };
+        let ends = [(false, "at the first layer"), (true, "at the last layer")];
+        let zero: Vec<&str> = ends.into_iter().filter(|(last, _)| all_zero(*last)).map(|(_, place)| place).collect();
         let place = match zero.as_slice() {
             [] => return,
             [one] => format!(" {one}"),
