@@ -27,7 +27,7 @@ pub(crate) fn mergelab(home: &Path) -> Result<Run> {
     let source = |name: &str| MergeSource {
         name: name.to_owned(),
         path: home.join(name),
-        weight: 1.0,
+        weight: 1.0.into(),
         grams: Some(home.join(format!("grams-{name}"))),
         held_out: None,
         capture: None,

@@ -226,12 +226,20 @@ impl Reader<'_> {
             let message = format!("the weight of `{}` is negative", model.model);
             let hint = format!("`{}` takes a mean: its weights are 0 or more", method.name);
             self.context.report.add(Diagnostic::new(*span, message).hint(hint));
-        } else if let Some((_, span)) = models.first()
-            && models.iter().all(|(model, _)| model.weight.iter().all(|weight| *weight == 0.0))
-        {
-            let diagnostic = Diagnostic::new(*span, "all weights are 0");
-            self.context.report.add(diagnostic.hint("one of them must be more than 0"));
+            return;
         }
+        let Some((_, span)) = models.first() else { return };
+        let all_zero = |of: fn(&[f64]) -> Option<&f64>| models.iter().all(|(model, _)| of(&model.weight) == Some(&0.0));
+        let ends: [(fn(&[f64]) -> Option<&f64>, &str); 2] =
+            [(<[f64]>::first, "at the first layer"), (<[f64]>::last, "at the last layer")];
+        let zero: Vec<&str> = ends.into_iter().filter(|(of, _)| all_zero(*of)).map(|(_, place)| place).collect();
+        let place = match zero.as_slice() {
+            [] => return,
+            [one] => format!(" {one}"),
+            _ => String::new(),
+        };
+        let diagnostic = Diagnostic::new(*span, format!("all weights are 0{place}"));
+        self.context.report.add(diagnostic.hint("one of them must be more than 0"));
     }
 
     fn count_models(&self, models: &[(Weighted, Span)], method: &Method) {

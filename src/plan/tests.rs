@@ -226,6 +226,15 @@ mod reruns {
     }
 
     #[test]
+    fn a_weight_over_depth() {
+        let whole = "reg: { method: regmean, models: [a, b]";
+        let with = |weight: &str| format!("reg: {{ method: regmean, models: [{{ model: a, weight: {weight} }}, b]");
+        assert_eq!(edited(whole, &with("[1, 2]")), REG);
+        // A list of one value is that value.
+        assert!(edited(whole, &with("[1]")).is_empty());
+    }
+
+    #[test]
     fn the_order_of_models_since_the_first_gives_the_rest() {
         let swapped = edited(
             "reg: { method: regmean, models: [a, b], grams: [a, b]",

@@ -1,6 +1,6 @@
 //! Merging: models, and Grams where the method uses them, go to the tensor program; a model directory comes back.
 
-use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
+use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource, Weight};
 
 use serde_json::{Value, json};
 
@@ -22,8 +22,7 @@ pub(super) fn unsupported(merge: &Merge) -> Option<String> {
     if merge.tokenizer.as_deref() == Some("union") {
         return Some("`tokenizer: union` is not in this version".to_owned());
     }
-    let is_gradient = merge.models.iter().any(|model| model.weight.len() > 1);
-    is_gradient.then(|| "a `weight` that is a gradient over depth is not in this version".to_owned())
+    None
 }
 
 /// Merges models into one directory.
@@ -33,7 +32,7 @@ pub(super) fn run(
     job: &Job<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
-    let source = |role: &str, name: &str, weight: f64| MergeSource {
+    let source = |role: &str, name: &str, weight: Weight| MergeSource {
         name: name.to_owned(),
         path: job.input(role).location.clone(),
         weight,
@@ -51,11 +50,11 @@ pub(super) fn run(
         .iter()
         .enumerate()
         .map(|(index, model)| {
-            let weight = model.weight.first().copied().unwrap_or(1.0);
+            let weight = model.weight.clone().into();
             MergeSource { capture: capture(index), ..source(&index.to_string(), &model.model, weight) }
         })
         .collect();
-    let base = merge.base.as_deref().map(|name| source("base", name, 1.0));
+    let base = merge.base.as_deref().map(|name| source("base", name, 1.0.into()));
     let giver = merge.tokenizer_givers().first().map_or("0".to_owned(), ToString::to_string);
     let work = Work::Merge(MergeJob {
         method: merge.method.clone(),

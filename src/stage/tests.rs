@@ -30,7 +30,7 @@ commands:
     env: { WORD: two words }
     timeout: 1.5
 merges:
-  avg: { method: average, models: [a, { model: b, weight: 0.5 }] }
+  avg: { method: average, models: [a, { model: b, weight: [0.5, 0.75] }] }
 evals:
   suite:
     models: [a, b]
@@ -457,12 +457,12 @@ fn a_merge_is_a_stage_file_for_the_tensor_program_and_its_figures_come_back() {
         assert_eq!((file.stage.as_str(), file.device.as_str(), file.threads), ("merges.avg", "cpu", 2));
         assert_eq!(Some(file.events), program.events);
         let mergelab_wire::Job::Merge(job) = file.job else { panic!("not a merge") };
-        let models: Vec<_> = job.models.iter().map(|model| (model.name.as_str(), model.weight)).collect();
-        assert_eq!(models, [("a", 1.0), ("b", 0.5)]);
+        let models: Vec<_> = job.models.iter().map(|model| (model.name.as_str(), model.weight.clone())).collect();
+        assert_eq!(models, [("a", 1.0.into()), ("b", mergelab_wire::Weight::Gradient(vec![0.5, 0.75]))]);
         assert_eq!(job.models[1].path, bench.path("artifacts/models.b"));
         assert_eq!(job.tokenizer, bench.path("artifacts/models.a"));
         let digest = Digest::of(b"models.b").to_string();
-        assert!(job.card.contains(&format!("| b | 0.5 | `{digest}` |")), "{}", job.card);
+        assert!(job.card.contains(&format!("| b | [0.5, 0.75] | `{digest}` |")), "{}", job.card);
         let facts = json!({ "device": "cpu", "peak_memory": 7 });
         on_event(Event::Facts { facts: facts.as_object().unwrap().clone() });
         Ok(Ending::Code(0))

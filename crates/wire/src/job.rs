@@ -1,5 +1,6 @@
 //! The stage file: what one child is asked to do.
 
+use std::fmt::{self, Debug, Display};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -211,7 +212,7 @@ pub struct MergeSource {
     /// Model directory.
     pub path: PathBuf,
     /// Weight in `Σ wᵢ G̃ᵢ` and `W̄`; 1 by default.
-    pub weight: f64,
+    pub weight: Weight,
     /// Artifact directory of its Grams (holds `index.json`).
     pub grams: Option<PathBuf>,
     /// Artifact directory of Grams on held-out data, to report the objective on.
@@ -219,6 +220,52 @@ pub struct MergeSource {
     /// For a method that captures by itself: what to run this model on. Of the job `model`, `range` and `engine` are not read.
     #[serde(default)]
     pub capture: Option<GramJob>,
+}
+
+/// A model's weight in a merge; on the wire a number or a list of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Weight {
+    /// One for all tensors.
+    Number(f64),
+    /// Interpolated over depth.
+    Gradient(Vec<f64>),
+}
+
+impl Weight {
+    /// What is stated.
+    #[must_use]
+    pub fn stated(&self) -> &[f64] {
+        match self {
+            Self::Number(number) => std::slice::from_ref(number),
+            Self::Gradient(list) => list,
+        }
+    }
+}
+
+impl Display for Weight {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => Display::fmt(number, formatter),
+            Self::Gradient(list) => Debug::fmt(list, formatter),
+        }
+    }
+}
+
+/// A list of one value is that number.
+impl From<Vec<f64>> for Weight {
+    fn from(list: Vec<f64>) -> Self {
+        match list.as_slice() {
+            [number] => Self::Number(*number),
+            _ => Self::Gradient(list),
+        }
+    }
+}
+
+impl From<f64> for Weight {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
 }
 
 /// Off-diagonal scaling.

@@ -17,7 +17,7 @@ mod job;
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
     AddGramsJob, Alpha, Engine, GramJob, GramPart, Job, MergeJob, MergeSource, Message, NATIVE_FAMILIES, Normalize,
-    RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch,
+    RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch, Weight,
 };
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.

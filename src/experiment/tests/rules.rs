@@ -436,6 +436,23 @@ fn mats_takes_grams_a_start_that_is_there_and_no_solver() {
 }
 
 #[test]
+fn a_weight_is_a_number_or_a_list_over_depth_that_leaves_something_at_both_ends() {
+    let models = |first: &str, second: &str| {
+        format!(
+            "merges: {{ m: {{ method: average, models: [{{ model: a, weight: {first} }}, {{ model: b, weight: {second} }}] }} }}"
+        )
+    };
+    let weight = |first: &str| valid(&models(first, "1")).merges["m"].models[0].weight.clone();
+    assert_eq!(weight("0.5"), [0.5]);
+    assert_eq!(weight("[0, 1, 0.5]"), [0.0, 1.0, 0.5]);
+    assert_eq!(one(&models("[0, 1]", "0")), "all weights are 0 at the first layer");
+    assert_eq!(one(&models("[1, 0]", "[2, 1, 0]")), "all weights are 0 at the last layer");
+    assert_eq!(one(&models("[0, 0]", "0")), "all weights are 0");
+    assert_eq!(one(&models("[0.5, -1]", "1")), "the weight of `a` is negative");
+    assert_eq!(one(&models("[]", "1")), "`weight` is an empty list");
+}
+
+#[test]
 fn a_method_that_captures_by_itself_takes_entries_that_say_on_what() {
     assert_eq!(one(&merge("method: regmean++")), "`regmean++` needs `grams`, one per model");
     let read = valid(&merge("method: regmean++, grams: [ga, gb]"));

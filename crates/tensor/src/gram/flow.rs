@@ -87,6 +87,11 @@ impl<'a> Flow<'a> {
         Ok(flow)
     }
 
+    /// Bytes of hidden states in main memory.
+    pub(crate) fn resident(&self) -> u64 {
+        self.hidden.resident()
+    }
+
     /// Tokens of the longest sequence.
     pub(crate) fn longest(&self) -> usize {
         self.longest

@@ -21,6 +21,8 @@ pub(super) struct Hidden {
     /// Where those in memory are kept.
     home: Device,
     file: Option<(PathBuf, File)>,
+    /// Bytes that are kept in memory.
+    held: u64,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Hidden {
         } else {
             None
         };
-        Ok(Self { slots, width: width as i64, kind, device, home: room.home, file })
+        Ok(Self { slots, width: width as i64, kind, device, home: room.home, file, held })
     }
 
     /// Bytes that are kept in a file.
@@ -81,6 +83,11 @@ impl Hidden {
             Slot::Memory(_) => None,
         });
         sizes.sum()
+    }
+
+    /// Bytes that are kept in main memory.
+    pub(super) fn resident(&self) -> u64 {
+        if self.home == Device::Cpu { self.held } else { 0 }
     }
 
     /// The states of a chunk, on the device that computes.

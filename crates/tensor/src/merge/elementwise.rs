@@ -80,8 +80,7 @@ impl Elementwise {
         if !is_float(sources.dtype(&tensor)?) {
             return same_integers(sources, tensor);
         }
-        let weights: Vec<f64> = sources.models.iter().map(|source| source.weight).collect();
-        let how = How::Merge(Arc::new(kernel(weights)));
+        let how = How::Merge(Arc::new(kernel(sources.weights(&tensor))));
         Ok(Self { tensor, base: false, models: (0..sources.models.len()).collect(), how })
     }
 

@@ -186,6 +186,21 @@ pub enum MergeError {
         /// The least that it can do with.
         needed: u64,
     },
+    /// A memory budget that is too small for a linear system.
+    #[error(
+        "a memory budget of {budget} bytes is too small for the system of {module}, of width {width}, which needs {needed} \
+         even with one worker"
+    )]
+    SystemMemory {
+        /// First linear layer of the system.
+        module: String,
+        /// Columns of its weights.
+        width: usize,
+        /// The budget.
+        budget: u64,
+        /// The least that the system can do with.
+        needed: u64,
+    },
     /// A linear layer without a Gram.
     #[error("{name} is a linear layer, and the Gram matrices of {model} ({}) have none for it{}", directory.display(), because(why.as_deref()))]
     NoGram {
@@ -312,7 +327,7 @@ impl Diagnosis for MergeError {
             Self::Capture { source, .. } => source.fault(),
             Self::Text { source, .. } => source.fault(),
             Self::Decoder(error) => error.fault(),
-            Self::Method(_) | Self::Memory { .. } | Self::Torch { .. } => Fault::Stage,
+            Self::Method(_) | Self::Memory { .. } | Self::SystemMemory { .. } | Self::Torch { .. } => Fault::Stage,
             Self::Solve { source, .. } => source.fault(),
             _ => Fault::Experiment,
         }
@@ -357,7 +372,7 @@ impl Diagnosis for MergeError {
                 "load it in `transformers`, dequantise it and save it; then merge that".to_owned()
             }
             Self::Overflow { .. } => "state `dtype: bfloat16` or `dtype: float32` in the merge".to_owned(),
-            Self::Memory { .. } => "raise `--memory`, or leave it out".to_owned(),
+            Self::Memory { .. } | Self::SystemMemory { .. } => "raise `--memory`, or leave it out".to_owned(),
             Self::NotFinite { .. } => "the weights are damaged; fetch or train the model again".to_owned(),
             Self::NoGram { .. } => {
                 "capture it (is it under `exclude`?), or state `rules: [{ match: NAME, use: average }]`".to_owned()

@@ -13,6 +13,7 @@ mod correct;
 pub mod elementwise;
 pub mod error;
 pub mod figures;
+mod gradient;
 pub mod layers;
 pub mod magnitude;
 pub mod mats;
@@ -23,6 +24,7 @@ pub mod params;
 pub mod registry;
 pub mod regmean;
 pub mod regmean_plus_plus;
+mod room;
 pub mod rules;
 pub mod solve;
 pub mod sources;
@@ -104,6 +106,7 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
         }
     }
     let limits = stream::Limits::new(&context)?;
+    room::check(&context, &groups)?;
 
     let shard_size = job.shard_size.map_or(DEFAULT_SHARD_SIZE, |size| size as usize);
     let writer = Writer::model(out, sources.planned(dtype)?, shard_size)?;

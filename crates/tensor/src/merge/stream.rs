@@ -36,7 +36,7 @@ const CHUNK: usize = 1 << 20;
 const BUFFERS: usize = 8;
 
 /// What the process takes without any buffer: the program and libtorch.
-const PROGRAM: u64 = 192 << 20;
+pub(super) const PROGRAM: u64 = 192 << 20;
 
 /// Chunks that the system is asked to read ahead.
 const AHEAD: usize = 16;

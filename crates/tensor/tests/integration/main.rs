@@ -5,10 +5,12 @@
 
 mod alpha;
 mod capture;
+mod depth;
 mod errors;
 mod mats;
 mod memory;
 mod merging;
+mod outputs;
 mod pickled;
 mod real;
 mod regmean_plus_plus;

@@ -93,6 +93,19 @@ fn states_flow_through_the_merged_blocks_and_not_through_the_models_own() {
     }
 }
 
+#[test]
+fn weights_over_depth_agree_with_the_float64_reference() {
+    let Some(home) = models("llama") else { return };
+    let mut job = job(home.path(), 0.5);
+    job.models[0].weight = vec![0.25, 0.75].into();
+    job.models[1].weight = vec![2.0, 1.0, 0.5].into();
+    let outcome = run(Job::Merge(job), 2).ok();
+    let weights = "[[0.25, 0.25, 0.5, 0.75, 0.75], [2.0, 2.0, 1.0, 0.5, 0.5]]";
+    for (name, error) in errors(&outcome.out, &reference(home.path(), "0.5", &[weights])) {
+        assert!(error < 1e-5, "{name}: {error:e}");
+    }
+}
+
 /// Writes a model's tensors anew, each as `change` makes it.
 fn rewrite(model: &Path, change: impl Fn(&str, Tensor) -> Tensor) {
     let read = Checkpoint::open(model).unwrap();
