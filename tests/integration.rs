@@ -1,8 +1,8 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for two, in `engines` and `evaluations`, which say so where they have to skip. Most experiments
-//! here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/` stand in for
-//! `mergelab-tensor` and for Python.
+//! They need neither Python nor libtorch, but for some in `engines`, `evaluations` and `vllm`, which say so where they
+//! have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/`
+//! stand in for `mergelab-tensor` and for Python.
 
 mod project;
 
@@ -27,3 +27,4 @@ mod shards;
 mod signals;
 mod store;
 mod views;
+mod vllm;
