@@ -317,7 +317,7 @@ fn killing_mergelab_in_a_real_evaluation_leaves_no_process_and_the_next_run_goes
     .file("tasks/long.yaml", long.0)
     .file("long.jsonl", long.1);
     let made = Command::new(&python)
-        .args(["-c", "import sys; from test_driver import make_model; make_model(sys.argv[1])"])
+        .args(["-c", "import sys; from tiny_model import make_model; make_model(sys.argv[1])"])
         .arg(project.path("a"))
         .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("lm-eval-harness"))
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -16,6 +16,9 @@ use super::rule::in_merge;
 use super::settings::bytes;
 use super::types::{Merge, Weighted};
 
+/// Takes the first or the last value of a gradient over depth.
+type End = fn(&[f64]) -> Option<&f64>;
+
 /// Reads one merge.
 pub(super) fn merge(context: &Context<'_>, item: Item<'_>, known: Known<'_>) -> Option<Merge> {
     let fields = Fields::unchecked(context.report, &item.member.view, item.place, "a merge")?;
@@ -228,9 +231,8 @@ impl Reader<'_> {
             return;
         }
         let Some((_, span)) = models.first() else { return };
-        let all_zero = |of: fn(&[f64]) -> Option<&f64>| models.iter().all(|(model, _)| of(&model.weight) == Some(&0.0));
-        let ends: [(fn(&[f64]) -> Option<&f64>, &str); 2] =
-            [(<[f64]>::first, "at the first layer"), (<[f64]>::last, "at the last layer")];
+        let all_zero = |of: End| models.iter().all(|(model, _)| of(&model.weight) == Some(&0.0));
+        let ends: [(End, &str); 2] = [(<[f64]>::first, "at the first layer"), (<[f64]>::last, "at the last layer")];
         let zero: Vec<&str> = ends.into_iter().filter(|(of, _)| all_zero(*of)).map(|(_, place)| place).collect();
         let place = match zero.as_slice() {
             [] => return,
