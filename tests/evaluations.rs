@@ -209,7 +209,7 @@ pub(super) fn real_python() -> Option<PathBuf> {
 /// Makes a tiny random model in a directory.
 pub(super) fn make_model(python: &Path, place: &Path) {
     let made = Command::new(python)
-        .args(["-c", "import sys; from test_driver import make_model; make_model(sys.argv[1])"])
+        .args(["-c", "import sys; from tiny_model import make_model; make_model(sys.argv[1])"])
         .arg(place)
         .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("lm-eval-harness"))
         .env("PYTHONDONTWRITEBYTECODE", "1")

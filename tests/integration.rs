@@ -1,6 +1,6 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for those in `engines`, `evaluations` and `sandbox` that say so where they
+//! They need neither Python nor libtorch, but for some in `engines`, `evaluations`, `sandbox` and `vllm`, which say so where they
 //! have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in
 //! `fakes/` stand in for `mergelab-tensor` and for Python.
 
@@ -26,3 +26,4 @@ mod shards;
 mod signals;
 mod store;
 mod views;
+mod vllm;

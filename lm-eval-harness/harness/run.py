@@ -9,10 +9,11 @@ from pathlib import Path
 
 from .build import build
 from .catalogue import runs_code
+from .engine import shut_down
 from .environment import device_name, peak_memory, versions
 from .errors import Tripped, explain, where
 from .evaluate import evaluate
-from .models import by_loading, load_model, task_settings, unload_model
+from .models import by_loading, free_memory, load_model, task_settings
 from .progress import Bars
 from .results import metrics_of, samples_of, task_file, tripped, write_item
 from .scoring import CodeTasks
@@ -105,7 +106,9 @@ class Run:
                 self.give_up(model, task, error)
             else:
                 self.succeeded(task)
-        unload_model(lm, self.job["backend"])
+        shut_down(lm)
+        del lm, settings
+        free_memory()
 
     def one(self, lm, settings, model, task, loaded):
         """Evaluates one task. What trips is written all the same: its author may accept it."""

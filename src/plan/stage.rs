@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Source;
 use super::key::{scripts, tokenizer};
-use crate::experiment::{Backend, Capture, Command, Data, DataSource, Gram, Input, Merge, Model, Suite, Table, Task};
+use crate::experiment::{
+    Backend, Capture, Command, Data, DataSource, Fisher, Gram, Input, Merge, Model, Suite, Table, Task,
+};
 
 /// Index of a stage in its graph; a stage's needs have smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +70,15 @@ pub enum Spec {
     AddGrams(usize),
     /// Import Gram matrices.
     ImportGram(Gram),
+    /// Estimate Fisher information.
+    Fisher {
+        /// How.
+        fisher: Fisher,
+        /// How a row becomes text.
+        rows: Rows,
+        /// Refuse rows that cannot be used.
+        strict: bool,
+    },
     /// Merge models.
     Merge(Merge),
     /// Evaluate a model on a task.
@@ -104,6 +115,8 @@ pub enum Kind {
     Command,
     /// Gram matrices.
     Gram,
+    /// Fisher information.
+    Fisher,
     /// A merged model.
     Merge,
     /// Metrics and samples.
@@ -120,6 +133,7 @@ impl Spec {
             Self::Data(_) => Kind::Data,
             Self::Command(_) => Kind::Command,
             Self::Gram { .. } | Self::AddGrams(_) | Self::ImportGram(_) => Kind::Gram,
+            Self::Fisher { .. } => Kind::Fisher,
             Self::Merge(_) => Kind::Merge,
             Self::Eval { .. } => Kind::Eval,
             Self::Table { .. } => Kind::Table,
@@ -133,7 +147,7 @@ impl Kind {
     /// History of `eval`: 2, the command in `task.json` is composed here and names no speed.
     pub fn version(self) -> u32 {
         match self {
-            Self::Model | Self::Data | Self::Command | Self::Gram | Self::Merge | Self::Table => 1,
+            Self::Model | Self::Data | Self::Command | Self::Gram | Self::Fisher | Self::Merge | Self::Table => 1,
             Self::Eval => 2,
         }
     }
@@ -145,6 +159,7 @@ impl Kind {
             Self::Data => "data",
             Self::Command => "command",
             Self::Gram => "gram",
+            Self::Fisher => "fisher",
             Self::Merge => "merge",
             Self::Eval => "eval",
             Self::Table => "table",
@@ -166,7 +181,7 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
                 _ => None,
             })
             .collect(),
-        Spec::Gram { capture, .. } => capture
+        Spec::Gram { capture, .. } | Spec::Fisher { fisher: Fisher { capture, .. }, .. } => capture
             .chat_template
             .iter()
             .map(|path: &PathBuf| (Source::File(path.clone()), vec!["chat_template".to_owned()]))

@@ -13,6 +13,7 @@ use crate::digest::{Digest, Key};
 use crate::experiment::{Data, DataSource, Model, parse};
 
 mod evals;
+mod fishers;
 mod flowing;
 mod shards;
 

@@ -9,6 +9,7 @@ mod data;
 mod diagnosis;
 mod eval;
 mod failure;
+mod fisher;
 mod gram;
 mod kept;
 mod launch;
@@ -141,6 +142,7 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
             gram::run(context, (capture, rows, *strict), shards::rows_of(job, capture, *shard), job, on_event)
         }
         Spec::AddGrams(_) => shards::add(context, job, on_event),
+        Spec::Fisher { fisher, rows, strict } => fisher::run(context, (fisher, rows, *strict), job, on_event),
         Spec::Merge(merge) => merge::run(context, merge, job, on_event),
         Spec::Table { name, table } => table::run(context, name, table, job),
         Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
@@ -175,7 +177,12 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
             }
             _ => return None,
         },
-        Spec::Gram { .. } | Spec::AddGrams(_) | Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,
+        Spec::Gram { .. }
+        | Spec::AddGrams(_)
+        | Spec::Fisher { .. }
+        | Spec::Command(_)
+        | Spec::Table { .. }
+        | Spec::Model(_) => return None,
     };
     Some(reason)
 }

@@ -633,3 +633,33 @@ fn of_a_long_log_the_last_fifteen_lines_are_shown() {
     let lines: Vec<_> = message.lines().skip(1).collect();
     assert_eq!((lines.len(), lines[0], lines[14]), (15, "  line 99985", "  line 99999"));
 }
+
+#[test]
+fn fisher_information_is_the_tensor_programs_and_goes_to_the_merge_of_its_model() {
+    let bench = Bench::of(
+        r#"name: x
+models: { a: { path: models/a } }
+data: { d: { path: rows.jsonl, text: "{{ t }}" } }
+fishers: { f: { model: a, data: d, max_length: 7, labels: model, seed: 5 } }
+merges: { m: { method: fisher, models: [a], fishers: [f] } }
+"#,
+    );
+    let job_of = |program: &Program<'_>| mergelab_wire::StageFile::read(Path::new(&program.arguments[0])).unwrap().job;
+    let artifacts = bench.path("artifacts");
+    bench
+        .run("fishers.f", &|program, _| {
+            let mergelab_wire::Job::Fisher(job) = job_of(program) else { panic!("not for Fisher information") };
+            assert_eq!(job.labels, mergelab_wire::Labels::Model { seed: 5 });
+            assert_eq!((job.run.max_length, job.run.model), (Some(7), artifacts.join("models.a")));
+            assert_eq!(job.run.data, artifacts.join("data.d/rows.jsonl"));
+            Ok(Ending::Code(0))
+        })
+        .unwrap();
+    bench
+        .run("merges.m", &|program, _| {
+            let mergelab_wire::Job::Merge(job) = job_of(program) else { panic!("not a merge") };
+            assert_eq!(job.models[0].fisher.as_deref(), Some(&*artifacts.join("fishers.f")));
+            Ok(Ending::Code(0))
+        })
+        .unwrap();
+}
