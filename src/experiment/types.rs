@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Engine, Normalize, Rows as RowFormat, Rule, Solver, TokenMask};
+use mergelab_wire::{Alpha, Engine, Labels, Normalize, Rows as RowFormat, Rule, Solver, TokenMask};
 use serde::Serialize;
 
 /// Entries of one section by their (expanded) name, in file order.
@@ -29,6 +29,8 @@ pub struct Experiment {
     pub commands: Section<Command>,
     /// Gram captures and imports.
     pub grams: Section<Gram>,
+    /// Estimates of Fisher information.
+    pub fishers: Section<Fisher>,
     /// Merges.
     pub merges: Section<Merge>,
     /// Evaluation suites.
@@ -187,6 +189,15 @@ pub struct Capture {
     pub engine: Engine,
 }
 
+/// How to estimate the diagonal of a model's Fisher information.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fisher {
+    /// What the model runs on, and how. `exclude`, `shards` and `engine` mean nothing here.
+    pub capture: Capture,
+    /// Whose next tokens the likelihood is of.
+    pub labels: Labels,
+}
+
 /// One merge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Merge {
@@ -196,6 +207,8 @@ pub struct Merge {
     pub models: Vec<Weighted>,
     /// Names of Gram entries, as many as models, in their order; empty for methods without.
     pub grams: Vec<String>,
+    /// Names of Fisher entries, as many as models, in their order; empty for methods without.
+    pub fishers: Vec<String>,
     /// For a method that captures by itself: what the entries under `grams` say of how, one per model; else empty.
     pub captures: Vec<Calibration>,
     /// Base model, by name.
@@ -306,6 +319,16 @@ pub struct Suite {
     pub data: Vec<String>,
     /// Program and arguments, for `command`.
     pub run: Vec<String>,
+    /// Files and directories that the program of `command` reads beside the model, relative to the project root.
+    pub inputs: Vec<PathBuf>,
+    /// Environment that decides the result of the program of `command`.
+    pub env: IndexMap<String, String>,
+    /// Raised by the author when the program of `command` changed in a way that nothing else shows.
+    pub version: Option<String>,
+    /// Limit in seconds for one evaluation by `command`.
+    pub timeout: Option<f64>,
+    /// Seconds without a sign of progress after which an evaluation by the harness is ended.
+    pub stalled_after: Option<f64>,
     /// Directories with more task files, relative to the project root.
     pub task_dirs: Vec<PathBuf>,
     /// Whether code that a model wrote may run, and how.
@@ -381,14 +404,24 @@ pub struct TaskOptions {
     pub gen_kwargs: IndexMap<String, serde_json::Value>,
     /// Whether the chat template is applied, or which.
     pub apply_chat_template: Option<serde_json::Value>,
+    /// Variables of the chat template.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub chat_template_args: IndexMap<String, serde_json::Value>,
     /// System prompt.
     pub system_instruction: Option<String>,
     /// Whether few-shot examples are turns of a conversation.
     pub fewshot_as_multiturn: Option<bool>,
     /// Batch size, a number or `auto`; not in a key.
     pub batch_size: Option<serde_json::Value>,
-    /// Seed of the harness; the experiment's if absent.
+    /// Seed of the harness and of its engine; the experiment's if absent.
     pub seed: Option<u64>,
+    /// Seconds that a program which a model wrote may take; as the task says if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_timeout: Option<f64>,
+    /// By the name of what speaks against a score: the share of the answers up to which it passes, or `"accept"`; not in
+    /// a key, since it changes no score.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub tripwires: IndexMap<String, serde_json::Value>,
 }
 
 /// A results table.

@@ -3,8 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use mergelab_wire::Rows;
+
 use super::stage::{Need, Spec, Stage, StageId};
-use crate::experiment::{Calibration, DataSource, Experiment, Gram, Input, Model};
+use crate::experiment::{Calibration, Capture, DataSource, Experiment, Gram, Input, Model};
 
 /// The stages of one or more experiments, each after what it needs.
 #[derive(Clone, Debug)]
@@ -123,6 +125,9 @@ impl Builder<'_> {
         for name in experiment.grams.keys() {
             self.gram(name);
         }
+        for name in experiment.fishers.keys() {
+            self.fisher(name);
+        }
         for name in experiment.merges.keys() {
             self.model(name);
         }
@@ -137,7 +142,7 @@ impl Builder<'_> {
                         suite: Box::new(suite.clone()),
                         suite_name: suite_name.clone(),
                         model: model.clone(),
-                        task,
+                        task: Box::new(task),
                         seed: experiment.settings.seed,
                     };
                     let id = self.add(name, spec, needs.clone(), ("evals", suite_name.clone()));
@@ -227,12 +232,8 @@ impl Builder<'_> {
         let Gram::Capture(capture) = gram else {
             return self.add(stage, Spec::ImportGram(gram.clone()), Vec::new(), ("grams", name.to_owned()));
         };
-        let data = &self.experiment.data[&capture.data];
-        let needs = vec![
-            Need { role: "model".to_owned(), stage: self.model(&capture.model) },
-            Need { role: "data".to_owned(), stage: self.data(&capture.data) },
-        ];
-        let (rows, strict, entry) = (data.format.clone(), data.strict, ("grams", name.to_owned()));
+        let (rows, strict, needs) = self.run(capture);
+        let entry = ("grams", name.to_owned());
         let spec = |shard| Spec::Gram { capture: capture.clone(), rows: rows.clone(), strict, shard };
         if capture.shards == 1 {
             return self.add(stage, spec(None), needs, entry);
@@ -244,6 +245,27 @@ impl Builder<'_> {
         });
         let parts = parts.collect();
         self.add(stage, Spec::AddGrams(capture.shards), parts, entry)
+    }
+
+    /// How the rows that a model runs on become text, whether all of them must, and what is needed for it.
+    fn run(&mut self, capture: &Capture) -> (Rows, bool, Vec<Need>) {
+        let data = &self.experiment.data[&capture.data];
+        let needs = vec![
+            Need { role: "model".to_owned(), stage: self.model(&capture.model) },
+            Need { role: "data".to_owned(), stage: self.data(&capture.data) },
+        ];
+        (data.format.clone(), data.strict, needs)
+    }
+
+    fn fisher(&mut self, name: &str) -> StageId {
+        let stage = format!("fishers.{name}");
+        if let Some(id) = self.known(&stage) {
+            return id;
+        }
+        let fisher = &self.experiment.fishers[name];
+        let (rows, strict, needs) = self.run(&fisher.capture);
+        let spec = Spec::Fisher { fisher: fisher.clone(), rows, strict };
+        self.add(stage, spec, needs, ("fishers", name.to_owned()))
     }
 
     fn merge(&mut self, name: &str) -> StageId {
@@ -264,6 +286,9 @@ impl Builder<'_> {
             for (index, gram) in grams.iter().enumerate() {
                 needs.push(Need { role: format!("{role}.{index}"), stage: self.gram(gram) });
             }
+        }
+        for (index, fisher) in merge.fishers.iter().enumerate() {
+            needs.push(Need { role: format!("fishers.{index}"), stage: self.fisher(fisher) });
         }
         if let Some(base) = &merge.base {
             needs.push(Need { role: "base".to_owned(), stage: self.model(base) });

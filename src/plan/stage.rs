@@ -6,7 +6,10 @@ use mergelab_wire::Rows;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Source;
-use crate::experiment::{Backend, Capture, Command, Data, DataSource, Gram, Input, Merge, Model, Suite, Table, Task};
+use super::key::{scripts, tokenizer};
+use crate::experiment::{
+    Backend, Capture, Command, Data, DataSource, Fisher, Gram, Input, Merge, Model, Suite, Table, Task,
+};
 
 /// Index of a stage in its graph; a stage's needs have smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +70,15 @@ pub enum Spec {
     AddGrams(usize),
     /// Import Gram matrices.
     ImportGram(Gram),
+    /// Estimate Fisher information.
+    Fisher {
+        /// How.
+        fisher: Fisher,
+        /// How a row becomes text.
+        rows: Rows,
+        /// Refuse rows that cannot be used.
+        strict: bool,
+    },
     /// Merge models.
     Merge(Merge),
     /// Evaluate a model on a task.
@@ -78,7 +90,7 @@ pub enum Spec {
         /// The model's name.
         model: String,
         /// The task.
-        task: Task,
+        task: Box<Task>,
         /// Seed where the task states none.
         seed: u64,
     },
@@ -103,6 +115,8 @@ pub enum Kind {
     Command,
     /// Gram matrices.
     Gram,
+    /// Fisher information.
+    Fisher,
     /// A merged model.
     Merge,
     /// Metrics and samples.
@@ -119,6 +133,7 @@ impl Spec {
             Self::Data(_) => Kind::Data,
             Self::Command(_) => Kind::Command,
             Self::Gram { .. } | Self::AddGrams(_) | Self::ImportGram(_) => Kind::Gram,
+            Self::Fisher { .. } => Kind::Fisher,
             Self::Merge(_) => Kind::Merge,
             Self::Eval { .. } => Kind::Eval,
             Self::Table { .. } => Kind::Table,
@@ -128,9 +143,12 @@ impl Spec {
 
 impl Kind {
     /// Version of the kind's algorithm: raised when the same inputs give another result than before.
+    ///
+    /// History of `eval`: 2, the command in `task.json` is composed here and names no speed.
     pub fn version(self) -> u32 {
         match self {
-            Self::Model | Self::Data | Self::Command | Self::Gram | Self::Merge | Self::Eval | Self::Table => 1,
+            Self::Model | Self::Data | Self::Command | Self::Gram | Self::Fisher | Self::Merge | Self::Table => 1,
+            Self::Eval => 2,
         }
     }
 
@@ -141,6 +159,7 @@ impl Kind {
             Self::Data => "data",
             Self::Command => "command",
             Self::Gram => "gram",
+            Self::Fisher => "fisher",
             Self::Merge => "merge",
             Self::Eval => "eval",
             Self::Table => "table",
@@ -162,7 +181,7 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
                 _ => None,
             })
             .collect(),
-        Spec::Gram { capture, .. } => capture
+        Spec::Gram { capture, .. } | Spec::Fisher { fisher: Fisher { capture, .. }, .. } => capture
             .chat_template
             .iter()
             .map(|path: &PathBuf| (Source::File(path.clone()), vec!["chat_template".to_owned()]))
@@ -174,15 +193,23 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
             let files = config.chain(templates.map(|path| (path, "grams")));
             files.map(|(path, place)| (Source::File(path.clone()), vec![place.to_owned()])).collect()
         }
-        Spec::Eval { suite, task, .. } => {
-            let mut sources = Vec::new();
-            if matches!(suite.backend, Backend::Vllm | Backend::Hf) {
+        Spec::Eval { suite, task, .. } => match suite.backend {
+            Backend::Vllm | Backend::Hf => {
                 let place = vec!["tasks".to_owned()];
-                sources.push((Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() }, place.clone()));
+                let task_files = Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() };
+                let mut sources = vec![(task_files, place.clone())];
                 sources.extend(task.data.iter().map(|path| (Source::File(path.clone()), place.clone())));
+                let place = vec!["model_args".to_owned(), "tokenizer".to_owned()];
+                sources.extend(tokenizer(suite).map(|path| (Source::Tokenizer(path), place)));
+                sources
             }
-            sources
-        }
+            Backend::Command => {
+                let inputs = suite.inputs.iter().map(|path| (Source::Any(path.clone()), vec!["inputs".to_owned()]));
+                let scripts = scripts(suite).map(|(_, path)| (Source::Script(path), vec!["run".to_owned()]));
+                inputs.chain(scripts).collect()
+            }
+            Backend::Loss => Vec::new(),
+        },
         Spec::Table { table, .. } => {
             table.published.iter().map(|path| (Source::File(path.clone()), vec!["published".to_owned()])).collect()
         }

@@ -8,8 +8,8 @@ use super::{Context, Failure, Job, Product, card, gram, tensor};
 use crate::experiment::{Calibration, Merge};
 
 /// Methods that the tensor program has, those among them whose parameters it has too.
-const METHODS: [&str; 6] = ["average", "regmean", "regmean++", "task_arithmetic", "ties", "mats"];
-const WITH_PARAMETERS: [&str; 4] = ["average", "task_arithmetic", "ties", "mats"];
+const METHODS: [&str; 7] = ["average", "regmean", "regmean++", "task_arithmetic", "ties", "mats", "fisher"];
+const WITH_PARAMETERS: [&str; 5] = ["average", "task_arithmetic", "ties", "mats", "fisher"];
 
 /// What this version cannot merge yet.
 pub(super) fn unsupported(merge: &Merge) -> Option<String> {
@@ -32,12 +32,14 @@ pub(super) fn run(
     job: &Job<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
+    let beside = |kind: &str, role: &str| job.inputs.get(&format!("{kind}.{role}")).map(|made| made.location.clone());
     let source = |role: &str, name: &str, weight: Weight| MergeSource {
         name: name.to_owned(),
         path: job.input(role).location.clone(),
         weight,
-        grams: job.inputs.get(&format!("grams.{role}")).map(|grams| grams.location.clone()),
-        held_out: job.inputs.get(&format!("held_out.{role}")).map(|grams| grams.location.clone()),
+        grams: beside("grams", role),
+        held_out: beside("held_out", role),
+        fisher: beside("fishers", role),
         capture: None,
     };
     let capture = |index: usize| {
@@ -87,5 +89,6 @@ fn origin(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> Value {
         "key": job.key,
         "sources": sources,
         "grams": merge.grams,
+        "fishers": merge.fishers,
     })
 }

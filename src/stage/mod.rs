@@ -6,10 +6,14 @@ mod capture;
 mod card;
 mod command;
 mod data;
+mod diagnosis;
 mod eval;
 mod failure;
+mod fisher;
 mod gram;
+mod kept;
 mod launch;
+mod lm_eval_command;
 mod merge;
 mod model;
 mod needs;
@@ -31,13 +35,13 @@ use std::sync::Arc;
 
 use mergelab_wire::Event;
 
-pub use eval::{group_of, run_batch};
+pub use eval::{Equivalent, equivalent, group_of, run_batch};
 pub use failure::{Failure, tail};
 pub use launch::{Ending, Launcher, Program};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
 pub use shards::shards_of;
 pub use table::measurements;
-pub use tasks::TaskFiles;
+pub use tasks::{Definition, TaskFiles};
 
 use crate::artifact::{Output, model_roles};
 use crate::digest::{Digest, Key};
@@ -138,6 +142,7 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
             gram::run(context, (capture, rows, *strict), shards::rows_of(job, capture, *shard), job, on_event)
         }
         Spec::AddGrams(_) => shards::add(context, job, on_event),
+        Spec::Fisher { fisher, rows, strict } => fisher::run(context, (fisher, rows, *strict), job, on_event),
         Spec::Merge(merge) => merge::run(context, merge, job, on_event),
         Spec::Table { name, table } => table::run(context, name, table, job),
         Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
@@ -167,12 +172,17 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
             (Backend::Loss, _) => "`backend: loss` is not in this version".to_owned(),
-            (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) => {
-                "`unsafe_code: sandbox` is not in this version".to_owned()
+            (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) if cfg!(not(target_os = "linux")) => {
+                "`unsafe_code: sandbox` needs Linux".to_owned()
             }
             _ => return None,
         },
-        Spec::Gram { .. } | Spec::AddGrams(_) | Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,
+        Spec::Gram { .. }
+        | Spec::AddGrams(_)
+        | Spec::Fisher { .. }
+        | Spec::Command(_)
+        | Spec::Table { .. }
+        | Spec::Model(_) => return None,
     };
     Some(reason)
 }

@@ -27,6 +27,8 @@ pub fn bytes_written<'a>(stage: &Stage, input: impl Fn(&str) -> Option<&'a Artif
         Spec::Merge(_) => input("0").map_or(0, weight_bytes),
         // As much as the largest shard, whose matrices are those of the sum.
         Spec::AddGrams(_) => stage.needs.iter().filter_map(|need| input(&need.role)).map(bytes_of).max().unwrap_or(0),
+        // A number of fp32 for every parameter, of 16 bits most often.
+        Spec::Fisher { .. } => input("model").map_or(0, |model| 2 * weight_bytes(model)),
         _ => 0,
     }
 }
@@ -46,6 +48,14 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             }
             _ => PROGRAM,
         },
+        // The hidden states before every layer and after the last, of which what has no room goes to a file.
+        Spec::Fisher { fisher, .. } if !on_gpu => match (input("model"), input("data")) {
+            (Some(model), Some(data)) => {
+                let levels = config_number(&model.location, "num_hidden_layers").unwrap_or(0) + 1;
+                PROGRAM.saturating_add(hidden_states(&fisher.capture, model, data, None).saturating_mul(levels))
+            }
+            _ => PROGRAM,
+        },
         // The system of the widest layer, and the hidden states of all models that it captures by itself.
         Spec::Merge(merge) if !on_gpu => {
             let states = |(index, calibration): (usize, &Calibration)| {
@@ -55,7 +65,7 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             let program = PROGRAM.saturating_add(system(merge, &input));
             merge.captures.iter().enumerate().filter_map(states).fold(program, u64::saturating_add)
         }
-        Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Merge(_) => PROGRAM,
+        Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Fisher { .. } | Spec::Merge(_) => PROGRAM,
         // The model, as fp32 where it was stored as bf16.
         Spec::Eval { .. } => input("model").map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
         Spec::Model(_) | Spec::Data(_) | Spec::Command(_) | Spec::Table { .. } => 0,
@@ -68,7 +78,7 @@ pub fn gpus_needed(graph: &Graph, stage: &Stage) -> Gpus {
     match &stage.spec {
         Spec::Eval { suite, .. } if suite.backend == Backend::Vllm => return Gpus::Any(spread(suite)),
         Spec::Eval { suite, .. } if is_parallel(suite) => return Gpus::Any(usize::MAX),
-        Spec::Eval { .. } | Spec::Gram { .. } | Spec::Merge(_) | Spec::Command(_) => {}
+        Spec::Eval { .. } | Spec::Gram { .. } | Spec::Fisher { .. } | Spec::Merge(_) | Spec::Command(_) => {}
         Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Model(_) | Spec::Data(_) | Spec::Table { .. } => {
             return Gpus::Any(0);
         }
@@ -101,7 +111,7 @@ fn hidden_states(capture: &Capture, model: &Artifact, data: &Artifact, shard: Op
     let bytes = shard.map_or_else(|| bytes_of(data), |shard| shard.bytes);
     let range = shard.map(|shard| shard.range);
     let tokens = capture.max_length.and_then(|length| truncated_bytes(&rows, range, length as u64)).unwrap_or(bytes);
-    let width = hidden_size(&model.location).unwrap_or_else(|| widest(weight_bytes(model)));
+    let width = config_number(&model.location, "hidden_size").unwrap_or_else(|| widest(weight_bytes(model)));
     tokens.saturating_mul(width).saturating_mul(4)
 }
 
@@ -122,9 +132,9 @@ fn truncated_bytes(rows: &Path, range: Option<RowRange>, length: u64) -> Option<
     lines.map(|line| line.ok().map(|line| (line.len() as u64).min(length))).sum()
 }
 
-/// The width of a model's hidden states, as its configuration says.
-fn hidden_size(model: &Path) -> Option<u64> {
-    config(model)?.get("hidden_size")?.as_u64()
+/// A number of a model's configuration.
+fn config_number(model: &Path, key: &str) -> Option<u64> {
+    config(model)?.get(key)?.as_u64()
 }
 
 fn config(model: &Path) -> Option<serde_json::Value> {
@@ -164,6 +174,8 @@ grams:
   other: { model: b, data: d }
   parts: { model: a, data: d, shards: 2 }
   cut: { model: a, data: d, shards: 2, max_length: 2 }
+fishers:
+  all: { model: a, data: d }
 evals:
   one: { models: [a], backend: vllm, tasks: [one-task] }
   six: { models: [a], backend: vllm, model_args: { tensor_parallel_size: 3, data_parallel_size: 2 }, tasks: [six-task] }
@@ -198,6 +210,7 @@ evals:
         assert_eq!(gpus_needed(&auto, stage(&auto, "models.a")), Gpus::Any(0));
         let named = graph("settings: { device: \"cuda:1\" }\n");
         assert_eq!(gpus_needed(&named, stage(&named, "grams.long")), Gpus::This(1));
+        assert_eq!(gpus_needed(&named, stage(&named, "fishers.all")), Gpus::This(1));
         let none = graph("settings: { device: cpu }\n");
         assert_eq!(gpus_needed(&none, stage(&none, "grams.long")), Gpus::Any(0));
     }
@@ -235,8 +248,11 @@ evals:
         assert_eq!((needed("grams.long", false), needed("grams.short", false)), (10 * 8 * 4, (4 + 2) * 8 * 4));
         let of_shards = ["grams.parts/shard-0", "grams.parts/shard-1", "grams.cut/shard-1", "grams.parts"];
         assert_eq!(of_shards.map(|name| needed(name, false)), [7 * 8 * 4, 3 * 8 * 4, 2 * 8 * 4, 0]);
-        std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5}"#).unwrap();
+        std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5, "num_hidden_layers": 3}"#).unwrap();
         assert_eq!((needed("grams.long", false), needed("grams.long", true)), (10 * 5 * 4, 0));
+        // Before each of three layers, and after the last.
+        assert_eq!((needed("fishers.all", false), needed("fishers.all", true)), (4 * 10 * 5 * 4, 0));
+        assert_eq!(bytes_written(stage(&graph, "fishers.all"), input), 2 * 24 * 64);
         let gemma = Artifact { family: Some("gemma2".to_owned()), ..model.clone() };
         let input = |role: &str| Some(if role == "model" { &gemma } else { &data });
         let needed = |on_gpu| memory_needed(stage(&graph, "grams.long"), on_gpu, input) - PROGRAM;

@@ -42,6 +42,8 @@ pub enum Job {
     /// Write the sequences of token ids that a capture runs on, for an engine that is another program. Of the job only what
     /// makes text into tokens is read.
     Tokens(GramJob),
+    /// Estimate the diagonal of a model's Fisher information.
+    Fisher(FisherJob),
     /// Merge models.
     Merge(MergeJob),
 }
@@ -80,6 +82,30 @@ pub struct GramJob {
     pub dtype: Option<String>,
     /// Which engine runs the forward pass.
     pub engine: Engine,
+}
+
+/// Estimation of the diagonal Fisher information of one model's parameters on one data set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FisherJob {
+    /// What to run the model on, and how. Of it `range`, `exclude` and `engine` are not read.
+    pub run: GramJob,
+    /// Whose next tokens the likelihood is of.
+    pub labels: Labels,
+}
+
+/// Whose next tokens a likelihood is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Labels {
+    /// Those that stand in the data.
+    #[default]
+    Data,
+    /// Drawn from what the model predicts at each place, with this seed.
+    Model {
+        /// Seed of the draw.
+        seed: u64,
+    },
 }
 
 /// Some rows of a file, one after the other.
@@ -217,6 +243,9 @@ pub struct MergeSource {
     pub grams: Option<PathBuf>,
     /// Artifact directory of Grams on held-out data, to report the objective on.
     pub held_out: Option<PathBuf>,
+    /// Artifact directory of its Fisher information (holds `fisher.json`).
+    #[serde(default)]
+    pub fisher: Option<PathBuf>,
     /// For a method that captures by itself: what to run this model on. Of the job `model`, `range` and `engine` are not read.
     #[serde(default)]
     pub capture: Option<GramJob>,

@@ -1,6 +1,6 @@
 //! One test a rule: what is refused, with which words.
 
-use mergelab_wire::{Normalize, RuleUse};
+use mergelab_wire::{Labels, Normalize, RuleUse};
 use serde_json::json;
 
 use super::{errors, errors_of, shown, valid};
@@ -34,6 +34,7 @@ fn every_section_refuses_unknown_keys() {
         ("data: { z: { path: x.csv, text: x, zzz: 1 } }", "a data set"),
         ("commands: { z: { run: [x], zzz: 1 } }", "a command"),
         ("grams: { z: { pickle: { path: x }, zzz: 1 } }", "a Gram entry"),
+        ("fishers: { z: { model: m, data: d, zzz: 1 } }\ndata: { d: { path: d.csv, text: x } }", "a Fisher entry"),
         ("merges: { z: { method: mergekit, config: x, zzz: 1 } }", "a merge"),
         ("evals: { z: { models: [m], tasks: [t], zzz: 1 } }", "a suite"),
         ("settings: { zzz: 1 }", "`settings`"),
@@ -145,6 +146,13 @@ fn counts_start_at_one() {
 fn a_limit_is_a_count_or_a_share() {
     assert_eq!(valid(&suite("tasks: [t], limit: 0.1")).evals["e"].tasks[0].options.limit, Some(0.1));
     assert_eq!(one(&suite("tasks: [t], limit: 1.5")), "`limit` is a whole number of documents, or a share below 1");
+}
+
+#[test]
+fn a_programs_time_is_of_a_suite_or_of_one_of_its_tasks_and_bounded() {
+    let tasks = &valid(&suite("tasks: [t, { task: u, code_timeout: 0.5 }], code_timeout: 10")).evals["e"].tasks;
+    assert_eq!([tasks[0].options.code_timeout, tasks[1].options.code_timeout], [Some(10.0), Some(0.5)]);
+    assert_eq!(one(&suite("tasks: [t], code_timeout: 3601")), "`code_timeout` is at most 3600 seconds");
 }
 
 #[test]
@@ -345,13 +353,70 @@ fn every_method_of_the_registry_is_taken() {
         };
         let grams = if method.grams == crate::experiment::Need::Must { "grams: [ga, gb]," } else { "" };
         let base = if method.base == crate::experiment::Need::Must { "base: base," } else { "" };
+        let fishers = if method.takes_fishers() { "fishers: [fa, fb]," } else { "" };
         let needed: Vec<_> = method.params.iter().filter(|param| param.default.is_none()).collect();
         let needed: Vec<_> = needed.iter().map(|param| format!("{}: 0.5,", param.name)).collect();
         let needed = needed.concat();
-        let sections =
-            format!("merges: {{ m: {{ method: {}, models: {models}, {grams} {base} {needed} }} }}", method.name);
+        let sections = format!(
+            "merges: {{ m: {{ method: {}, models: {models}, {grams} {fishers} {base} {needed} }} }}",
+            method.name
+        );
+        let sections = format!("{FISHERS}{sections}");
         assert_eq!(valid(&sections).merges["m"].method, method.name);
     }
+}
+
+const FISHERS: &str = "fishers: { fa: { model: a, data: text-a }, fb: { model: b, data: text-b } }\n";
+
+#[test]
+fn a_fisher_entry_says_whose_labels_and_draws_by_a_seed() {
+    let read =
+        |keys: &str| valid(&format!("fishers: {{ f: {{ model: a, data: text-a{keys} }} }}\nsettings: {{ seed: 3 }}"));
+    let fisher = |keys: &str| read(keys).fishers["f"].clone();
+    assert_eq!(fisher("").labels, Labels::Data);
+    assert_eq!(fisher(", labels: model").labels, Labels::Model { seed: 3 });
+    assert_eq!(fisher(", labels: model, seed: 8").labels, Labels::Model { seed: 8 });
+    let capture = fisher(", max_length: 9, skip_first: 2, dtype: bfloat16").capture;
+    assert_eq!((capture.max_length, capture.skip_first, capture.dtype.as_deref()), (Some(9), 2, Some("bfloat16")));
+
+    let wrong = |keys: &str| one(&format!("fishers: {{ f: {{ model: a, data: text-a, {keys} }} }}"));
+    assert_eq!(wrong("seed: 8"), "`seed` has no meaning without `labels: model`: nothing is drawn");
+    assert!(wrong("dtype: float16").contains("`dtype`"));
+    assert!(wrong("labels: true, seed: 8").contains("`labels`"));
+    assert!(wrong("exclude: ['*']").ends_with("has no key `exclude`"));
+    assert_eq!(wrong("tokens: assistant"), "`text-a` is plain text, in which no token is the assistant's");
+    assert_eq!(one("fishers: { f: { model: a } }"), "a Fisher entry needs `data`");
+    assert_eq!(one("fishers: { f: { model: c, data: text-a } }"), "there is no model or merge called `c`");
+}
+
+#[test]
+fn a_merge_by_fisher_information_takes_one_entry_per_model() {
+    let merge = |keys: &str| format!("{FISHERS}{}", merge(keys));
+    let read = valid(&merge("method: fisher, fishers: [fa, fb], floor: 1e-12, normalize: true"));
+    assert_eq!(read.merges["m"].fishers, ["fa", "fb"]);
+    assert_eq!(json!(read.merges["m"].params), json!({ "normalize": true, "floor": 1e-12 }));
+
+    assert_eq!(one(&merge("method: fisher")), "`fisher` needs `fishers`, one per model");
+    assert_eq!(
+        one(&merge("method: fisher, fishers: [fa]")),
+        "2 models and 1 entries in `fishers`: there must be one per model"
+    );
+    assert_eq!(one(&merge("method: fisher, fishers: [fb, fb]")), "`fb` was captured from `b` and stands for `a` here");
+    assert_eq!(one(&merge("method: fisher, fishers: [ga, fb]")), "there is no Fisher entry called `ga`");
+    assert!(one(&merge("method: fisher, fishers: [fa, fb], floor: -1")).contains("`floor`"));
+    assert_eq!(
+        one(&merge("method: average, fishers: [fa, fb]")),
+        "`fishers` has no meaning for `average`, which uses no Fisher information"
+    );
+    assert_eq!(
+        one(&merge("method: fisher, fishers: [fa, fb], alpha: 0.5")),
+        "`alpha` has no meaning for `fisher`, which uses no Gram matrices"
+    );
+    let weighted = "{ method: fisher, models: [{ model: a, weight: -1 }, b], fishers: [fa, fb] }";
+    assert_eq!(one(&format!("{FISHERS}merges: {{ m: {weighted} }}")), "the weight of `a` is negative");
+    let cycle =
+        "fishers: { f: { model: m, data: text-a } }\nmerges: { m: { method: fisher, models: [a], fishers: [f] } }";
+    assert!(errors(cycle).iter().any(|error| error.starts_with("a cycle: ")), "{:?}", errors(cycle));
 }
 
 #[test]
@@ -582,6 +647,25 @@ fn a_task_takes_the_suites_options_where_it_has_none() {
     assert_eq!((tasks[0].options.num_fewshot, tasks[1].options.num_fewshot), (Some(5), Some(0)));
     assert_eq!(tasks[0].options.gen_kwargs["until"], json!(["x"]));
     assert!(tasks[1].options.gen_kwargs.is_empty());
+}
+
+#[test]
+fn variables_of_the_chat_template_keep_their_types() {
+    let experiment = valid(&suite("chat_template_args: { enable_thinking: false, effort: low }, tasks: [t]"));
+    let given = &experiment.evals["e"].tasks[0].options.chat_template_args;
+    assert_eq!((&given["enable_thinking"], &given["effort"]), (&json!(false), &json!("low")));
+}
+
+#[test]
+fn a_tripwire_is_a_share_or_accepted_and_a_tasks_own_stands_beside_the_suites() {
+    let experiment =
+        valid(&suite("tripwires: { cut: accept, empty: 0.1 }, tasks: [t, { task: u, tripwires: { empty: 1 } }]"));
+    let of = |task: usize| json!(experiment.evals["e"].tasks[task].options.tripwires);
+    assert_eq!(of(0), json!({ "cut": "accept", "empty": 0.1 }));
+    assert_eq!(of(1), json!({ "cut": "accept", "empty": 1.0 }));
+    assert_eq!(one(&suite("tasks: [t], tripwires: { cut: yes }")), "`cut` must be a share from 0 to 1, or accept");
+    assert_eq!(one(&suite("tasks: [t], tripwires: { cut: 1.5 }")), "`cut` must be from 0 to 1, not 1.5");
+    assert_eq!(one(&suite("tasks: [t], tripwires: { kut: 0.5 }")), "`tripwires` has no key `kut`");
 }
 
 #[test]

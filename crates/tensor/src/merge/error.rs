@@ -8,6 +8,7 @@ use tch::TchError;
 use crate::checkpoint::CheckpointError;
 use crate::dtype::UnknownDtype;
 use crate::failure::{Diagnosis, FileError};
+use crate::fisher::FisherError;
 use crate::gram::GramError;
 use crate::linalg::SolveError;
 use crate::model::ConfigError;
@@ -25,6 +26,9 @@ pub enum MergeError {
     /// Grams cannot be read.
     #[error(transparent)]
     Gram(#[from] GramError),
+    /// Fisher information cannot be read.
+    #[error(transparent)]
+    Fisher(#[from] FisherError),
     /// Activations of a model cannot be taken.
     #[error("model {model}: {source}")]
     Capture {
@@ -235,6 +239,28 @@ pub enum MergeError {
         /// Width of the Gram.
         width: usize,
     },
+    /// A tensor without Fisher information.
+    #[error("the Fisher information of {model} ({}) has none for {name}", directory.display())]
+    NoFisher {
+        /// The tensor.
+        name: String,
+        /// The model.
+        model: String,
+        /// Its Fisher artifact.
+        directory: PathBuf,
+    },
+    /// Fisher information of a tensor of another shape.
+    #[error("{name}: {expected:?} in the models, {found:?} in the Fisher information of {model}")]
+    FisherShape {
+        /// The tensor.
+        name: String,
+        /// The model.
+        model: String,
+        /// Shape in the models.
+        expected: Vec<usize>,
+        /// Shape in the artifact.
+        found: Vec<usize>,
+    },
     /// A rule that cannot be followed.
     #[error("rule {pattern:?}: {reason}")]
     Rule {
@@ -324,6 +350,7 @@ impl Diagnosis for MergeError {
             Self::File(error) => error.fault(),
             Self::Checkpoint(error) => error.fault(),
             Self::Gram(error) => error.fault(),
+            Self::Fisher(error) => error.fault(),
             Self::Capture { source, .. } => source.fault(),
             Self::Text { source, .. } => source.fault(),
             Self::Decoder(error) => error.fault(),
@@ -338,6 +365,7 @@ impl Diagnosis for MergeError {
             Self::File(error) => return error.hint(),
             Self::Checkpoint(error) => return error.hint(),
             Self::Gram(error) => return error.hint(),
+            Self::Fisher(error) => return error.hint(),
             Self::Capture { source, .. } => return source.hint(),
             Self::Text { source, .. } => return source.hint(),
             Self::Decoder(error) => return error.hint(),
@@ -379,6 +407,10 @@ impl Diagnosis for MergeError {
             }
             Self::Transposed { .. } => "capture all of them with `engine: transformers`".to_owned(),
             Self::GramWidth { .. } => "the Gram matrices belong to a model of another size".to_owned(),
+            Self::NoFisher { .. } => {
+                "the decoder does not use it: state `rules: [{ match: NAME, use: average }]`".to_owned()
+            }
+            Self::FisherShape { .. } => "the Fisher information is of a model of another size".to_owned(),
             Self::Rule { .. } => "`use:` is average, base, regmean, or { model: NAME }".to_owned(),
             Self::Config { .. } => {
                 "`tokenizer:` of the merge must name a model whose vocabulary fits the weights".to_owned()

@@ -13,6 +13,7 @@ mod correct;
 pub mod elementwise;
 pub mod error;
 pub mod figures;
+pub mod fisher;
 mod gradient;
 pub mod layers;
 pub mod magnitude;
@@ -105,7 +106,7 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
             Unit::Blocks(work) => blocks.push(work),
         }
     }
-    let limits = stream::Limits::new(&context)?;
+    let limits = stream::Limits::new(&context, &streamed)?;
     room::check(&context, &groups)?;
 
     let shard_size = job.shard_size.map_or(DEFAULT_SHARD_SIZE, |size| size as usize);
@@ -125,6 +126,7 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
     for (path, size, sha256) in stream::run(&context, &writer, &streamed, limits)? {
         reporter.written(path.strip_prefix(out).unwrap_or(&path), size, &sha256);
     }
+    elementwise::report(&context, streamed.values())?;
     let bytes = writer.finish();
     figures::write(out, &layers)?;
     figures::facts(&layers, reporter);

@@ -81,6 +81,21 @@ pub(super) fn refuse_params(job: &MergeJob) -> Result<(), MergeError> {
     }
 }
 
+/// The RegMean that rules ask for by name, whatever the merge's method, and the tensors that are left to that.
+///
+/// # Errors
+/// When a Gram is missing or does not fit.
+pub(super) fn by_rule(
+    context: &Context<'_>,
+    tensors: Vec<(String, Option<AlphaRule>)>,
+) -> Result<(Vec<Unit>, Vec<String>), MergeError> {
+    let (solved, rest): (Vec<_>, Vec<_>) =
+        tensors.into_iter().partition(|(_, rule)| rule.is_some_and(|rule| rule.required));
+    let rest = rest.into_iter().map(|(name, _)| name).collect();
+    let units = if solved.is_empty() { Vec::new() } else { groups(context, Grams::open(context.job)?, solved)? };
+    Ok((units, rest))
+}
+
 /// α of a tensor: the rule's, or the merge's, over depth where that is a gradient; none where it is to be chosen.
 ///
 /// # Errors

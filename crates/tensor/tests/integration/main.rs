@@ -7,6 +7,7 @@ mod alpha;
 mod capture;
 mod depth;
 mod errors;
+mod fisher;
 mod mats;
 mod memory;
 mod merging;

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::support::{
-    Outcome, gram_job, merge_job, python, reference_program, regmean_job, run, run_within, save, source,
+    gram_job, merge_job, python, reference_program, refused, regmean_job, run, run_within, save, source,
 };
 
 const PROGRAM: &str = "regmean_plus_plus.py";
@@ -189,14 +189,6 @@ fn rules_take_weights_out_and_what_they_say_is_what_states_flow_through() {
     let outcome = run(Job::Merge(MergeJob { rules, ..job(home.path(), 0.5) }), 2).ok();
     let name = "model.layers.1.self_attn.q_proj.weight";
     assert_ne!(Checkpoint::open(&outcome.out).unwrap().load(name).unwrap(), plain.load(name).unwrap());
-}
-
-#[track_caller]
-fn refused(outcome: &Outcome, parts: &[&str]) {
-    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
-    for part in parts {
-        assert!(outcome.stderr.contains(part), "{part:?} is not in\n{}", outcome.stderr);
-    }
 }
 
 #[test]

@@ -69,6 +69,15 @@ impl Outcome {
     }
 }
 
+/// The experiment is at fault, and what is said of it has all these parts.
+#[track_caller]
+pub(crate) fn refused(outcome: &Outcome, parts: &[&str]) {
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    for part in parts {
+        assert!(outcome.stderr.contains(part), "{part:?} is not in\n{}", outcome.stderr);
+    }
+}
+
 /// Runs the program on a job.
 pub(crate) fn run(job: Job, threads: usize) -> Outcome {
     run_on(job, threads, "cpu")
@@ -169,6 +178,7 @@ pub(crate) fn source(name: &str, path: &Path, grams: Option<&Path>) -> MergeSour
         weight: 1.0.into(),
         grams: grams.map(Path::to_path_buf),
         held_out: None,
+        fisher: None,
         capture: None,
     }
 }
