@@ -193,7 +193,7 @@ fn a_harness_that_is_newer_than_what_was_tried_is_used_and_noted() {
 }
 
 /// A Python with `lm_eval`; or `None`, said aloud.
-fn real_python() -> Option<PathBuf> {
+pub(super) fn real_python() -> Option<PathBuf> {
     let stated = std::env::var_os("MERGELAB_PYTHON").map(PathBuf::from);
     let active = std::env::var_os("VIRTUAL_ENV").map(|root| Path::new(&root).join("bin/python"));
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
@@ -204,6 +204,17 @@ fn real_python() -> Option<PathBuf> {
         println!("skipped: no Python with lm_eval ({})", python.display());
     }
     found.then_some(python)
+}
+
+/// Makes a tiny random model in a directory.
+pub(super) fn make_model(python: &Path, place: &Path) {
+    let made = Command::new(python)
+        .args(["-c", "import sys; from tiny_model import make_model; make_model(sys.argv[1])"])
+        .arg(place)
+        .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("lm-eval-harness"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .status();
+    assert!(made.unwrap().success());
 }
 
 /// What `lm_eval` makes of a command line that a shell has taken apart: its settings as JSON.
@@ -316,13 +327,7 @@ fn killing_mergelab_in_a_real_evaluation_leaves_no_process_and_the_next_run_goes
     .file("short.jsonl", short.1)
     .file("tasks/long.yaml", long.0)
     .file("long.jsonl", long.1);
-    let made = Command::new(&python)
-        .args(["-c", "import sys; from test_driver import make_model; make_model(sys.argv[1])"])
-        .arg(project.path("a"))
-        .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("lm-eval-harness"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .status();
-    assert!(made.unwrap().success());
+    make_model(&python, &project.path("a"));
 
     let run = project.start(&["run", "x.yaml"]);
     // Its patience is that of programs that do next to nothing; importing lm_eval takes longer.
