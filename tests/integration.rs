@@ -1,7 +1,7 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for some in `engines`, `evaluations`, `sandbox` and `vllm`, which say so where they
-//! have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in
+//! They need neither Python nor libtorch, but for some in `engines`, `evaluations`, `sandbox` and `vllm`, which say so where
+//! they have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in
 //! `fakes/` stand in for `mergelab-tensor` and for Python.
 
 mod project;
@@ -18,6 +18,8 @@ mod recipes;
 mod render;
 mod repository;
 mod reruns;
+#[cfg(feature = "fetch")]
+mod samples;
 mod sandbox;
 mod science;
 mod scorers;

@@ -2,8 +2,7 @@
 # Stands in for Python with lm_eval: a score is a checksum of the model's weights and the task's name. Called as
 # `python -u driver.py job.json`. With DIE_AFTER=N it dies after N items, with KILL_AFTER=N by SIGKILL, and with HANG_AFTER=N it
 # says nothing more. It then has an engine, a process with a session of its own whose parent is gone; `engine` and
-# `driver` in its working directory hold both ids.
-# Files under MADE/MODEL/TASK/ come with the item.
+# `driver` in its working directory hold both ids. Files under MADE/MODEL/TASK/ come with the item.
 set -eu
 job=$3
 out=$(sed -n 's/^  "out": "\(.*\)",$/\1/p' "$job")
