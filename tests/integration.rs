@@ -1,6 +1,6 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for two, in `engines` and `evaluations`, and those in `vllm`, which say so where
+//! They need neither Python nor libtorch, but for some in `engines`, `evaluations`, `sandbox` and `vllm`, which say so where
 //! they have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in
 //! `fakes/` stand in for `mergelab-tensor` and for Python.
 
