@@ -1,6 +1,6 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for one in `engines`, which says so where it has to skip. Most experiments
+//! They need neither Python nor libtorch, but for one in `engines` and one in `losses`, which say so where they have to skip. Most experiments
 //! here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/` stand in for
 //! `mergelab-tensor` and for Python.
 
@@ -12,6 +12,7 @@ mod help;
 mod inputs;
 mod keys;
 mod locks;
+mod losses;
 mod processes;
 mod recipes;
 mod render;

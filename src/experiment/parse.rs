@@ -196,7 +196,7 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     let read_commands = commands.read(|item, field| command::command(&context, item, field));
     let read_grams = grams.read(|item, _| gram::gram(&context, item, &read_data));
     let read_merges = merges.read(|item, _| merge::merge(&context, item, (&read_grams, &read_data)));
-    let suites = evals.read(|item, _| suite::suite(&context, item));
+    let suites = evals.read(|item, _| suite::suite(&context, item, &read_data));
     suite::check_twice(report, suites.values());
     let complete = evals.readable && suites.len() == evals.families.len();
     let evaluated = complete.then(|| Evaluated::by(suites.values()));

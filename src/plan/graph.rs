@@ -3,8 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::stage::{Need, Spec, Stage, StageId};
-use crate::experiment::{Calibration, DataSource, Experiment, Gram, Input, Model};
+use indexmap::IndexSet;
+use mergelab_wire::Engine;
+
+use super::stage::{Loss, Need, Spec, Stage, StageId};
+use crate::experiment::{Backend, Calibration, Capture, DataSource, Experiment, Gram, Input, Kl, Model, Suite};
 
 /// The stages of one or more experiments, each after what it needs.
 #[derive(Clone, Debug)]
@@ -133,6 +136,11 @@ impl Builder<'_> {
                 for task in suite.measures(suite_name) {
                     let name = format!("evals.{suite_name}/{model}/{}", task.name);
                     let cell = (model.as_str(), task.name.clone());
+                    if suite.backend == Backend::Loss {
+                        let id = self.loss(name, (suite_name, suite), model, &task.name);
+                        by_cell.insert(cell, id);
+                        continue;
+                    }
                     let spec = Spec::Eval {
                         suite: Box::new(suite.clone()),
                         suite_name: suite_name.clone(),
@@ -244,6 +252,42 @@ impl Builder<'_> {
         });
         let parts = parts.collect();
         self.add(stage, Spec::AddGrams(capture.shards), parts, entry)
+    }
+
+    fn loss(&mut self, stage: String, (name, suite): (&str, &Suite), model: &str, data: &str) -> StageId {
+        let options = &suite.loss;
+        let sources: Vec<String> = match (&options.kl, self.experiment.merges.get(model)) {
+            (Kl::From(models), _) => models.clone(),
+            (Kl::Sources, Some(merge)) => {
+                // A model that is merged twice is one source.
+                let models: IndexSet<&String> = merge.models.iter().map(|model| &model.model).collect();
+                models.into_iter().cloned().collect()
+            }
+            (Kl::Sources | Kl::None, _) => Vec::new(),
+        };
+        let mut needs = vec![
+            Need { role: "model".to_owned(), stage: self.model(model) },
+            Need { role: "data".to_owned(), stage: self.data(data) },
+        ];
+        for (index, source) in sources.iter().enumerate() {
+            needs.push(Need { role: format!("source.{index}"), stage: self.model(source) });
+        }
+        let capture = Capture {
+            model: model.to_owned(),
+            data: data.to_owned(),
+            max_length: options.max_length,
+            add_special_tokens: options.add_special_tokens,
+            tokens: options.tokens,
+            skip_first: 0,
+            chat_template: options.chat_template.clone(),
+            exclude: Vec::new(),
+            dtype: options.dtype.clone(),
+            shards: 1,
+            engine: Engine::Native,
+        };
+        let data = &self.experiment.data[data];
+        let on = Calibration { capture, rows: data.format.clone(), strict: data.strict };
+        self.add(stage, Spec::Loss(Loss { on, sources }), needs, ("evals", name.to_owned()))
     }
 
     fn merge(&mut self, name: &str) -> StageId {

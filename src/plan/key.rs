@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::facts::{Artifact, Facts, Sighting, Source, digest_of};
-use super::stage::{Kind, Spec, Stage, StageId};
+use super::stage::{Kind, Loss, Spec, Stage, StageId};
 use crate::artifact::{Output, artifact_digest, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{
@@ -102,6 +102,7 @@ pub fn key_struct(stage: &Stage, facts: &Facts) -> Result<KeyStruct, Open> {
             tools = reader.tools(tools_of(stage, facts))?;
             reader.eval(suite, task, *seed)?
         }
+        Spec::Loss(loss) => reader.loss(loss)?,
         Spec::Table { table, .. } => reader.table(table)?,
     };
     let kind = stage.spec.kind();
@@ -362,7 +363,7 @@ impl Reader<'_> {
             Backend::Command => {
                 return Ok((json!({ "backend": suite.backend, "run": suite.run }), inputs));
             }
-            Backend::Loss => return Err(Open::Unsupported("`backend: loss` is not in this version".to_owned())),
+            Backend::Loss => unreachable!("what a loss suite asks for is no evaluation by a task"),
             Backend::Vllm | Backend::Hf => {}
         }
         let definition = Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() };
@@ -376,6 +377,23 @@ impl Reader<'_> {
         let (model_args, _) = model_arguments(suite);
         let params =
             json!({ "task": task.task, "backend": suite.backend, "model_args": model_args, "options": options });
+        Ok((params, inputs))
+    }
+
+    fn loss(&self, Loss { on, sources }: &Loss) -> Result<(Value, Inputs), Open> {
+        let Calibration { capture, rows, strict } = on;
+        let mut inputs = Inputs::from([("data".to_owned(), self.artifact("data")?.digest)]);
+        self.roles(&mut inputs, "model", "model", &["weights", "config", "tokenizer"], &[])?;
+        self.template(&mut inputs, ("model", "chat_template"), capture, rows)?;
+        for index in 0..sources.len() {
+            let source = format!("source.{index}");
+            // The tokenizer only to see that its tokens are those of the model.
+            self.roles(&mut inputs, &source, &source, &["weights", "config"], &["tokenizer"])?;
+        }
+        let mut params = on_what(capture, rows, *strict);
+        params["backend"] = json!(Backend::Loss);
+        // By name, since the names of its metrics are made of them.
+        params["kl"] = json!(sources);
         Ok((params, inputs))
     }
 

@@ -15,4 +15,4 @@ pub use facts::{Artifact, Facts, Sighting, Source};
 pub use graph::{Graph, GraphError};
 pub use key::{KeyStruct, Open, key_struct, missing_tool, model_arguments};
 pub use shards::{Shard, split};
-pub use stage::{Kind, Need, Spec, Stage, StageId, sources};
+pub use stage::{Kind, Loss, Need, Spec, Stage, StageId, sources};

@@ -13,6 +13,7 @@ use crate::digest::{Digest, Key};
 use crate::experiment::{Data, DataSource, Model, parse};
 
 mod flowing;
+mod losses;
 mod shards;
 
 const EXPERIMENT: &str = r#"name: x

@@ -10,6 +10,7 @@ mod eval;
 mod failure;
 mod gram;
 mod launch;
+mod loss;
 mod merge;
 mod model;
 mod needs;
@@ -142,6 +143,7 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
         Spec::Table { name, table } => table::run(context, name, table, job),
         Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
         Spec::Eval { suite, .. } if suite.backend == Backend::Command => score::run(context, suite, job, on_event),
+        Spec::Loss(loss) => loss::run(context, loss, job, on_event),
         Spec::Eval { .. } => unreachable!("evaluations by the harness run in batches"),
     }
 }
@@ -166,13 +168,17 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         Spec::ImportGram(_) => "importing Grams from a pickle is not in this version".to_owned(),
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
-            (Backend::Loss, _) => "`backend: loss` is not in this version".to_owned(),
             (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) => {
                 "`unsafe_code: sandbox` is not in this version".to_owned()
             }
             _ => return None,
         },
-        Spec::Gram { .. } | Spec::AddGrams(_) | Spec::Command(_) | Spec::Table { .. } | Spec::Model(_) => return None,
+        Spec::Gram { .. }
+        | Spec::AddGrams(_)
+        | Spec::Command(_)
+        | Spec::Loss(_)
+        | Spec::Table { .. }
+        | Spec::Model(_) => return None,
     };
     Some(reason)
 }

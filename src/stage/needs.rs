@@ -54,6 +54,15 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             };
             merge.captures.iter().enumerate().filter_map(states).fold(PROGRAM, u64::saturating_add)
         }
+        Spec::Loss(loss) => match (input("model"), input("data")) {
+            (Some(model), Some(data)) if !on_gpu => {
+                // Of the model, and of one source at a time.
+                let models = if loss.sources.is_empty() { 1 } else { 2 };
+                let states = hidden_states(&loss.on.capture, model, data, None);
+                PROGRAM.saturating_add(models * states.saturating_add(head(&model.location)))
+            }
+            _ => PROGRAM,
+        },
         Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Merge(_) => PROGRAM,
         // The model, as fp32 where it was stored as bf16.
         Spec::Eval { .. } => input("model").map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
@@ -67,7 +76,7 @@ pub fn gpus_needed(graph: &Graph, stage: &Stage) -> Gpus {
     match &stage.spec {
         Spec::Eval { suite, .. } if suite.backend == Backend::Vllm => return Gpus::Any(spread(suite)),
         Spec::Eval { suite, .. } if is_parallel(suite) => return Gpus::Any(usize::MAX),
-        Spec::Eval { .. } | Spec::Gram { .. } | Spec::Merge(_) | Spec::Command(_) => {}
+        Spec::Eval { .. } | Spec::Loss(_) | Spec::Gram { .. } | Spec::Merge(_) | Spec::Command(_) => {}
         Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Model(_) | Spec::Data(_) | Spec::Table { .. } => {
             return Gpus::Any(0);
         }
@@ -113,8 +122,19 @@ fn truncated_bytes(rows: &Path, range: Option<RowRange>, length: u64) -> Option<
 
 /// The width of a model's hidden states, as its configuration says.
 fn hidden_size(model: &Path) -> Option<u64> {
+    configured(model, "hidden_size")
+}
+
+/// Bytes of a model's output projection in fp32, as far as its configuration says.
+fn head(model: &Path) -> u64 {
+    let size = |key| configured(model, key).unwrap_or(0);
+    size("vocab_size").saturating_mul(size("hidden_size")).saturating_mul(4)
+}
+
+/// A number in a model's configuration.
+fn configured(model: &Path, key: &str) -> Option<u64> {
     let config: serde_json::Value = serde_json::from_slice(&std::fs::read(model.join("config.json")).ok()?).ok()?;
-    config.get("hidden_size")?.as_u64()
+    config.get(key)?.as_u64()
 }
 
 /// The widest that a model of so many bytes can be: one layer alone has about 12 h² weights of two bytes.

@@ -7,6 +7,7 @@
 //! text        rows -> token ids            checkpoint  safetensors in and out
 //! model       config, decoder layers       linalg      RegMean's linear systems
 //! gram        capture, tiles, index        merge       methods, rules, output directory
+//! loss        bits per byte, KL to sources
 //! ```
 //!
 //! **Same bytes whatever the threads.** libtorch splits one product differently among different numbers of threads, and
@@ -20,6 +21,7 @@ pub mod dtype;
 pub mod failure;
 pub mod gram;
 pub mod linalg;
+pub mod loss;
 pub mod merge;
 pub mod model;
 pub mod parallel;

@@ -16,7 +16,7 @@ mod job;
 
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
-    AddGramsJob, Alpha, Engine, GramJob, GramPart, Job, MergeJob, MergeSource, Message, NATIVE_FAMILIES, Normalize,
+    AddGramsJob, Alpha, Engine, GramJob, GramPart, Job, LossJob, LossSource, MergeJob, MergeSource, Message, NATIVE_FAMILIES, Normalize,
     RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch,
 };
 

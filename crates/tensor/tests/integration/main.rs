@@ -6,6 +6,7 @@
 mod alpha;
 mod capture;
 mod errors;
+mod loss;
 mod mats;
 mod memory;
 mod merging;
