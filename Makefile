@@ -60,7 +60,7 @@ test: setup  ## every test (without libtorch: `cargo test` runs those of the roo
 	$(python) -W ignore -m unittest discover -s benches/gram
 	$(python) -W ignore -m unittest discover -s benches/solver
 
-real: setup $(REAL)/model/config.json  ## hold a real model's Grams and token ids against transformers (100 MB download, 6 GB of memory, minutes)
+real: setup $(REAL)/model/config.json  ## hold a real model's Grams, losses and token ids against transformers (100 MB download, 6 GB of memory, minutes)
 	MERGELAB_REAL_MODEL=$(CURDIR)/$(REAL)/model MERGELAB_PYTHON=$(if $(findstring /,$(python)),$(abspath $(python)),$(python)) \
 	  $(CARGO) test -p mergelab-tensor --test integration real:: -- --nocapture --test-threads 1
 

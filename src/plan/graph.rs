@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use indexmap::IndexSet;
 use mergelab_wire::Engine;
 
 use super::stage::{Loss, Need, Spec, Stage, StageId};
@@ -258,11 +257,7 @@ impl Builder<'_> {
         let options = &suite.loss;
         let sources: Vec<String> = match (&options.kl, self.experiment.merges.get(model)) {
             (Kl::From(models), _) => models.clone(),
-            (Kl::Sources, Some(merge)) => {
-                // A model that is merged twice is one source.
-                let models: IndexSet<&String> = merge.models.iter().map(|model| &model.model).collect();
-                models.into_iter().cloned().collect()
-            }
+            (Kl::Sources, Some(merge)) => merge.models.iter().map(|model| model.model.clone()).collect(),
             (Kl::Sources | Kl::None, _) => Vec::new(),
         };
         let mut needs = vec![

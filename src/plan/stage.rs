@@ -6,7 +6,9 @@ use mergelab_wire::Rows;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Source;
-use crate::experiment::{Backend, Calibration, Capture, Command, Data, DataSource, Gram, Input, Merge, Model, Suite, Table, Task};
+use crate::experiment::{
+    Backend, Calibration, Capture, Command, Data, DataSource, Gram, Input, Merge, Model, Suite, Table, Task,
+};
 
 /// Index of a stage in its graph; a stage's needs have smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

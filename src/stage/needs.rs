@@ -162,8 +162,8 @@ mod tests {
     use crate::digest::Digest;
 
     const EXPERIMENT: &str = r#"name: x
-models: { a: { path: a } }
-data: { d: { path: d.jsonl, text: "{{ t }}" } }
+models: { a: { path: a }, b: { path: b } }
+data: { d: { path: d.jsonl, text: "{{ t }}" }, e: { path: e.jsonl, text: "{{ t }}" } }
 grams:
   short: { model: a, data: d, max_length: 4 }
   long: { model: a, data: d }
@@ -174,6 +174,8 @@ evals:
   six: { models: [a], backend: vllm, model_args: { tensor_parallel_size: 3, data_parallel_size: 2 }, tasks: [six-task] }
   hf: { models: [a], backend: hf, tasks: [hf-task] }
   all: { models: [a], backend: hf, model_args: { parallelize: true }, tasks: [all-task] }
+  alone: { models: [a], backend: loss, data: [d] }
+  against: { models: [a], backend: loss, data: [e], kl: [a, b] }
 "#;
 
     fn graph(settings: &str) -> Graph {
@@ -201,6 +203,7 @@ evals:
         assert_eq!(gpus_needed(&auto, stage(&auto, "evals.hf")), Gpus::Any(1));
         assert_eq!(gpus_needed(&auto, stage(&auto, "evals.all")), Gpus::Any(usize::MAX));
         assert_eq!(gpus_needed(&auto, stage(&auto, "models.a")), Gpus::Any(0));
+        assert_eq!(gpus_needed(&auto, stage(&auto, "evals.against")), Gpus::Any(1));
         let named = graph("settings: { device: \"cuda:1\" }\n");
         assert_eq!(gpus_needed(&named, stage(&named, "grams.long")), Gpus::This(1));
         let none = graph("settings: { device: cpu }\n");
@@ -226,6 +229,12 @@ evals:
         assert_eq!(of_shards.map(|name| needed(name, false)), [7 * 8 * 4, 3 * 8 * 4, 2 * 8 * 4, 0]);
         std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5}"#).unwrap();
         assert_eq!((needed("grams.long", false), needed("grams.long", true)), (10 * 5 * 4, 0));
+        // A loss holds those of the model and of one source, and the output projection of each.
+        assert_eq!((needed("evals.alone", false), needed("evals.against", false)), (200, 2 * 200));
+        std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5, "vocab_size": 7}"#).unwrap();
+        let head = 7 * 5 * 4;
+        assert_eq!((needed("evals.alone", false), needed("evals.against", false)), (200 + head, 2 * (200 + head)));
+        assert_eq!(needed("evals.against", true), 0);
         let gemma = Artifact { family: Some("gemma2".to_owned()), ..model.clone() };
         let input = |role: &str| Some(if role == "model" { &gemma } else { &data });
         let needed = |on_gpu| memory_needed(stage(&graph, "grams.long"), on_gpu, input) - PROGRAM;

@@ -16,8 +16,8 @@ mod job;
 
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
-    AddGramsJob, Alpha, Engine, GramJob, GramPart, Job, LossJob, LossSource, MergeJob, MergeSource, Message, NATIVE_FAMILIES, Normalize,
-    RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch,
+    AddGramsJob, Alpha, Engine, GramJob, GramPart, Job, LossJob, LossSource, MergeJob, MergeSource, Message,
+    NATIVE_FAMILIES, Normalize, RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch,
 };
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.
