@@ -69,7 +69,7 @@ fn a_sweep_of_recipes_is_looked_at_without_python_and_shown_in_a_table() {
         assert!(results.lines().any(|line| line.starts_with(row)), "{row}\n{results}");
     }
     let table = project.read("results/x/table.md");
-    assert!(table.contains("| m-0.1 | 1.5000 ± 0.2500 | **0.1250** |"), "{table}");
+    assert!(table.contains("| m-0.1 | **1.5000** ± 0.2500 | **0.1250** |"), "{table}");
     assert!(table.contains("the evaluation did not give this figure"), "a model by itself has no sources: {table}");
     project.run(&[]).ran(&[]);
 }
