@@ -103,13 +103,17 @@ impl Run<'_, '_, '_> {
         merges.retain(|&merge| is_recipe(graph.stage(merge)));
         merges.sort_unstable();
         merges.dedup();
-        merges.into_iter().for_each(|merge| self.drop_or_note(merge));
+        for merge in merges {
+            self.drop_or_note(merge);
+        }
     }
 
     /// Tries once more to drop what was in use when it was to go. It need not be another process that used it: a program
     /// that is being started has for an instant all that we have open, locks too.
     pub(super) fn drop_late(&mut self) {
-        std::mem::take(&mut self.late).into_iter().for_each(|merge| self.drop_or_note(merge));
+        for merge in std::mem::take(&mut self.late) {
+            self.drop_or_note(merge);
+        }
     }
 
     fn drop_or_note(&mut self, merge: StageId) {

@@ -29,8 +29,8 @@ use crate::gram::chunk::Chunk;
 /// Sums over the tokens of a row that count.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
-    /// Row in the data file, counted from 1.
-    row: usize,
+    /// Its number in the data file, counted from 1.
+    number: usize,
     tokens: u64,
     /// Bytes of text that they stand for.
     bytes: u64,
@@ -55,7 +55,7 @@ impl Row {
         let sums = sums(chunks, losses);
         let rows = chunks.iter().flat_map(Chunk::rows);
         rows.zip(sums)
-            .map(|((row, tokens, bytes), nll)| Self { row, tokens: tokens as u64, bytes, nll, kl: Vec::new() })
+            .map(|((number, tokens, bytes), nll)| Self { number, tokens: tokens as u64, bytes, nll, kl: Vec::new() })
             .collect()
     }
 
@@ -87,7 +87,7 @@ pub(super) struct Figures<'a> {
 
 impl<'a> Figures<'a> {
     pub(super) fn new(mut rows: Vec<Row>, sources: Vec<&'a str>) -> Self {
-        rows.sort_by_key(|row| row.row);
+        rows.sort_by_key(|row| row.number);
         Self { rows, sources }
     }
 
@@ -163,8 +163,8 @@ impl<'a> Figures<'a> {
         metrics.extend(self.sources.iter().zip(&row.kl).map(|(name, kl)| (format!("kl/{name}"), json!(kl / tokens))));
         json!({
             "task": "loss",
-            "doc_id": row.row - 1,
-            "doc": { "row": row.row },
+            "doc_id": row.number - 1,
+            "doc": { "row": row.number },
             "target": null,
             "arguments": [],
             "responses": [],
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn rows_without_any_text_are_in_the_sums_and_have_no_bits_per_byte_of_their_own() {
-        let row = |row, tokens, bytes, nll| Row { row, tokens, bytes, nll, kl: vec![0.5] };
+        let row = |number, tokens, bytes, nll| Row { number, tokens, bytes, nll, kl: vec![0.5] };
         let figures = Figures::new(vec![row(3, 1, 0, 1.0), row(1, 4, 8, 8.0)], vec!["a"]);
         let metrics = figures.metrics().unwrap();
         let names: Vec<_> = metrics.iter().map(|metric| metric.name.as_str()).collect();

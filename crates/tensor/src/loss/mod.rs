@@ -63,14 +63,14 @@ pub fn run(job: &LossJob, out: &Path, means: Means<'_>) -> Result<(), Failure> {
     let flow = passes.through_layers(&decoder, sequences.clone())?;
     let head = Head::load(&decoder)?;
     let losses = passes
-        .through_head(flow.chunks(), &|| head.share(), &|head, chunk, index| head.nll(chunk, &flow.states(index)?))?;
+        .through_head(flow.chunks(), &|| head.share(), |head, chunk, index| head.nll(chunk, &flow.states(index)?))?;
     let mut rows = Row::of_chunks(flow.chunks(), &losses);
     for source in &sources {
         let decoder = source.decoder(means.device);
         let theirs = passes.through_layers(&decoder, sequences.clone())?;
         let other = Head::load(&decoder)?;
         let share = || (other.share(), head.share());
-        let divergences = passes.through_head(flow.chunks(), &share, &|(other, head), chunk, index| {
+        let divergences = passes.through_head(flow.chunks(), &share, |(other, head), chunk, index| {
             other.kl(&theirs.states(index)?, head, &flow.states(index)?, chunk)
         })?;
         Row::add_kl(&mut rows, flow.chunks(), &divergences);
@@ -188,7 +188,7 @@ impl<'a> Passes<'a> {
         &self,
         chunks: &[Chunk],
         share: &dyn Fn() -> S,
-        work: &(dyn Fn(&S, &Chunk, usize) -> Result<Vec<f64>, GramError> + Sync),
+        work: impl Fn(&S, &Chunk, usize) -> Result<Vec<f64>, GramError> + Sync,
     ) -> Result<Vec<Vec<f64>>, GramError> {
         let shares = (0..chunks.len()).map(|index| (index, share())).collect();
         let values = self.means.pool.map(shares, |(index, share)| {

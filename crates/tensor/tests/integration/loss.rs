@@ -1,4 +1,4 @@
-//! Losses and KL divergences against `transformers` and plain PyTorch (`tests/reference/loss.py`), and what is refused.
+//! Losses and KL divergences against `transformers` and plain `PyTorch` (`tests/reference/loss.py`), and what is refused.
 
 use std::fs;
 use std::io::Read;
