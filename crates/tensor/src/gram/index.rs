@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::error::GramError;
-use super::tiles::Tiling;
+use super::tiles::{Tiling, WIDEST};
 use crate::checkpoint::SafeFile;
 use crate::failure::FileError;
 
@@ -161,16 +161,19 @@ impl GramSet {
         let part = part.map_err(fail())?;
         for i in tiling.touching(&rows) {
             for j in tiling.touching(&columns) {
-                // The lower triangle is the upper one's mirror.
-                let tile = self.tile(entry, i.min(j), i.max(j))?;
+                let (here, there) = (overlap(&tiling.rows(i), &rows), overlap(&tiling.rows(j), &columns));
+                // The lower triangle is the upper one's mirror. Of a tile no more than the rows that are asked for is read.
+                let ((upper, down), (right, across)) =
+                    if i <= j { ((i, &here), (j, &there)) } else { ((j, &there), (i, &here)) };
+                let first = upper * tiling.tile;
+                let strip = self.tile_rows(entry, (upper, right), down.start - first..down.end - first)?;
                 let copy = || -> Result<(), TchError> {
-                    let tile = if i <= j { tile.shallow_clone() } else { tile.f_tr()? };
-                    let (here, there) = (overlap(&tiling.rows(i), &rows), overlap(&tiling.rows(j), &columns));
                     let cut = |x: &Tensor, axis, range: &Range<usize>, origin: usize| {
                         x.f_narrow(axis, (range.start - origin) as i64, range.len() as i64)
                     };
-                    let tile = cut(&cut(&tile, 0, &here, i * tiling.tile)?, 1, &there, j * tiling.tile)?;
-                    cut(&cut(&part, 0, &here, rows.start)?, 1, &there, columns.start)?.f_copy_(&tile)
+                    let found = cut(&strip, 1, across, right * tiling.tile)?;
+                    let found = if i <= j { found } else { found.f_tr()? };
+                    cut(&cut(&part, 0, &here, rows.start)?, 1, &there, columns.start)?.f_copy_(&found)
                 };
                 copy().map_err(fail())?;
             }
@@ -184,10 +187,11 @@ impl GramSet {
     /// When it cannot be read.
     pub fn diagonal(&self, entry: &GramEntry) -> Result<Tensor, GramError> {
         let fail = || GramError::torch(format!("tiles of {}", entry.tensor));
-        let blocks = (0..entry.tiling().blocks())
-            .map(|block| self.tile(entry, block, block)?.f_diagonal(0, 0, 1).map_err(fail()));
-        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-        Tensor::f_cat(&blocks, 0).and_then(|all| all.f_narrow(0, 0, entry.width as i64)).map_err(fail())
+        let blocks = (0..entry.width).step_by(WIDEST).map(|start| {
+            let rows = start..(start + WIDEST).min(entry.width);
+            self.part(entry, rows.clone(), rows)?.f_diagonal(0, 0, 1).map_err(fail())
+        });
+        Tensor::f_cat(&blocks.collect::<Result<Vec<_>, _>>()?, 0).map_err(fail())
     }
 
     /// A tile by its place in the file, laid flat: `[tile · tile]`, fp32, on the CPU.
@@ -198,19 +202,24 @@ impl GramSet {
     /// # Panics
     /// When there are not so many.
     pub fn tile_at(&self, entry: &GramEntry, index: usize) -> Result<Tensor, GramError> {
-        let file = self.files.get(&entry.file).ok_or_else(|| GramError::Index {
-            path: self.directory.join("index.json"),
-            reason: format!("{} is not of this artifact", entry.file),
-        })?;
         let size = entry.tile * entry.tile;
-        Ok(file.load_range(&entry.tensor, index * size..(index + 1) * size)?)
+        Ok(self.file(entry)?.load_range(&entry.tensor, index * size..(index + 1) * size)?)
     }
 
-    /// The tile `(i, j)` of the upper triangle, `[tile, tile]`.
-    fn tile(&self, entry: &GramEntry, i: usize, j: usize) -> Result<Tensor, GramError> {
-        let side = entry.tile as i64;
-        let tile = self.tile_at(entry, entry.tiling().first(i) + j - i)?;
-        tile.f_view([side, side]).map_err(GramError::torch(format!("tiles of {}", entry.tensor)))
+    /// Rows of the tile `(i, j)` of the upper triangle, `[rows, tile]`.
+    fn tile_rows(&self, entry: &GramEntry, (i, j): (usize, usize), rows: Range<usize>) -> Result<Tensor, GramError> {
+        let start = (entry.tiling().first(i) + j - i) * entry.tile * entry.tile;
+        let range = start + rows.start * entry.tile..start + rows.end * entry.tile;
+        let strip = self.file(entry)?.load_range(&entry.tensor, range)?;
+        let shape = [rows.len() as i64, entry.tile as i64];
+        strip.f_view(shape).map_err(GramError::torch(format!("tiles of {}", entry.tensor)))
+    }
+
+    fn file(&self, entry: &GramEntry) -> Result<&SafeFile, GramError> {
+        self.files.get(&entry.file).ok_or_else(|| GramError::Index {
+            path: self.directory.join("index.json"),
+            reason: format!("{} is not of this artifact", entry.file),
+        })
     }
 }
 
@@ -262,5 +271,50 @@ impl GramEntry {
     /// How it is cut.
     pub fn tiling(&self) -> Tiling {
         Tiling { width: self.width, tile: self.tile.max(1) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tiles::pack;
+    use super::*;
+
+    /// An artifact of one Gram, cut as told, and the Gram.
+    fn written(directory: &Path, tiling: Tiling) -> (GramSet, Tensor) {
+        let width = tiling.width as i64;
+        let numbers = Tensor::arange(width * width, (Kind::Float, Device::Cpu)).view([width, width]);
+        let gram = numbers.triu(0) + numbers.triu(1).tr();
+        let strips = (0..tiling.blocks()).map(|block| {
+            let rows = tiling.rows(block);
+            let (start, height) = (rows.start as i64, rows.len() as i64);
+            pack(tiling, block, &gram.narrow(0, start, height).narrow(1, start, width - start)).unwrap()
+        });
+        let tiles = Tensor::cat(&strips.collect::<Vec<_>>(), 0);
+        Tensor::write_safetensors(&[("gram", &tiles)], directory.join("grams.safetensors")).unwrap();
+        let entry = serde_json::json!({
+            "file": "grams.safetensors", "tensor": "gram", "n": 1, "width": tiling.width, "tile": tiling.tile,
+        });
+        let index = serde_json::json!({ "format": 1, "modules": { "layer": entry } });
+        std::fs::write(directory.join("index.json"), index.to_string()).unwrap();
+        (GramSet::open(directory).unwrap(), gram)
+    }
+
+    #[test]
+    fn any_part_is_that_of_the_whole_however_wide_the_tiles_are() {
+        for tile in [1, 3, 5, 7, 9] {
+            let directory = tempfile::tempdir().unwrap();
+            let (set, gram) = written(directory.path(), Tiling { width: 7, tile });
+            let entry = set.entry("layer").unwrap();
+            for (rows, columns) in [(0..7, 0..7), (2..5, 2..7), (4..6, 0..3), (6..7, 1..2)] {
+                let found = set.part(entry, rows.clone(), columns.clone()).unwrap();
+                let expected = gram.narrow(0, rows.start as i64, rows.len() as i64).narrow(
+                    1,
+                    columns.start as i64,
+                    columns.len() as i64,
+                );
+                assert_eq!(found, expected, "tiles of {tile}, {rows:?} by {columns:?}");
+            }
+            assert_eq!(set.diagonal(entry).unwrap(), gram.diagonal(0, 0, 1), "tiles of {tile}");
+        }
     }
 }

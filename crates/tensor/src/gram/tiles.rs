@@ -15,7 +15,7 @@ use std::ops::Range;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Widest tile: half of a matrix of 512 is too little to be worth leaving out, and a product this wide runs at full rate.
-const WIDEST: usize = 512;
+pub(super) const WIDEST: usize = 512;
 
 /// How a matrix of one width is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
