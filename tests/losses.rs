@@ -110,11 +110,11 @@ for seed, home in enumerate(sys.argv[1:]):
 #[test]
 fn both_programs_measure_two_models_and_their_merges() {
     let Some(python) = real_programs() else { return };
-    let text: String = (0..20).map(|row| format!("{{\"text\": \"row {row}: {}\"}}\n", row * row * 7919)).collect();
+    let text = |row: usize| format!("{{\"text\": \"row {row}: {}\"}}\n", row * row * 7919);
     let chat = |row: usize| format!("{{\"question\": \"{row} + 1?\", \"answer\": \"It is {}.\"}}\n", row + 1);
     let project = Project::with(EXPERIMENT)
         .file("mergelab.toml", "[python]\npath = \"env\"\n")
-        .file("text.jsonl", text)
+        .file("text.jsonl", (0..20).map(text).collect::<String>())
         .file("chat.jsonl", (0..9).map(chat).collect::<String>());
     project.script("env/bin/python", "#!/bin/sh\necho started >> started\nexit 1\n");
     let made = Command::new(&python)
