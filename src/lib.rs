@@ -8,5 +8,7 @@ pub mod experiment;
 pub mod plan;
 pub mod project;
 pub mod report;
+pub mod samples;
 pub mod stage;
+pub mod stats;
 pub mod store;

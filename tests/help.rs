@@ -9,7 +9,7 @@ fn every_command_explains_itself() {
         let said = project.mergelab(&[arguments, &["--help"]].concat()).exits(0);
         format!("$ mergelab {}\n{}", [arguments, &["--help"]].concat().join(" "), said.stdout)
     };
-    let commands = ["run", "status", "explain", "key", "graph", "render", "show", "verify", "schema"];
+    let commands = ["run", "status", "explain", "key", "graph", "render", "show", "samples", "verify", "schema"];
     insta::assert_snapshot!("mergelab", help(&[]));
     for command in commands {
         insta::assert_snapshot!(command, help(&[command]));
@@ -27,7 +27,10 @@ fn the_help_lists_every_command_and_not_the_hidden_one() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    assert_eq!(listed, ["run", "status", "explain", "key", "graph", "render", "show", "verify", "schema", "help"]);
+    assert_eq!(
+        listed,
+        ["run", "status", "explain", "key", "graph", "render", "show", "samples", "verify", "schema", "help"]
+    );
 }
 
 #[test]

@@ -18,6 +18,8 @@ mod recipes;
 mod render;
 mod repository;
 mod reruns;
+#[cfg(feature = "fetch")]
+mod samples;
 mod science;
 mod selection;
 mod shards;

@@ -28,6 +28,13 @@ pub enum CliError {
     Project(ProjectError),
     /// The store cannot be used.
     Store(StoreError),
+    /// Something in the store is not what it was.
+    Damaged {
+        /// What.
+        message: String,
+        /// The way out.
+        hint: String,
+    },
     /// Something that is needed is not installed.
     Missing {
         /// What, for what, and where it was looked for.
@@ -48,7 +55,8 @@ impl CliError {
                 | StoreError::LaterManifest { .. }
                 | StoreError::NoFormat { .. }
                 | StoreError::Manifest { .. },
-            ) => exit::DISAGREES,
+            )
+            | Self::Damaged { .. } => exit::DISAGREES,
             Self::Store(_) | Self::Failed(_) | Self::Missing { .. } => exit::FAILED,
         }
     }
@@ -71,6 +79,7 @@ impl CliError {
                 ),
             ),
             Self::Source { message, hint } => (message.clone(), hint.clone()),
+            Self::Damaged { message, hint } => (message.clone(), Some(hint.clone())),
             Self::Project(error) => (error.to_string(), None),
             Self::Store(error) => (
                 error.to_string(),

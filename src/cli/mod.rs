@@ -8,8 +8,11 @@ macro_rules! say {
     }};
 }
 
+mod against;
 mod error;
+mod evaluated;
 mod explain;
+mod figures;
 mod graph;
 mod interrupts;
 mod key;
@@ -18,6 +21,7 @@ mod progress;
 mod render;
 mod results;
 mod run;
+mod samples;
 mod schema;
 mod session;
 mod show;
@@ -62,6 +66,8 @@ enum Command {
     Render(render::Arguments),
     /// Show an artifact: path, manifest, metrics, log
     Show(show::Arguments),
+    /// Show the answers of an evaluation, or hold them against another model's
+    Samples(samples::Arguments),
     /// Hash everything in the store again
     Verify(verify::Arguments),
     /// Print the JSON Schema of experiment files, for editors
@@ -87,6 +93,7 @@ pub fn main(cli: Cli) -> u8 {
         Command::Graph(arguments) => graph::run(&arguments),
         Command::Render(arguments) => render::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
+        Command::Samples(arguments) => samples::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Schema => Ok(schema::run()),
     };

@@ -6,8 +6,8 @@ use mergelab_wire::exit;
 use serde_json::{Value, json};
 
 use super::session::Session;
-use super::status::look;
-use super::{CliError, output};
+use super::status::{look, up_to_date};
+use super::{CliError, figures, output};
 use crate::plan::Kind;
 
 #[derive(Debug, clap::Args)]
@@ -43,9 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         output::print(&String::from_utf8_lossy(&text));
         return Ok(exit::DONE);
     }
-    let (Some(manifest), Some(artifact)) = (&outlook.manifest, facts.results.get(&id)) else {
-        return Err(CliError::Failed(format!("{} is not up to date: {}", arguments.stage, outlook.reason)));
-    };
+    let (manifest, artifact) = up_to_date(&session, &outlooks, &facts, id)?;
     let metrics = match session.graph.stage(id).spec.kind() {
         Kind::Eval => std::fs::read(artifact.location.join("metrics.json"))
             .ok()
@@ -71,11 +69,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         let dropped = if file.dropped { ", dropped" } else { "" };
         text += &format!("  file    {} ({} bytes{dropped})\n", file.path, file.size);
     }
-    for metric in metrics.as_array().into_iter().flatten() {
-        let name = |field: &str| metric[field].as_str().unwrap_or_default().to_owned();
-        let stderr = metric["stderr"].as_f64().map(|stderr| format!(" ± {stderr:.4}")).unwrap_or_default();
-        let filter = if name("filter").is_empty() { String::new() } else { format!(" ({})", name("filter")) };
-        text += &format!("  metric  {}{filter} {}{stderr}\n", name("metric"), metric["value"]);
+    if session.graph.stage(id).spec.kind() == Kind::Eval {
+        text += &figures::lines(&artifact.location, manifest, &metrics);
     }
     output::print(&text);
     Ok(exit::DONE)

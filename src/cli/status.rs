@@ -6,8 +6,8 @@ use serde_json::json;
 use super::session::Session;
 use super::{CliError, Files, output};
 use crate::exec::{Outlook, State, Surveyor, made_again, outlook};
-use crate::plan::{Facts, Graph, Stage, StageId};
-use crate::store::Store;
+use crate::plan::{Artifact, Facts, Graph, Stage, StageId};
+use crate::store::{Manifest, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -47,6 +47,23 @@ pub(super) fn look(session: &Session) -> Result<(Vec<Outlook>, Facts), CliError>
         let _ = store.save_stats();
     }
     Ok((outlooks, facts))
+}
+
+/// What a stage that is up to date made.
+pub(super) fn up_to_date<'a>(
+    session: &Session,
+    outlooks: &'a [Outlook],
+    facts: &'a Facts,
+    id: StageId,
+) -> Result<(&'a Manifest, &'a Artifact), CliError> {
+    let outlook = &outlooks[id.0];
+    match (&outlook.manifest, facts.results.get(&id)) {
+        (Some(manifest), Some(artifact)) => Ok((manifest, artifact)),
+        _ => {
+            let stage = &session.graph.stage(id).name;
+            Err(CliError::Failed(format!("{stage} is not up to date: {}", outlook.reason)))
+        }
+    }
 }
 
 /// The word for a state.

@@ -89,7 +89,7 @@ impl Shop<'_> {
     }
 
     fn run_batch(&self, tasks: Vec<Task>, send: &Sender<Message>) {
-        let began = rfc3339_now();
+        let mut began = rfc3339_now();
         let started = Instant::now();
         let mut works = Vec::new();
         let mut kept = Vec::new();
@@ -114,7 +114,8 @@ impl Shop<'_> {
             let log = if own == log || std::fs::hard_link(&log, &own).is_ok() { &own } else { &log };
             let result = result.and_then(|product| self.keep(task, work, product, &began, log));
             done(send, task.id, result, since);
-            since = Instant::now();
+            // The program goes from one to the next: what it does from here on is the next one's.
+            (began, since) = (rfc3339_now(), Instant::now());
         });
     }
 

@@ -51,6 +51,7 @@ pub use metric::{higher_is_better, is_rate};
 pub use select::FiguresError;
 pub use sheet::sheet;
 pub use table::{Absent, ColumnProblem, TableError};
+pub(crate) use text::{plain, tame};
 
 /// What the results of one experiment are made from.
 #[derive(Clone, Copy, Debug)]

@@ -6,17 +6,20 @@
 /// overrides and isolates, become U+FFFD: an override would show the numbers beside it backwards. Text with
 /// right-to-left letters is put between U+2068 and U+2069 (first strong isolate), so that it keeps its own order and
 /// leaves that of its neighbours alone.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for word in text.split(|c: char| c.is_whitespace()).filter(|word| !word.is_empty()) {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.extend(
-            word.chars().map(|c| if c.is_control() || rearranges(c) { char::REPLACEMENT_CHARACTER } else { c }),
-        );
+        line.extend(word.chars().map(tame));
     }
     if line.chars().any(is_right_to_left) { format!("\u{2068}{line}\u{2069}") } else { line }
+}
+
+/// A character that does nothing to what stands around it.
+pub(crate) fn tame(c: char) -> char {
+    if c.is_control() || rearranges(c) { char::REPLACEMENT_CHARACTER } else { c }
 }
 
 /// Characters that change the direction of what follows them.

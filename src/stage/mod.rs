@@ -15,7 +15,7 @@ mod merge;
 mod model;
 mod needs;
 mod python;
-mod rows;
+pub(crate) mod rows;
 mod score;
 mod shards;
 mod table;

@@ -12,10 +12,10 @@ use serde_json::{Map, Value};
 use super::Failure;
 
 /// One row: its columns, in the file's order.
-pub(super) type Row = Result<Map<String, Value>, Failure>;
+pub(crate) type Row = Result<Map<String, Value>, Failure>;
 
 /// The rows of a file.
-pub(super) struct Rows(Box<dyn Iterator<Item = Row>>);
+pub(crate) struct Rows(Box<dyn Iterator<Item = Row>>);
 
 impl Iterator for Rows {
     type Item = Row;
@@ -57,7 +57,7 @@ pub(super) fn unsupported(path: &Path) -> Option<String> {
 
 impl Rows {
     /// Opens a file by its name's ending.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         if let Some(reason) = unsupported(path) {
             return Err(Failure::stage(reason));
         }

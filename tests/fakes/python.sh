@@ -1,6 +1,6 @@
 #!/bin/sh
 # Stands in for Python with lm_eval: a score is a checksum of the model's weights and the task's name. Called as
-# `python -u driver.py job.json`. With DIE_AFTER=N it dies after N items.
+# `python -u driver.py job.json`. With DIE_AFTER=N it dies after N items. Files under MADE/MODEL/TASK/ come with the item.
 set -eu
 job=$3
 out=$(sed -n 's/^  "out": "\(.*\)",$/\1/p' "$job")
@@ -21,6 +21,9 @@ sed -n -e 's/^ *"path": "\(.*\)",$/path \1/p' -e 's/^ *"item": \([0-9]*\),$/item
                 mkdir "$out/$item"
                 sum=$({ cat "$model/model.safetensors"; echo "$value"; } | cksum | cut -c 1-4)
                 echo "[{\"metric\":\"exact_match\",\"filter\":\"none\",\"value\":0.$sum,\"stderr\":0.01,\"n_samples\":10,\"n_shot\":0}]" > "$out/$item/metrics.json"
+                if [ -d "${MADE:-}/${model##*/}/$value" ]; then
+                    cp "$MADE/${model##*/}/$value/"* "$out/$item/"
+                fi
                 echo "{\"event\":\"item\",\"item\":$item}" >> "$events"
                 done=$((done + 1))
                 ;;

@@ -1,0 +1,12 @@
+//! Two models on the same documents: how far their scores are apart, and whether that is more than chance.
+//!
+//! Scores of one document on two models go together, so nothing here compares two means as if they came from different
+//! documents: what is looked at is the difference on each.
+
+mod bootstrap;
+mod difference;
+mod mcnemar;
+
+pub use bootstrap::{Bootstrap, RESAMPLES, SEED, bootstrap};
+pub use difference::Difference;
+pub use mcnemar::mcnemar;
