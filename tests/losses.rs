@@ -145,6 +145,13 @@ fn both_programs_measure_two_models_and_their_merges() {
     assert_eq!((&facts["rows"], &facts["forward_dtype"]), (&9.into(), &"float32".into()));
     let own = show(&project, "evals.loss/a/chat");
     assert_eq!(own["metrics"].as_array().unwrap().len(), 2, "no sources");
+    // A loss for each row, so that two models can be held against each other on the same rows.
+    let pair = ["samples", "evals.loss/m-0.1/text", "x.yaml", "--against", "a"];
+    let said = project.mergelab(&pair).exits(0);
+    assert!(said.stdout.contains("bits_per_byte (none): m-0.1 against a"), "{}", said.stdout);
+    assert!(said.stdout.contains("over 20 documents"), "{}", said.stdout);
+    let said = project.mergelab(&["samples", "evals.loss/m-0.1/text", "x.yaml", "--limit", "1"]).exits(0);
+    assert!(said.stdout.contains("loss 0  bits_per_byte (none) "), "{}", said.stdout);
     // Of a family that only transformers runs it is said what else there is.
     project.edit("models/a/config.json", "\"model_type\": \"llama\"", "\"model_type\": \"gpt2\"");
     let output = project.command(&["run", "x.yaml", "--only", "evals.loss/a/chat"]).output().unwrap();
