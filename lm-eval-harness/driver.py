@@ -24,6 +24,7 @@ from pathlib import Path
 
 from harness.build import DataSets
 from harness.catalogue import Catalogue
+from harness.engine import set_engine_environment
 from harness.environment import peak_memory, require_packages, set_environment, skip_unused_imports
 from harness.errors import MissingPackage, Refused, one_line
 from harness.events import Events
@@ -37,6 +38,8 @@ def work(job, events):
     """Runs the job; the exit code."""
     require_packages(job["backend"])
     set_environment(job)
+    if job["backend"] == "vllm":
+        set_engine_environment(job)
     skip_unused_imports()
     catalogue = Catalogue(job["task_dirs"])
     catalogue.find(task_names(job))

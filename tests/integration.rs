@@ -1,8 +1,8 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for one in `engines` and one in `losses`, which say so where they have to skip. Most experiments
-//! here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/` stand in for
-//! `mergelab-tensor` and for Python.
+//! They need neither Python nor libtorch, but for one in `engines`, one in `losses` and those in `vllm`, which say so
+//! where they have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/`
+//! stand in for `mergelab-tensor` and for Python.
 
 mod project;
 
@@ -26,3 +26,4 @@ mod shards;
 mod signals;
 mod store;
 mod views;
+mod vllm;

@@ -381,6 +381,11 @@ impl Running {
         kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), signal).unwrap();
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Kills it and reaps it.
     pub(crate) fn kill(mut self) {
         let mut child = self.child.take().unwrap();

@@ -27,9 +27,10 @@ pub(crate) fn mergelab(home: &Path) -> Result<Run> {
     let source = |name: &str| MergeSource {
         name: name.to_owned(),
         path: home.join(name),
-        weight: 1.0,
+        weight: 1.0.into(),
         grams: Some(home.join(format!("grams-{name}"))),
         held_out: None,
+        fisher: None,
         capture: None,
     };
     let job = MergeJob {

@@ -2,6 +2,7 @@
 
 import random
 
+from .engine import seed_sampling
 from .job import limit_of
 from .models import choose_template, restore, set_batch_size
 
@@ -28,6 +29,8 @@ def evaluate(lm, settings, job, task, loaded):
     choose_template(lm, job["backend"], template)
     set_batch_size(lm, job["backend"], task["batch_size"])
     set_seeds(task["seed"])
+    if job["backend"] == "vllm":
+        seed_sampling(lm, task["seed"])
     return lm_eval_evaluate(
         lm=lm,
         task_dict=loaded,

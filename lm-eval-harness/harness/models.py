@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+from .engine import is_cpu_build
 from .environment import device_of
 from .errors import Refused
 
@@ -34,20 +35,18 @@ def load_model(job, model):
         arguments.setdefault("batch_size", HF_BATCH_SIZE)
     else:
         arguments.setdefault("batch_size", "auto")
+        if is_cpu_build():
+            # Compiling takes minutes and a compiler, and gains little on a CPU.
+            arguments.setdefault("enforce_eager", True)
     return get_model(job["backend"])(pretrained=str(model["path"]), **arguments)
 
 
-def unload_model(lm, backend):
-    """Gives a model's memory back, so that the next one finds the device empty."""
+def free_memory():
+    """Gives the memory of a model back that nothing refers to any more, so that the next one finds the device empty."""
     import gc
 
     import torch
 
-    if backend == "vllm":
-        shutdown = getattr(getattr(lm.model.llm_engine, "engine_core", None), "shutdown", None)
-        if shutdown is not None:
-            shutdown()
-    del lm
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

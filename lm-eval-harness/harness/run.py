@@ -6,10 +6,11 @@ from pathlib import Path
 
 from .build import build
 from .catalogue import check_unsafe_code
+from .engine import shut_down
 from .environment import device_name, peak_memory, versions
 from .errors import explain, where
 from .evaluate import evaluate
-from .models import load_model, task_settings, unload_model
+from .models import free_memory, load_model, task_settings
 from .results import metrics_of, samples_of, task_file, write_item
 
 
@@ -90,4 +91,6 @@ class Run:
                     message = f"{where(model, task)}: left out, for it is no finite number: {', '.join(left_out)}"
                     self.events.send("note", message=message)
                 self.succeeded(task)
-        unload_model(lm, self.job["backend"])
+        shut_down(lm)
+        del lm, settings
+        free_memory()

@@ -136,7 +136,7 @@ fn obstacles(session: &Session, machine: &Machine, wanted: &[bool]) -> Result<Ve
                 let kind = stage.spec.kind();
                 stage.experiment == index
                     && wanted[id.0]
-                    && matches!(kind, Kind::Gram | Kind::Merge | Kind::Eval | Kind::Command)
+                    && matches!(kind, Kind::Gram | Kind::Fisher | Kind::Merge | Kind::Eval | Kind::Command)
                     && outlooks[id.0].state != exec::State::UpToDate
             });
             if !computes {

@@ -17,6 +17,7 @@ pub(super) struct Names<'a> {
     pub(super) data: Scope<'a>,
     pub(super) commands: Scope<'a>,
     pub(super) grams: Scope<'a>,
+    pub(super) fishers: Scope<'a>,
 }
 
 /// Shared by the readers of one file.
@@ -54,10 +55,10 @@ impl Context<'_> {
         Some(name)
     }
 
-    /// A reference to one Gram entry.
-    pub(super) fn gram(&self, item: Item<'_>, reading: Reading<'_>) -> Option<String> {
-        let name = self.names.grams.one(reading, &reading.name()?, &item.member.picks)?;
-        self.link(item, "grams", &name, reading.node.span);
+    /// A reference to one entry of `grams` or `fishers`.
+    pub(super) fn estimate(&self, item: Item<'_>, section: &'static str, reading: Reading<'_>) -> Option<String> {
+        let name = self.scope(section).one(reading, &reading.name()?, &item.member.picks)?;
+        self.link(item, section, &name, reading.node.span);
         Some(name)
     }
 
@@ -118,6 +119,7 @@ impl Context<'_> {
             "commands" => &self.names.commands,
             "data" => &self.names.data,
             "grams" => &self.names.grams,
+            "fishers" => &self.names.fishers,
             _ => &self.names.models,
         }
     }

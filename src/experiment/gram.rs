@@ -1,19 +1,19 @@
 //! `grams:`.
 
-use mergelab_wire::{Rows, TokenMask};
+use mergelab_wire::{Engine, Rows, TokenMask};
 
 use super::context::{Context, Item};
 use super::diagnostics::Diagnostic;
-use super::keys::{DTYPES, ENGINES, GRAM, PICKLE, TOKENS};
+use super::keys::{DTYPES, ENGINES, GRAM, PICKLE, RUN, TOKENS, Words};
 use super::read::{Fields, Reading};
 use super::types::{Capture, Data, Gram, Section};
 
 /// Reads one Gram entry. `known` are the data sets that could be read.
 pub(super) fn gram(context: &Context<'_>, item: Item<'_>, known: &Section<Data>) -> Option<Gram> {
-    let fields = Fields::open(context.report, &item.member.view, item.place, "a Gram entry", &[GRAM])?;
+    let fields = Fields::open(context.report, &item.member.view, item.place, "a Gram entry", &[GRAM, RUN])?;
     if fields.has("pickle") {
         let of_capture: Vec<_> =
-            GRAM.iter().map(|key| key.name).filter(|key| !["pickle", "sweep"].contains(key)).collect();
+            GRAM.iter().chain(RUN).map(|key| key.name).filter(|key| !["pickle", "sweep"].contains(key)).collect();
         fields.refuse(&of_capture, "beside `pickle`: these matrices are made already");
         return fields.get("pickle", |pickle| self::pickle(context, pickle));
     }
@@ -24,6 +24,23 @@ pub(super) fn gram(context: &Context<'_>, item: Item<'_>, known: &Section<Data>)
     } else {
         fields.require(&["model", "data"]);
     }
+    let capture = Capture {
+        exclude: fields.get("exclude", |reading| reading.list(Reading::glob)).unwrap_or_default(),
+        shards: fields.get("shards", |reading| reading.whole(1, 100_000)).unwrap_or(1) as usize,
+        engine: fields.get("engine", |reading| reading.choice(ENGINES)).unwrap_or_default(),
+        ..capture(context, item, &fields, known, DTYPES)?
+    };
+    Some(Gram::Capture(capture))
+}
+
+/// Reads what a model runs on and how, in one of these types.
+pub(super) fn capture(
+    context: &Context<'_>,
+    item: Item<'_>,
+    fields: &Fields<'_>,
+    known: &Section<Data>,
+    dtypes: &Words<&str>,
+) -> Option<Capture> {
     let model = fields.get("model", |model| context.model(item, model));
     let data = fields.get("data", |data| context.data(item, data));
     let usize_max = usize::MAX as u64;
@@ -33,10 +50,10 @@ pub(super) fn gram(context: &Context<'_>, item: Item<'_>, known: &Section<Data>)
         tokens: fields.get("tokens", |reading| reading.choice(TOKENS)).unwrap_or_default(),
         skip_first: fields.get("skip_first", |reading| reading.whole(0, usize_max)).unwrap_or(0) as usize,
         chat_template: fields.get("chat_template", Reading::path),
-        exclude: fields.get("exclude", |reading| reading.list(Reading::glob)).unwrap_or_default(),
-        dtype: fields.get("dtype", |reading| reading.choice(DTYPES)).map(str::to_owned),
-        shards: fields.get("shards", |reading| reading.whole(1, 100_000)).unwrap_or(1) as usize,
-        engine: fields.get("engine", |reading| reading.choice(ENGINES)).unwrap_or_default(),
+        exclude: Vec::new(),
+        dtype: fields.get("dtype", |reading| reading.choice(dtypes)).map(str::to_owned),
+        shards: 1,
+        engine: Engine::Native,
         model: model?,
         data: data?,
     };
@@ -45,7 +62,7 @@ pub(super) fn gram(context: &Context<'_>, item: Item<'_>, known: &Section<Data>)
         let message = format!("`{}` is plain text, in which no token is the assistant's", capture.data);
         context.report.add(Diagnostic::new(node.span, message).hint("give the data `messages` in place of `text`"));
     }
-    Some(Gram::Capture(capture))
+    Some(capture)
 }
 
 fn pickle(context: &Context<'_>, reading: Reading<'_>) -> Option<Gram> {

@@ -2,7 +2,7 @@
 //!
 //! The parser knows a key by these lists, and the JSON Schema is made from them, so the two cannot drift apart.
 
-use mergelab_wire::{Engine, Normalize, Solver, TokenMask};
+use mergelab_wire::{Engine, Labels, Normalize, Solver, TokenMask};
 
 use super::types::{Backend, Keep, UnsafeCode};
 
@@ -60,6 +60,9 @@ const fn required(name: &'static str, shape: Shape, about: &'static str) -> Key 
 pub(super) type Words<T> = [(&'static str, T)];
 
 pub(super) const DTYPES: &Words<&str> = &[("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float16")];
+/// Gradients need more range than float16 has.
+pub(super) const GRADIENT_DTYPES: &Words<&str> = &[("float32", "float32"), ("bfloat16", "bfloat16")];
+pub(super) const LABELS: &Words<Labels> = &[("data", Labels::Data), ("model", Labels::Model { seed: 0 })];
 pub(super) const TOKENS: &Words<TokenMask> = &[("all", TokenMask::All), ("assistant", TokenMask::Assistant)];
 pub(super) const ENGINES: &Words<Engine> =
     &[("auto", Engine::Auto), ("native", Engine::Native), ("transformers", Engine::Transformers)];
@@ -88,7 +91,8 @@ pub(super) const FILE: &[Key] = &[
     key("models", Shape::Section(&Shape::Object(&[MODEL])), "Models that are not made by a merge."),
     key("data", Shape::Section(&Shape::Object(&[DATA])), "Data sets."),
     key("commands", Shape::Section(&Shape::Object(&[COMMAND])), "Programs as stages."),
-    key("grams", Shape::Section(&Shape::Object(&[GRAM])), "Gram matrices of activations: captured, or imported."),
+    key("grams", Shape::Section(&Shape::Object(&[GRAM, RUN])), "Gram matrices of activations: captured, or imported."),
+    key("fishers", Shape::Section(&Shape::Object(&[FISHER, RUN])), "Diagonal Fisher information of models on data."),
     key("merges", Shape::Section(&Shape::Merge), "Merges of models."),
     key("evals", Shape::Section(&Shape::Object(&[SUITE, OPTIONS, LOSS])), "Evaluation suites: models times tasks."),
     key("tables", Shape::Section(&Shape::Object(&[TABLE])), "Results tables."),
@@ -164,20 +168,32 @@ pub(super) const INPUT: &[Key] = &[
     key("path", Shape::Path, "Path inside a command's output."),
 ];
 
-pub(super) const GRAM: &[Key] = &[
-    key("model", Shape::Name, "Model or merge whose activations are captured."),
-    key("data", Shape::Name, "Data set that runs through it."),
+/// How a model runs on data.
+pub(super) const RUN: &[Key] = &[
     key("max_length", Shape::Whole(1), "Truncation, in tokens."),
     key("add_special_tokens", Shape::Flag, "Whether the tokenizer adds its special tokens; true if absent."),
     key("tokens", Shape::Word(|| words(TOKENS)), "Which tokens count."),
     key("skip_first", Shape::Whole(0), "Tokens at the start of each sequence that do not count."),
     key("chat_template", Shape::Path, "Template file in place of the model's."),
+    key("sweep", SWEEP, SWEEP_ABOUT),
+];
+
+pub(super) const GRAM: &[Key] = &[
+    key("model", Shape::Name, "Model or merge whose activations are captured."),
+    key("data", Shape::Name, "Data set that runs through it."),
     key("exclude", Shape::List(&Shape::Text), "Globs on module names for which no Gram is kept."),
     key("dtype", Shape::Word(|| words(DTYPES)), "Type of the forward pass; the checkpoint's if absent."),
     key("shards", Shape::Whole(1), "In how many parts the rows are captured, each a stage of its own."),
     key("engine", Shape::Word(|| words(ENGINES)), "What runs the forward pass."),
     key("pickle", Shape::Object(&[PICKLE]), "Import published matrices in place of a capture."),
-    key("sweep", SWEEP, SWEEP_ABOUT),
+];
+
+pub(super) const FISHER: &[Key] = &[
+    required("model", Shape::Name, "Model or merge whose Fisher information is estimated."),
+    required("data", Shape::Name, "Data set that it is estimated on."),
+    key("dtype", Shape::Word(|| words(GRADIENT_DTYPES)), "Type of the passes; the checkpoint's if absent."),
+    key("labels", Shape::Word(|| words(LABELS)), "Whose next tokens the likelihood is of; the data's if absent."),
+    key("seed", Shape::Whole(0), "Seed of the labels that the model draws; that of the settings if absent."),
 ];
 
 pub(super) const PICKLE: &[Key] = &[
@@ -199,6 +215,11 @@ pub(super) const MERGE: &[Key] = &[
         "grams",
         Shape::List(&Shape::Name),
         "One Gram entry per model, in the same order; a swept one multiplies the merge.",
+    ),
+    key(
+        "fishers",
+        Shape::List(&Shape::Name),
+        "One Fisher entry per model, in the same order; a swept one multiplies the merge.",
     ),
     key("base", Shape::Name, "Base model, for methods on task vectors and for rules."),
     key(

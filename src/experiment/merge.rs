@@ -1,22 +1,20 @@
 //! `merges:`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Engine, Normalize, Rule, RuleUse};
+use mergelab_wire::{Alpha, Normalize, Rule, RuleUse};
 
 use super::context::{Context, Item};
 use super::diagnostics::{Diagnostic, Span};
 use super::keys::{ALPHAS, DTYPES, KEEP, MERGE, NORMALIZE, SOLVERS, WEIGHTED};
 use super::methods::{METHODS, Method, Need, method, spellings};
 use super::params;
-use super::read::{Fields, Reading, did_you_mean, listed};
+use super::per_model::Known;
+use super::read::{Fields, Reading, did_you_mean};
 use super::rule::in_merge;
 use super::settings::bytes;
-use super::types::{Calibration, Data, Gram, Merge, Section, Weighted};
-
-/// Gram entries and data sets, those that could be read.
-type Known<'a> = (&'a Section<Gram>, &'a Section<Data>);
+use super::types::{Merge, Weighted};
 
 /// Reads one merge.
 pub(super) fn merge(context: &Context<'_>, item: Item<'_>, known: Known<'_>) -> Option<Merge> {
@@ -75,9 +73,6 @@ pub(super) struct Reader<'a> {
     pub(super) method: Option<&'static Method>,
 }
 
-/// A name in the merge and where it stands.
-type Placed = (String, Span);
-
 impl Reader<'_> {
     fn mergekit(&self) -> Option<Merge> {
         let others: Vec<_> = MERGE
@@ -92,6 +87,7 @@ impl Reader<'_> {
             method: "mergekit".into(),
             models: Vec::new(),
             grams: Vec::new(),
+            fishers: Vec::new(),
             captures: Vec::new(),
             base: None,
             alpha: None,
@@ -108,7 +104,7 @@ impl Reader<'_> {
         })
     }
 
-    fn read(&self, (grams, data): Known<'_>) -> Option<Merge> {
+    fn read(&self, known: Known<'_>) -> Option<Merge> {
         let fields = &self.fields;
         if self.method.is_some() {
             fields.refuse(&["config"], "but for `method: mergekit`");
@@ -123,11 +119,13 @@ impl Reader<'_> {
             fields.get("rules", |rules| rules.list(|rule| self.rule(rule, models.as_deref()))).unwrap_or_default();
         let regmean_rule = rules.iter().any(|rule| rule.action == Some(RuleUse::Regmean));
         self.check_base(&rules);
-        let gram_list = self.grams("grams", models.as_deref(), grams);
-        let held_out = self.grams("held_out", models.as_deref(), grams);
+        let gram_list = self.one_per_model("grams", "grams", models.as_deref(), known);
+        let held_out = self.one_per_model("held_out", "grams", models.as_deref(), known);
+        let fishers = self.one_per_model("fishers", "fishers", models.as_deref(), known);
         self.check_grams(regmean_rule);
+        self.check_fishers();
         let captures = match self.method {
-            Some(method) if method.captures() => self.captures(gram_list.as_deref()?, grams, data)?,
+            Some(method) if method.captures() => self.captures(gram_list.as_deref()?, known)?,
             _ => Vec::new(),
         };
         let with_grams = self.method.is_none_or(|method| method.grams != Need::No) || regmean_rule;
@@ -146,6 +144,7 @@ impl Reader<'_> {
             method: self.method?.name.to_owned(),
             models: models?.into_iter().map(|(weighted, _)| weighted).collect(),
             grams: gram_list?,
+            fishers: fishers?,
             captures,
             base,
             alpha,
@@ -218,7 +217,7 @@ impl Reader<'_> {
 
     /// Means have weights that are not negative and not all zero; methods on task vectors may take any.
     fn check_weights(&self, models: &[(Weighted, Span)], method: &Method) {
-        if !matches!(method.name, "average" | "regmean" | "regmean++" | "mats") {
+        if !method.takes_a_mean() {
             return;
         }
         let negative = models.iter().find(|(model, _)| model.weight.iter().any(|weight| *weight < 0.0));
@@ -226,12 +225,20 @@ impl Reader<'_> {
             let message = format!("the weight of `{}` is negative", model.model);
             let hint = format!("`{}` takes a mean: its weights are 0 or more", method.name);
             self.context.report.add(Diagnostic::new(*span, message).hint(hint));
-        } else if let Some((_, span)) = models.first()
-            && models.iter().all(|(model, _)| model.weight.iter().all(|weight| *weight == 0.0))
-        {
-            let diagnostic = Diagnostic::new(*span, "all weights are 0");
-            self.context.report.add(diagnostic.hint("one of them must be more than 0"));
+            return;
         }
+        let Some((_, span)) = models.first() else { return };
+        let all_zero = |of: fn(&[f64]) -> Option<&f64>| models.iter().all(|(model, _)| of(&model.weight) == Some(&0.0));
+        let ends: [(fn(&[f64]) -> Option<&f64>, &str); 2] =
+            [(<[f64]>::first, "at the first layer"), (<[f64]>::last, "at the last layer")];
+        let zero: Vec<&str> = ends.into_iter().filter(|(of, _)| all_zero(*of)).map(|(_, place)| place).collect();
+        let place = match zero.as_slice() {
+            [] => return,
+            [one] => format!(" {one}"),
+            _ => String::new(),
+        };
+        let diagnostic = Diagnostic::new(*span, format!("all weights are 0{place}"));
+        self.context.report.add(diagnostic.hint("one of them must be more than 0"));
     }
 
     fn count_models(&self, models: &[(Weighted, Span)], method: &Method) {
@@ -271,87 +278,6 @@ impl Reader<'_> {
         } else if let Some(start) = self.fields.node("x0").filter(|start| start.as_scalar() == Some("base")) {
             let diagnostic = Diagnostic::new(start.span, "`x0: base`, and this merge has no `base`");
             self.context.report.add(diagnostic.hint("add `base: NAME`"));
-        }
-    }
-
-    /// The Gram entries under a key, one per model; an absent key is an empty list.
-    fn grams(&self, key: &str, models: Option<&[(Weighted, Span)]>, known: &Section<Gram>) -> Option<Vec<String>> {
-        let Some(field) = self.fields.field(key) else { return Some(Vec::new()) };
-        let placed: Vec<Option<Placed>> = self.fields.get(key, |list| {
-            list.list(|item| Some(self.context.gram(self.item, item).map(|name| (name, item.node.span))))
-        })?;
-        let Some(models) = models else { return placed.into_iter().map(|gram| Some(gram?.0)).collect() };
-        if placed.len() != models.len() {
-            let message =
-                format!("{} models and {} entries in `{key}`: there must be one per model", models.len(), placed.len());
-            let names: Vec<_> = models.iter().map(|(weighted, _)| weighted.model.as_str()).collect();
-            let hint = listed(&names, "models").map(|hint| format!("{hint}, in this order"));
-            self.context.report.add(Diagnostic::new(field.value.span, message).maybe_hint(hint));
-            return None;
-        }
-        for ((weighted, place), (name, span)) in
-            models.iter().zip(&placed).filter_map(|(model, gram)| Some((model, gram.as_ref()?)))
-        {
-            let Some(Gram::Capture(capture)) = known.get(name) else { continue };
-            if capture.model != weighted.model {
-                let message =
-                    format!("`{name}` was captured from `{}` and stands for `{}` here", capture.model, weighted.model);
-                let diagnostic = Diagnostic::new(*span, message).other(*place, "the model in this position");
-                self.context.report.add(diagnostic.hint(format!("`{key}` goes in the order of `models`")));
-            }
-        }
-        placed.into_iter().map(|gram| Some(gram?.0)).collect()
-    }
-
-    /// What a method that captures by itself captures on: what its Gram entries say.
-    fn captures(&self, names: &[String], grams: &Section<Gram>, data: &Section<Data>) -> Option<Vec<Calibration>> {
-        let (method, field) = (self.method?.name, self.fields.field("grams")?);
-        self.fields.refuse(&["held_out"], &format!("for `{method}`, whose Grams are of the merged model's making"));
-        let fail = |message: String, hint: &str| {
-            self.context.report.add(Diagnostic::new(field.value.span, message).hint(hint));
-        };
-        let mut captures = Vec::new();
-        for name in names {
-            match grams.get(name)? {
-                Gram::Capture(capture) if capture.engine == Engine::Transformers => {
-                    fail(
-                        format!("`{method}` runs the models by itself, and `{name}` asks for `engine: transformers`"),
-                        "it has a forward pass for llama, mistral, qwen2 and qwen3; leave `engine` out",
-                    );
-                    return None;
-                }
-                Gram::Capture(capture) => {
-                    let data = data.get(&capture.data)?;
-                    let (rows, strict) = (data.format.clone(), data.strict);
-                    captures.push(Calibration { capture: capture.clone(), rows, strict });
-                }
-                Gram::PickleHub { .. } | Gram::PicklePath(_) => {
-                    fail(
-                        format!("`{method}` captures by itself, and `{name}` is imported"),
-                        "name an entry with `model` and `data`",
-                    );
-                    return None;
-                }
-            }
-        }
-        Some(captures)
-    }
-
-    fn check_grams(&self, regmean_rule: bool) {
-        let Some(method) = self.method else { return };
-        let place = self.fields.field("method").map_or(self.item.place, |field| field.value.span);
-        if !self.fields.has("grams") && (method.grams == Need::Must || regmean_rule) {
-            let who = if method.grams == Need::Must {
-                format!("`{}`", method.name)
-            } else {
-                "a rule that uses `regmean`".to_owned()
-            };
-            let diagnostic =
-                Diagnostic::new(place, format!("{who} needs `grams`, one per model")).label("no `grams` in this merge");
-            self.context.report.add(diagnostic.hint("add `grams: [NAME, …]`, in the order of `models`"));
-        }
-        if method.grams == Need::No && !regmean_rule {
-            self.fields.refuse(&["grams", "held_out"], &format!("for `{}`, which uses no Gram matrices", method.name));
         }
     }
 
@@ -458,14 +384,3 @@ const DEFAULT_ALPHA: f64 = 0.1;
 
 /// Conjugate gradient needs no shrinking to be stable; its number of steps does as much.
 const MATS_ALPHA: f64 = 1.0;
-
-/// Names of Gram entries that a merge's mapping mentions, for those that multiply it.
-pub(super) fn mentioned_grams(map: &super::tree::Map) -> impl Iterator<Item = &str> {
-    let mut seen = HashSet::new();
-    ["grams", "held_out"]
-        .into_iter()
-        .filter_map(|key| map.get(key)?.value.as_list())
-        .flatten()
-        .filter_map(|node| node.as_scalar())
-        .filter(move |name| seen.insert(*name))
-}

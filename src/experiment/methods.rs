@@ -119,7 +119,7 @@ pub const METHODS: &[Method] = &[
     ),
     method!("arcee_fusion", No, Must, (1, 2), []),
     method!("passthrough", No, May, (1, 1), [number("scale", f64::MIN, MAX, "1.0")]),
-    method!("fisher", May, May, ANY, []),
+    method!("fisher", No, May, ANY, [number("floor", 0.0, MAX, "0.0"), OFF]),
     method!(
         "mats",
         Must,
@@ -160,6 +160,16 @@ impl Method {
     /// Whether it captures by itself: its Gram entries say on what and how, and no Gram matrices of theirs are read.
     pub fn captures(&self) -> bool {
         self.name == "regmean++"
+    }
+
+    /// Whether it weighs by Fisher information.
+    pub fn takes_fishers(&self) -> bool {
+        self.name == "fisher"
+    }
+
+    /// Whether its weights are those of a mean.
+    pub fn takes_a_mean(&self) -> bool {
+        matches!(self.name, "average" | "regmean" | "regmean++" | "mats" | "fisher")
     }
 
     /// Its parameter of a name.

@@ -7,6 +7,7 @@
 mod command;
 mod context;
 mod diagnostics;
+mod fisher;
 mod gram;
 mod keys;
 mod links;
@@ -17,6 +18,7 @@ mod methods;
 mod names;
 mod params;
 mod parse;
+mod per_model;
 mod placeholders;
 mod read;
 mod rule;

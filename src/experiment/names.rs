@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::diagnostics::{Diagnostic, Report, Span};
 use super::read::{Reading, nearest};
-use super::sweep::Family;
+use super::sweep::{Family, Picks};
 
 /// Most names that all lists of a file may expand to.
 const MAX_LISTED: usize = 1_000_000;
@@ -86,12 +86,12 @@ impl<'a> Scope<'a> {
     }
 
     /// The one thing that a name means. A swept entry is many things: which of them `picks` says, else it is an error.
-    pub(super) fn one(&self, reading: Reading<'_>, name: &str, picks: &HashMap<String, String>) -> Option<String> {
+    pub(super) fn one(&self, reading: Reading<'_>, name: &str, picks: &Picks) -> Option<String> {
         let target = self.find(reading, name)?;
         if !target.family.swept || target.expansion {
             return Some(name.to_owned());
         }
-        if let Some(pick) = picks.get(name) {
+        if let Some(pick) = picks.get(&(target.section, name.to_owned())) {
             return Some(pick.clone());
         }
         if target.family.broken {

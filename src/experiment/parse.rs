@@ -12,12 +12,13 @@ use super::diagnostics::{Diagnostic, Diagnostics, Report, Source, Span};
 use super::keys::FILE;
 use super::loaded::Loaded;
 use super::names::{Budget, Scope};
+use super::per_model::{Known, mentioned};
 use super::read::{Fields, Reading, check_name, wrong_type};
 use super::sweep::{Expander, Family, MAX_EXPANSIONS};
 use super::table::Evaluated;
 use super::tree::{self, Field, Map, Node};
 use super::types::{Experiment, Section, Settings};
-use super::{command, gram, merge, settings, sources, suite, table};
+use super::{command, fisher, gram, merge, settings, sources, suite, table};
 
 /// Reads an experiment.
 ///
@@ -90,7 +91,7 @@ struct Declared<'a> {
 impl<'a> Declared<'a> {
     fn plain(report: &Report, sections: &Sections<'a>, section: &'static str) -> Self {
         let (entries, readable) = sections.entries(report, section);
-        let families = entries.iter().map(|(name, field)| Family::single(name, field)).collect();
+        let families = entries.iter().map(|(name, field)| Family::single(section, name, field)).collect();
         Self { section, entries, families, readable }
     }
 
@@ -101,7 +102,8 @@ impl<'a> Declared<'a> {
         multipliers: impl Fn(&Map) -> Vec<&'f Family>,
     ) -> Self {
         let (entries, readable) = sections.entries(expander.report, section);
-        let families = entries.iter().map(|(name, field)| expander.expand(name, field, &multipliers)).collect();
+        let expand = |(name, field): &(&str, &Field)| expander.expand(section, name, field, &multipliers);
+        let families = entries.iter().map(expand).collect();
         Self { section, entries, families, readable }
     }
 
@@ -160,13 +162,17 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     let data = Declared::swept(sections, "data", &of_data, |_| Vec::new());
     let commands = Declared::swept(sections, "commands", &of_commands, |_| Vec::new());
     let swept_data = data.swept_families();
-    let grams = Declared::swept(sections, "grams", &expander, |view| {
+    let of_their_data = |view: &Map| {
         let name = view.get("data").and_then(|field| field.value.as_scalar());
         name.and_then(|name| swept_data.get(name).copied()).into_iter().collect()
-    });
-    let swept_grams = grams.swept_families();
+    };
+    let grams = Declared::swept(sections, "grams", &expander, of_their_data);
+    let fishers = Declared::swept(sections, "fishers", &expander, of_their_data);
+    let (swept_grams, swept_fishers) = (grams.swept_families(), fishers.swept_families());
     let merges = Declared::swept(sections, "merges", &expander, |view| {
-        merge::mentioned_grams(view).filter_map(|name| swept_grams.get(name).copied()).collect()
+        let grams = mentioned(view, &["grams", "held_out"]).filter_map(|name| swept_grams.get(name));
+        let fishers = mentioned(view, &["fishers"]).filter_map(|name| swept_fishers.get(name));
+        grams.chain(fishers).copied().collect()
     });
     let evals = Declared::plain(report, sections, "evals");
     let tables = Declared::plain(report, sections, "tables");
@@ -176,12 +182,14 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
         data: Scope::new("data set"),
         commands: Scope::new("command"),
         grams: Scope::new("Gram entry"),
+        fishers: Scope::new("Fisher entry"),
     };
     models.declare(report, &mut names.models);
     merges.declare(report, &mut names.models);
     data.declare(report, &mut names.data);
     commands.declare(report, &mut names.commands);
     grams.declare(report, &mut names.grams);
+    fishers.declare(report, &mut names.fishers);
 
     let context = Context {
         report,
@@ -195,7 +203,9 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     let read_data = data.read(|item, _| sources::data(&context, item));
     let read_commands = commands.read(|item, field| command::command(&context, item, field));
     let read_grams = grams.read(|item, _| gram::gram(&context, item, &read_data));
-    let read_merges = merges.read(|item, _| merge::merge(&context, item, (&read_grams, &read_data)));
+    let read_fishers = fishers.read(|item, _| fisher::fisher(&context, item, &read_data));
+    let known = Known { grams: &read_grams, fishers: &read_fishers, data: &read_data };
+    let read_merges = merges.read(|item, _| merge::merge(&context, item, known));
     let suites = evals.read(|item, _| suite::suite(&context, item, &read_data));
     suite::check_twice(report, suites.values());
     let complete = evals.readable && suites.len() == evals.families.len();
@@ -203,7 +213,7 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     let read_tables = tables.read(|item, _| table::table(&context, item, evaluated.as_ref()));
     context.links.borrow().check(report);
 
-    let origins = [&data, &commands, &grams, &merges].into_iter().flat_map(Declared::origins).collect();
+    let origins = [&data, &commands, &grams, &fishers, &merges].into_iter().flat_map(Declared::origins).collect();
     let experiment = Experiment {
         file: PathBuf::from(file),
         name: name?,
@@ -212,6 +222,7 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
         data: read_data,
         commands: read_commands,
         grams: read_grams,
+        fishers: read_fishers,
         merges: read_merges,
         evals: suites.into_iter().map(|(name, placed)| (name, placed.suite)).collect(),
         tables: read_tables,

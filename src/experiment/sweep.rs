@@ -17,6 +17,8 @@ pub(super) const MAX_EXPANSIONS: usize = 10_000;
 /// An entry and what it expands to.
 #[derive(Debug)]
 pub(super) struct Family {
+    /// The section that the entry stands in.
+    pub(super) section: &'static str,
     /// The entry's name in the file.
     pub(super) entry: String,
     /// Where the name stands.
@@ -37,19 +39,23 @@ pub(super) struct Member {
     /// What it is swept over: key and spelling.
     pub(super) coordinates: Vec<(String, String)>,
     /// Which expansion of each swept entry belongs to this one.
-    pub(super) picks: HashMap<String, String>,
+    pub(super) picks: Picks,
 }
+
+/// The expansions that belong together, by section and entry.
+pub(super) type Picks = HashMap<(&'static str, String), String>;
 
 impl Family {
     /// An entry of a section that knows no sweeps.
-    pub(super) fn single(entry: &str, field: &Field) -> Self {
+    pub(super) fn single(section: &'static str, entry: &str, field: &Field) -> Self {
         let member = Member {
             name: entry.to_owned(),
             view: Arc::clone(&field.value),
             coordinates: Vec::new(),
             picks: HashMap::new(),
         };
-        Self { entry: entry.to_owned(), key: field.key, swept: false, broken: false, members: vec![member] }
+        let (entry, key) = (entry.to_owned(), field.key);
+        Self { section, entry, key, swept: false, broken: false, members: vec![member] }
     }
 
     /// The values in a member's name.
@@ -84,12 +90,13 @@ impl Expander<'_> {
     /// Expands one entry; `multipliers` gives the swept entries that a mapping names.
     pub(super) fn expand<'f>(
         &self,
+        section: &'static str,
         entry: &str,
         field: &Field,
         multipliers: impl Fn(&Map) -> Vec<&'f Family>,
     ) -> Family {
-        let mut family =
-            Family { entry: entry.to_owned(), key: field.key, swept: false, broken: false, members: Vec::new() };
+        let (entry, key) = (entry.to_owned(), field.key);
+        let mut family = Family { section, entry, key, swept: false, broken: false, members: Vec::new() };
         let Some(axes) = self.axes(&field.value) else {
             return Family { swept: true, broken: true, ..family };
         };
@@ -247,7 +254,8 @@ impl Expander<'_> {
             let mut picks = HashMap::new();
             for (group, &at) in groups.iter().zip(&at) {
                 coordinates.extend(group[0].members[at].coordinates.iter().cloned());
-                picks.extend(group.iter().map(|family| (family.entry.clone(), family.members[at].name.clone())));
+                let pick = |family: &&Family| ((family.section, family.entry.clone()), family.members[at].name.clone());
+                picks.extend(group.iter().map(pick));
             }
             let name = std::iter::once(family.entry.as_str())
                 .chain(coordinates.iter().map(|(_, value)| value.as_str()))
@@ -265,7 +273,7 @@ impl Expander<'_> {
 fn groups<'f>(families: &[&'f Family]) -> Vec<Vec<&'f Family>> {
     let mut groups: Vec<Vec<&Family>> = Vec::new();
     for &family in families {
-        if groups.iter().flatten().any(|known| known.entry == family.entry) {
+        if groups.iter().flatten().any(|known| std::ptr::eq(*known, family)) {
             continue;
         }
         match groups.iter_mut().find(|group| group[0].coordinates().eq(family.coordinates())) {

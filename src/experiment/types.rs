@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Engine, Normalize, Rows as RowFormat, Rule, Solver, TokenMask};
+use mergelab_wire::{Alpha, Engine, Labels, Normalize, Rows as RowFormat, Rule, Solver, TokenMask};
 use serde::Serialize;
 
 /// Entries of one section by their (expanded) name, in file order.
@@ -29,6 +29,8 @@ pub struct Experiment {
     pub commands: Section<Command>,
     /// Gram captures and imports.
     pub grams: Section<Gram>,
+    /// Estimates of Fisher information.
+    pub fishers: Section<Fisher>,
     /// Merges.
     pub merges: Section<Merge>,
     /// Evaluation suites.
@@ -187,6 +189,15 @@ pub struct Capture {
     pub engine: Engine,
 }
 
+/// How to estimate the diagonal of a model's Fisher information.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fisher {
+    /// What the model runs on, and how. `exclude`, `shards` and `engine` mean nothing here.
+    pub capture: Capture,
+    /// Whose next tokens the likelihood is of.
+    pub labels: Labels,
+}
+
 /// One merge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Merge {
@@ -196,6 +207,8 @@ pub struct Merge {
     pub models: Vec<Weighted>,
     /// Names of Gram entries, as many as models, in their order; empty for methods without.
     pub grams: Vec<String>,
+    /// Names of Fisher entries, as many as models, in their order; empty for methods without.
+    pub fishers: Vec<String>,
     /// For a method that captures by itself: what the entries under `grams` say of how, one per model; else empty.
     pub captures: Vec<Calibration>,
     /// Base model, by name.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use mergelab_wire::Engine;
+use mergelab_wire::{Engine, Rows};
 
 use super::stage::{Loss, Need, Spec, Stage, StageId};
 use crate::experiment::{Backend, Calibration, Capture, DataSource, Experiment, Gram, Input, Kl, Model, Suite};
@@ -125,6 +125,9 @@ impl Builder<'_> {
         for name in experiment.grams.keys() {
             self.gram(name);
         }
+        for name in experiment.fishers.keys() {
+            self.fisher(name);
+        }
         for name in experiment.merges.keys() {
             self.model(name);
         }
@@ -234,12 +237,8 @@ impl Builder<'_> {
         let Gram::Capture(capture) = gram else {
             return self.add(stage, Spec::ImportGram(gram.clone()), Vec::new(), ("grams", name.to_owned()));
         };
-        let data = &self.experiment.data[&capture.data];
-        let needs = vec![
-            Need { role: "model".to_owned(), stage: self.model(&capture.model) },
-            Need { role: "data".to_owned(), stage: self.data(&capture.data) },
-        ];
-        let (rows, strict, entry) = (data.format.clone(), data.strict, ("grams", name.to_owned()));
+        let (rows, strict, needs) = self.run(capture);
+        let entry = ("grams", name.to_owned());
         let spec = |shard| Spec::Gram { capture: capture.clone(), rows: rows.clone(), strict, shard };
         if capture.shards == 1 {
             return self.add(stage, spec(None), needs, entry);
@@ -260,13 +259,6 @@ impl Builder<'_> {
             (Kl::Sources, Some(merge)) => merge.models.iter().map(|model| model.model.clone()).collect(),
             (Kl::Sources | Kl::None, _) => Vec::new(),
         };
-        let mut needs = vec![
-            Need { role: "model".to_owned(), stage: self.model(model) },
-            Need { role: "data".to_owned(), stage: self.data(data) },
-        ];
-        for (index, source) in sources.iter().enumerate() {
-            needs.push(Need { role: format!("source.{index}"), stage: self.model(source) });
-        }
         let capture = Capture {
             model: model.to_owned(),
             data: data.to_owned(),
@@ -280,9 +272,33 @@ impl Builder<'_> {
             shards: 1,
             engine: Engine::Native,
         };
-        let data = &self.experiment.data[data];
-        let on = Calibration { capture, rows: data.format.clone(), strict: data.strict };
+        let (rows, strict, mut needs) = self.run(&capture);
+        for (index, source) in sources.iter().enumerate() {
+            needs.push(Need { role: format!("source.{index}"), stage: self.model(source) });
+        }
+        let on = Calibration { capture, rows, strict };
         self.add(stage, Spec::Loss(Loss { on, sources }), needs, ("evals", name.to_owned()))
+    }
+
+    /// How the rows that a model runs on become text, whether all of them must, and what is needed for it.
+    fn run(&mut self, capture: &Capture) -> (Rows, bool, Vec<Need>) {
+        let data = &self.experiment.data[&capture.data];
+        let needs = vec![
+            Need { role: "model".to_owned(), stage: self.model(&capture.model) },
+            Need { role: "data".to_owned(), stage: self.data(&capture.data) },
+        ];
+        (data.format.clone(), data.strict, needs)
+    }
+
+    fn fisher(&mut self, name: &str) -> StageId {
+        let stage = format!("fishers.{name}");
+        if let Some(id) = self.known(&stage) {
+            return id;
+        }
+        let fisher = &self.experiment.fishers[name];
+        let (rows, strict, needs) = self.run(&fisher.capture);
+        let spec = Spec::Fisher { fisher: fisher.clone(), rows, strict };
+        self.add(stage, spec, needs, ("fishers", name.to_owned()))
     }
 
     fn merge(&mut self, name: &str) -> StageId {
@@ -303,6 +319,9 @@ impl Builder<'_> {
             for (index, gram) in grams.iter().enumerate() {
                 needs.push(Need { role: format!("{role}.{index}"), stage: self.gram(gram) });
             }
+        }
+        for (index, fisher) in merge.fishers.iter().enumerate() {
+            needs.push(Need { role: format!("fishers.{index}"), stage: self.fisher(fisher) });
         }
         if let Some(base) = &merge.base {
             needs.push(Need { role: "base".to_owned(), stage: self.model(base) });

@@ -15,7 +15,7 @@ use super::stage::{Kind, Loss, Spec, Stage, StageId};
 use crate::artifact::{Output, artifact_digest, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{
-    self, Backend, Calibration, Capture, Command, Data, DataSource, Gram, Merge, Model, Suite, Table, Task,
+    self, Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Merge, Model, Suite, Table, Task,
 };
 
 /// Version of the struct itself.
@@ -96,6 +96,7 @@ pub fn key_struct(stage: &Stage, facts: &Facts) -> Result<KeyStruct, Open> {
             made
         }
         Spec::AddGrams(shards) => reader.add_grams(*shards)?,
+        Spec::Fisher { fisher, rows, strict } => reader.fisher(fisher, rows, *strict)?,
         Spec::ImportGram(gram) => reader.import(gram)?,
         Spec::Merge(merge) => reader.merge(merge)?,
         Spec::Eval { suite, task, seed, .. } => {
@@ -239,15 +240,30 @@ impl Reader<'_> {
         let data = self.artifact("data")?;
         // Of a shard its own rows, and not how many others there are: those may be added.
         let digest = shard.map_or(data.digest, |index| data.shards[&capture.shards][index].sha256);
-        let mut inputs = Inputs::from([("data".to_owned(), digest)]);
-        self.roles(&mut inputs, "model", "model", &["weights", "config", "tokenizer"], &[])?;
-        self.template(&mut inputs, ("model", "chat_template"), capture, rows)?;
+        let inputs = self.run(digest, capture, rows)?;
         let mut params = on_what(capture, rows, strict);
         // What `auto` comes to: a version in which a family has become native captures it anew.
         params["engine"] = json!(capture.engine.resolve(self.artifact("model")?.family.as_deref()));
         if shard.is_none() {
             params["shards"] = json!(1);
         }
+        Ok((params, inputs))
+    }
+
+    /// Digests of what a model reads when it runs on data of this digest.
+    fn run(&self, data: Digest, capture: &Capture, rows: &Rows) -> Result<Inputs, Open> {
+        let mut inputs = Inputs::from([("data".to_owned(), data)]);
+        self.roles(&mut inputs, "model", "model", &["weights", "config", "tokenizer"], &[])?;
+        self.template(&mut inputs, ("model", "chat_template"), capture, rows)?;
+        Ok(inputs)
+    }
+
+    fn fisher(&self, fisher: &Fisher, rows: &Rows, strict: bool) -> Result<(Value, Inputs), Open> {
+        let inputs = self.run(self.artifact("data")?.digest, &fisher.capture, rows)?;
+        let mut params = on_what(&fisher.capture, rows, strict);
+        // Every parameter has its Fisher information.
+        params.as_object_mut().expect("params are an object").remove("exclude");
+        params["labels"] = json!(fisher.labels);
         Ok((params, inputs))
     }
 
@@ -300,7 +316,7 @@ impl Reader<'_> {
             inputs.insert(data.clone(), self.artifact(&data)?.digest);
         }
         let grams = if merge.captures.is_empty() { merge.grams.len() } else { 0 };
-        for (role, count) in [("grams", grams), ("held_out", merge.held_out.len())] {
+        for (role, count) in [("grams", grams), ("held_out", merge.held_out.len()), ("fishers", merge.fishers.len())] {
             for index in 0..count {
                 let role = format!("{role}.{index}");
                 inputs.insert(role.clone(), self.artifact(&role)?.digest);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Source;
 use crate::experiment::{
-    Backend, Calibration, Capture, Command, Data, DataSource, Gram, Input, Merge, Model, Suite, Table, Task,
+    Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Input, Merge, Model, Suite, Table, Task,
 };
 
 /// Index of a stage in its graph; a stage's needs have smaller ones.
@@ -69,6 +69,15 @@ pub enum Spec {
     AddGrams(usize),
     /// Import Gram matrices.
     ImportGram(Gram),
+    /// Estimate Fisher information.
+    Fisher {
+        /// How.
+        fisher: Fisher,
+        /// How a row becomes text.
+        rows: Rows,
+        /// Refuse rows that cannot be used.
+        strict: bool,
+    },
     /// Merge models.
     Merge(Merge),
     /// Evaluate a model on a task.
@@ -117,6 +126,8 @@ pub enum Kind {
     Command,
     /// Gram matrices.
     Gram,
+    /// Fisher information.
+    Fisher,
     /// A merged model.
     Merge,
     /// Metrics and samples.
@@ -133,6 +144,7 @@ impl Spec {
             Self::Data(_) => Kind::Data,
             Self::Command(_) => Kind::Command,
             Self::Gram { .. } | Self::AddGrams(_) | Self::ImportGram(_) => Kind::Gram,
+            Self::Fisher { .. } => Kind::Fisher,
             Self::Merge(_) => Kind::Merge,
             Self::Eval { .. } | Self::Loss(_) => Kind::Eval,
             Self::Table { .. } => Kind::Table,
@@ -153,7 +165,14 @@ impl Kind {
     /// Version of the kind's algorithm: raised when the same inputs give another result than before.
     pub fn version(self) -> u32 {
         match self {
-            Self::Model | Self::Data | Self::Command | Self::Gram | Self::Merge | Self::Eval | Self::Table => 1,
+            Self::Model
+            | Self::Data
+            | Self::Command
+            | Self::Gram
+            | Self::Fisher
+            | Self::Merge
+            | Self::Eval
+            | Self::Table => 1,
         }
     }
 
@@ -164,6 +183,7 @@ impl Kind {
             Self::Data => "data",
             Self::Command => "command",
             Self::Gram => "gram",
+            Self::Fisher => "fisher",
             Self::Merge => "merge",
             Self::Eval => "eval",
             Self::Table => "table",
@@ -185,7 +205,9 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
                 _ => None,
             })
             .collect(),
-        Spec::Gram { capture, .. } | Spec::Loss(Loss { on: Calibration { capture, .. }, .. }) => capture
+        Spec::Gram { capture, .. }
+        | Spec::Fisher { fisher: Fisher { capture, .. }, .. }
+        | Spec::Loss(Loss { on: Calibration { capture, .. }, .. }) => capture
             .chat_template
             .iter()
             .map(|path: &PathBuf| (Source::File(path.clone()), vec!["chat_template".to_owned()]))

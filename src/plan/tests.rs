@@ -12,6 +12,7 @@ use crate::artifact::{Output, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{Data, DataSource, Model, parse};
 
+mod fishers;
 mod flowing;
 mod losses;
 mod shards;
@@ -209,6 +210,15 @@ mod reruns {
             ),
             REG
         );
+    }
+
+    #[test]
+    fn a_weight_over_depth() {
+        let whole = "reg: { method: regmean, models: [a, b]";
+        let with = |weight: &str| format!("reg: {{ method: regmean, models: [{{ model: a, weight: {weight} }}, b]");
+        assert_eq!(edited(whole, &with("[1, 2]")), REG);
+        // A list of one value is that value.
+        assert!(edited(whole, &with("[1]")).is_empty());
     }
 
     #[test]

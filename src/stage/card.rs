@@ -10,19 +10,9 @@ use crate::experiment::{Experiment, Merge, Model};
 pub(super) fn text(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> String {
     let experiment = &context.graph.experiments[job.stage.experiment];
     let name = job.stage.name.trim_start_matches("merges.");
-    let mut card = String::from("---\nlibrary_name: transformers\ntags:\n- merge\n- mergelab\n");
-    let repositories = repositories(experiment, merge);
-    if !repositories.is_empty() {
-        card.push_str("base_model:\n");
-        for repository in &repositories {
-            let _ = writeln!(card, "- {repository}");
-        }
-    }
     let places = (0..merge.models.len()).map(|index| job.input(&index.to_string()).location.as_path());
-    if let Some(license) = common_license(places) {
-        let _ = writeln!(card, "license: {license}");
-    }
-    let _ = writeln!(card, "---\n# {}: {name}\n", experiment.name);
+    let mut card = front_matter(&repositories(experiment, merge), common_license(places).as_deref());
+    let _ = writeln!(card, "# {}: {name}\n", experiment.name);
     if let Some(description) = &experiment.description {
         let _ = writeln!(card, "{description}\n");
     }
@@ -36,7 +26,7 @@ pub(super) fn text(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> Strin
     card.push_str(".\n\n| model | weight | SHA-256 of the weights |\n| --- | --- | --- |\n");
     let digest = |role: &str| job.input(role).roles.get("weights").map(ToString::to_string).unwrap_or_default();
     for (index, model) in merge.models.iter().enumerate() {
-        let weight = model.weight.first().copied().unwrap_or(1.0);
+        let weight = mergelab_wire::Weight::from(model.weight.clone());
         let _ = writeln!(card, "| {} | {weight} | `{}` |", model.model, digest(&index.to_string()));
     }
     if let Some(base) = &merge.base {
@@ -44,6 +34,21 @@ pub(super) fn text(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> Strin
     }
     let _ = writeln!(card, "\nThe stage is `{}`, its key `{}`.", job.stage.name, job.key);
     card
+}
+
+/// What the hub reads.
+fn front_matter(base_models: &[String], license: Option<&str>) -> String {
+    let mut text = String::from("---\nlibrary_name: transformers\ntags:\n- merge\n- mergelab\n");
+    if !base_models.is_empty() {
+        text.push_str("base_model:\n");
+        for repository in base_models {
+            let _ = writeln!(text, "- {repository}");
+        }
+    }
+    if let Some(license) = license {
+        let _ = writeln!(text, "license: {license}");
+    }
+    text + "---\n"
 }
 
 /// Names on the hub of the models that a merge rests on, those of merged merges among them.
@@ -91,6 +96,34 @@ mod tests {
         let loaded = crate::experiment::parse(Path::new("x.yaml"), text).unwrap_or_else(|errors| panic!("{errors}"));
         let outer = loaded.experiment.merges.get("outer").unwrap();
         assert_eq!(repositories(&loaded.experiment, outer), ["org/a", "org/b", "org/d"]);
+    }
+
+    #[test]
+    fn the_hubs_own_library_reads_the_front_matter() {
+        let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+        let has_library = |python: &Path| {
+            let found = "import importlib.util as u; exit(not u.find_spec('huggingface_hub'))";
+            std::process::Command::new(python).args(["-c", found]).status().is_ok_and(|status| status.success())
+        };
+        if !has_library(&python) {
+            println!("skipped: no .venv with huggingface_hub");
+            return;
+        }
+        let program = "import json, sys; from huggingface_hub import ModelCard; \
+                       print(json.dumps(ModelCard(sys.argv[1]).data.to_dict(), sort_keys=True))";
+        let read = |card: String| -> serde_json::Value {
+            let output = std::process::Command::new(&python).args(["-c", program, &card]).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            serde_json::from_slice(&output.stdout).unwrap()
+        };
+        let whole = front_matter(&["org/a".to_owned(), "org/b-1.5".to_owned()], Some("apache-2.0"));
+        let expected = serde_json::json!({
+            "base_model": ["org/a", "org/b-1.5"], "library_name": "transformers", "license": "apache-2.0",
+            "tags": ["merge", "mergelab"],
+        });
+        assert_eq!(read(whole + "# x: m\n"), expected);
+        let expected = serde_json::json!({ "library_name": "transformers", "tags": ["merge", "mergelab"] });
+        assert_eq!(read(front_matter(&[], None) + "# x: m\n"), expected);
     }
 
     #[test]

@@ -21,6 +21,7 @@ const DRIVER: Script = Script {
         ("harness/build.py", include_str!("../../lm-eval-harness/harness/build.py")),
         ("harness/catalogue.py", include_str!("../../lm-eval-harness/harness/catalogue.py")),
         ("harness/command.py", include_str!("../../lm-eval-harness/harness/command.py")),
+        ("harness/engine.py", include_str!("../../lm-eval-harness/harness/engine.py")),
         ("harness/environment.py", include_str!("../../lm-eval-harness/harness/environment.py")),
         ("harness/errors.py", include_str!("../../lm-eval-harness/harness/errors.py")),
         ("harness/evaluate.py", include_str!("../../lm-eval-harness/harness/evaluate.py")),

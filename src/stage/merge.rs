@@ -1,6 +1,6 @@
 //! Merging: models, and Grams where the method uses them, go to the tensor program; a model directory comes back.
 
-use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
+use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource, Weight};
 
 use serde_json::{Value, json};
 
@@ -8,8 +8,8 @@ use super::{Context, Failure, Job, Product, card, gram, tensor};
 use crate::experiment::{Calibration, Merge};
 
 /// Methods that the tensor program has, those among them whose parameters it has too.
-const METHODS: [&str; 6] = ["average", "regmean", "regmean++", "task_arithmetic", "ties", "mats"];
-const WITH_PARAMETERS: [&str; 4] = ["average", "task_arithmetic", "ties", "mats"];
+const METHODS: [&str; 7] = ["average", "regmean", "regmean++", "task_arithmetic", "ties", "mats", "fisher"];
+const WITH_PARAMETERS: [&str; 5] = ["average", "task_arithmetic", "ties", "mats", "fisher"];
 
 /// What this version cannot merge yet.
 pub(super) fn unsupported(merge: &Merge) -> Option<String> {
@@ -22,8 +22,7 @@ pub(super) fn unsupported(merge: &Merge) -> Option<String> {
     if merge.tokenizer.as_deref() == Some("union") {
         return Some("`tokenizer: union` is not in this version".to_owned());
     }
-    let is_gradient = merge.models.iter().any(|model| model.weight.len() > 1);
-    is_gradient.then(|| "a `weight` that is a gradient over depth is not in this version".to_owned())
+    None
 }
 
 /// Merges models into one directory.
@@ -33,12 +32,14 @@ pub(super) fn run(
     job: &Job<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
-    let source = |role: &str, name: &str, weight: f64| MergeSource {
+    let beside = |kind: &str, role: &str| job.inputs.get(&format!("{kind}.{role}")).map(|made| made.location.clone());
+    let source = |role: &str, name: &str, weight: Weight| MergeSource {
         name: name.to_owned(),
         path: job.input(role).location.clone(),
         weight,
-        grams: job.inputs.get(&format!("grams.{role}")).map(|grams| grams.location.clone()),
-        held_out: job.inputs.get(&format!("held_out.{role}")).map(|grams| grams.location.clone()),
+        grams: beside("grams", role),
+        held_out: beside("held_out", role),
+        fisher: beside("fishers", role),
         capture: None,
     };
     let capture = |index: usize| {
@@ -51,11 +52,11 @@ pub(super) fn run(
         .iter()
         .enumerate()
         .map(|(index, model)| {
-            let weight = model.weight.first().copied().unwrap_or(1.0);
+            let weight = model.weight.clone().into();
             MergeSource { capture: capture(index), ..source(&index.to_string(), &model.model, weight) }
         })
         .collect();
-    let base = merge.base.as_deref().map(|name| source("base", name, 1.0));
+    let base = merge.base.as_deref().map(|name| source("base", name, 1.0.into()));
     let giver = merge.tokenizer_givers().first().map_or("0".to_owned(), ToString::to_string);
     let work = Work::Merge(MergeJob {
         method: merge.method.clone(),
@@ -88,5 +89,6 @@ fn origin(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> Value {
         "key": job.key,
         "sources": sources,
         "grams": merge.grams,
+        "fishers": merge.fishers,
     })
 }

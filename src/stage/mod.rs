@@ -8,6 +8,7 @@ mod command;
 mod data;
 mod eval;
 mod failure;
+mod fisher;
 mod gram;
 mod launch;
 mod loss;
@@ -139,6 +140,7 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
             gram::run(context, (capture, rows, *strict), shards::rows_of(job, capture, *shard), job, on_event)
         }
         Spec::AddGrams(_) => shards::add(context, job, on_event),
+        Spec::Fisher { fisher, rows, strict } => fisher::run(context, (fisher, rows, *strict), job, on_event),
         Spec::Merge(merge) => merge::run(context, merge, job, on_event),
         Spec::Table { name, table } => table::run(context, name, table, job),
         Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
@@ -175,6 +177,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         },
         Spec::Gram { .. }
         | Spec::AddGrams(_)
+        | Spec::Fisher { .. }
         | Spec::Command(_)
         | Spec::Loss(_)
         | Spec::Table { .. }

@@ -27,6 +27,8 @@ pub fn bytes_written<'a>(stage: &Stage, input: impl Fn(&str) -> Option<&'a Artif
         Spec::Merge(_) => input("0").map_or(0, weight_bytes),
         // As much as the largest shard, whose matrices are those of the sum.
         Spec::AddGrams(_) => stage.needs.iter().filter_map(|need| input(&need.role)).map(bytes_of).max().unwrap_or(0),
+        // A number of fp32 for every parameter, of 16 bits most often.
+        Spec::Fisher { .. } => input("model").map_or(0, |model| 2 * weight_bytes(model)),
         _ => 0,
     }
 }
@@ -43,6 +45,14 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             (Some(model), Some(data)) if !on_gpu => {
                 let shard = shard.and_then(|index| data.shards.get(&capture.shards)?.get(index));
                 PROGRAM.saturating_add(hidden_states(capture, model, data, shard))
+            }
+            _ => PROGRAM,
+        },
+        // The hidden states before every layer and after the last, of which what has no room goes to a file.
+        Spec::Fisher { fisher, .. } if !on_gpu => match (input("model"), input("data")) {
+            (Some(model), Some(data)) => {
+                let levels = config_number(&model.location, "num_hidden_layers").unwrap_or(0) + 1;
+                PROGRAM.saturating_add(hidden_states(&fisher.capture, model, data, None).saturating_mul(levels))
             }
             _ => PROGRAM,
         },
@@ -63,7 +73,7 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             }
             _ => PROGRAM,
         },
-        Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Merge(_) => PROGRAM,
+        Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Fisher { .. } | Spec::Merge(_) => PROGRAM,
         // The model, as fp32 where it was stored as bf16.
         Spec::Eval { .. } => input("model").map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
         Spec::Model(_) | Spec::Data(_) | Spec::Command(_) | Spec::Table { .. } => 0,
@@ -76,7 +86,12 @@ pub fn gpus_needed(graph: &Graph, stage: &Stage) -> Gpus {
     match &stage.spec {
         Spec::Eval { suite, .. } if suite.backend == Backend::Vllm => return Gpus::Any(spread(suite)),
         Spec::Eval { suite, .. } if is_parallel(suite) => return Gpus::Any(usize::MAX),
-        Spec::Eval { .. } | Spec::Loss(_) | Spec::Gram { .. } | Spec::Merge(_) | Spec::Command(_) => {}
+        Spec::Eval { .. }
+        | Spec::Loss(_)
+        | Spec::Gram { .. }
+        | Spec::Fisher { .. }
+        | Spec::Merge(_)
+        | Spec::Command(_) => {}
         Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Model(_) | Spec::Data(_) | Spec::Table { .. } => {
             return Gpus::Any(0);
         }
@@ -109,7 +124,7 @@ fn hidden_states(capture: &Capture, model: &Artifact, data: &Artifact, shard: Op
     let bytes = shard.map_or_else(|| bytes_of(data), |shard| shard.bytes);
     let range = shard.map(|shard| shard.range);
     let tokens = capture.max_length.and_then(|length| truncated_bytes(&rows, range, length as u64)).unwrap_or(bytes);
-    let width = hidden_size(&model.location).unwrap_or_else(|| widest(weight_bytes(model)));
+    let width = config_number(&model.location, "hidden_size").unwrap_or_else(|| widest(weight_bytes(model)));
     tokens.saturating_mul(width).saturating_mul(4)
 }
 
@@ -120,19 +135,14 @@ fn truncated_bytes(rows: &Path, range: Option<RowRange>, length: u64) -> Option<
     lines.map(|line| line.ok().map(|line| (line.len() as u64).min(length))).sum()
 }
 
-/// The width of a model's hidden states, as its configuration says.
-fn hidden_size(model: &Path) -> Option<u64> {
-    configured(model, "hidden_size")
-}
-
 /// Bytes of a model's output projection in fp32, as far as its configuration says.
 fn head(model: &Path) -> u64 {
-    let size = |key| configured(model, key).unwrap_or(0);
+    let size = |key| config_number(model, key).unwrap_or(0);
     size("vocab_size").saturating_mul(size("hidden_size")).saturating_mul(4)
 }
 
-/// A number in a model's configuration.
-fn configured(model: &Path, key: &str) -> Option<u64> {
+/// A number of a model's configuration.
+fn config_number(model: &Path, key: &str) -> Option<u64> {
     let config: serde_json::Value = serde_json::from_slice(&std::fs::read(model.join("config.json")).ok()?).ok()?;
     config.get(key)?.as_u64()
 }
@@ -169,6 +179,8 @@ grams:
   long: { model: a, data: d }
   parts: { model: a, data: d, shards: 2 }
   cut: { model: a, data: d, shards: 2, max_length: 2 }
+fishers:
+  all: { model: a, data: d }
 evals:
   one: { models: [a], backend: vllm, tasks: [one-task] }
   six: { models: [a], backend: vllm, model_args: { tensor_parallel_size: 3, data_parallel_size: 2 }, tasks: [six-task] }
@@ -206,6 +218,7 @@ evals:
         assert_eq!(gpus_needed(&auto, stage(&auto, "evals.against")), Gpus::Any(1));
         let named = graph("settings: { device: \"cuda:1\" }\n");
         assert_eq!(gpus_needed(&named, stage(&named, "grams.long")), Gpus::This(1));
+        assert_eq!(gpus_needed(&named, stage(&named, "fishers.all")), Gpus::This(1));
         let none = graph("settings: { device: cpu }\n");
         assert_eq!(gpus_needed(&none, stage(&none, "grams.long")), Gpus::Any(0));
     }
@@ -227,8 +240,11 @@ evals:
         assert_eq!((needed("grams.long", false), needed("grams.short", false)), (10 * 8 * 4, (4 + 2) * 8 * 4));
         let of_shards = ["grams.parts/shard-0", "grams.parts/shard-1", "grams.cut/shard-1", "grams.parts"];
         assert_eq!(of_shards.map(|name| needed(name, false)), [7 * 8 * 4, 3 * 8 * 4, 2 * 8 * 4, 0]);
-        std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5}"#).unwrap();
+        std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5, "num_hidden_layers": 3}"#).unwrap();
         assert_eq!((needed("grams.long", false), needed("grams.long", true)), (10 * 5 * 4, 0));
+        // Before each of three layers, and after the last.
+        assert_eq!((needed("fishers.all", false), needed("fishers.all", true)), (4 * 10 * 5 * 4, 0));
+        assert_eq!(bytes_written(stage(&graph, "fishers.all"), input), 2 * 24 * 64);
         // A loss holds those of the model and of one source, and the output projection of each.
         assert_eq!((needed("evals.alone", false), needed("evals.against", false)), (200, 2 * 200));
         std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5, "vocab_size": 7}"#).unwrap();

@@ -1,4 +1,4 @@
-//! What Gram and merge stages have in common: a stage file, and `mergelab-tensor` to do it.
+//! What Gram, Fisher and merge stages have in common: a stage file, and `mergelab-tensor` to do it.
 
 use std::path::Path;
 

@@ -29,7 +29,7 @@ commands:
     env: { WORD: two words }
     timeout: 1.5
 merges:
-  avg: { method: average, models: [a, { model: b, weight: 0.5 }] }
+  avg: { method: average, models: [a, { model: b, weight: [0.5, 0.75] }] }
 evals:
   suite:
     models: [a, b]
@@ -350,12 +350,12 @@ fn a_merge_is_a_stage_file_for_the_tensor_program_and_its_figures_come_back() {
         assert_eq!((file.stage.as_str(), file.device.as_str(), file.threads), ("merges.avg", "cpu", 2));
         assert_eq!(Some(file.events), program.events);
         let mergelab_wire::Job::Merge(job) = file.job else { panic!("not a merge") };
-        let models: Vec<_> = job.models.iter().map(|model| (model.name.as_str(), model.weight)).collect();
-        assert_eq!(models, [("a", 1.0), ("b", 0.5)]);
+        let models: Vec<_> = job.models.iter().map(|model| (model.name.as_str(), model.weight.clone())).collect();
+        assert_eq!(models, [("a", 1.0.into()), ("b", mergelab_wire::Weight::Gradient(vec![0.5, 0.75]))]);
         assert_eq!(job.models[1].path, bench.path("artifacts/models.b"));
         assert_eq!(job.tokenizer, bench.path("artifacts/models.a"));
         let digest = Digest::of(b"models.b").to_string();
-        assert!(job.card.contains(&format!("| b | 0.5 | `{digest}` |")), "{}", job.card);
+        assert!(job.card.contains(&format!("| b | [0.5, 0.75] | `{digest}` |")), "{}", job.card);
         let facts = json!({ "device": "cpu", "peak_memory": 7 });
         on_event(Event::Facts { facts: facts.as_object().unwrap().clone() });
         Ok(Ending::Code(0))
@@ -558,4 +558,34 @@ fn of_a_long_log_the_last_fifteen_lines_are_shown() {
     let message = failure.unwrap_err().message;
     let lines: Vec<_> = message.lines().skip(1).collect();
     assert_eq!((lines.len(), lines[0], lines[14]), (15, "  line 99985", "  line 99999"));
+}
+
+#[test]
+fn fisher_information_is_the_tensor_programs_and_goes_to_the_merge_of_its_model() {
+    let bench = Bench::of(
+        r#"name: x
+models: { a: { path: models/a } }
+data: { d: { path: rows.jsonl, text: "{{ t }}" } }
+fishers: { f: { model: a, data: d, max_length: 7, labels: model, seed: 5 } }
+merges: { m: { method: fisher, models: [a], fishers: [f] } }
+"#,
+    );
+    let job_of = |program: &Program<'_>| mergelab_wire::StageFile::read(Path::new(&program.arguments[0])).unwrap().job;
+    let artifacts = bench.path("artifacts");
+    bench
+        .run("fishers.f", &|program, _| {
+            let mergelab_wire::Job::Fisher(job) = job_of(program) else { panic!("not for Fisher information") };
+            assert_eq!(job.labels, mergelab_wire::Labels::Model { seed: 5 });
+            assert_eq!((job.run.max_length, job.run.model), (Some(7), artifacts.join("models.a")));
+            assert_eq!(job.run.data, artifacts.join("data.d/rows.jsonl"));
+            Ok(Ending::Code(0))
+        })
+        .unwrap();
+    bench
+        .run("merges.m", &|program, _| {
+            let mergelab_wire::Job::Merge(job) = job_of(program) else { panic!("not a merge") };
+            assert_eq!(job.models[0].fisher.as_deref(), Some(&*artifacts.join("fishers.f")));
+            Ok(Ending::Code(0))
+        })
+        .unwrap();
 }

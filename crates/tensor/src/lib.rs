@@ -1,4 +1,4 @@
-//! The tensor stages of mergelab: Gram capture and merging, on libtorch.
+//! The tensor stages of mergelab: Gram capture, Fisher information and merging, on libtorch.
 //!
 //! `mergelab` starts the program `mergelab-tensor` once per stage, with the path of a stage file
 //! ([`mergelab_wire::StageFile`]). This library is that program's body; it is a library so that tests reach its parts.
@@ -7,6 +7,7 @@
 //! text        rows -> token ids            checkpoint  safetensors in and out
 //! model       config, decoder layers       linalg      RegMean's linear systems
 //! gram        capture, tiles, index        merge       methods, rules, output directory
+//! fisher      gradients, their squares
 //! loss        bits per byte, KL to sources
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod codec;
 pub mod device;
 pub mod dtype;
 pub mod failure;
+pub mod fisher;
 pub mod gram;
 pub mod linalg;
 pub mod loss;

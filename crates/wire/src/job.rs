@@ -1,5 +1,6 @@
 //! The stage file: what one child is asked to do.
 
+use std::fmt::{self, Debug, Display};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -41,6 +42,8 @@ pub enum Job {
     /// Write the sequences of token ids that a capture runs on, for an engine that is another program. Of the job only what
     /// makes text into tokens is read.
     Tokens(GramJob),
+    /// Estimate the diagonal of a model's Fisher information.
+    Fisher(FisherJob),
     /// Merge models.
     Merge(MergeJob),
     /// How well a model predicts held-out rows.
@@ -103,6 +106,30 @@ pub struct LossSource {
     pub name: String,
     /// Model directory.
     pub path: PathBuf,
+}
+
+/// Estimation of the diagonal Fisher information of one model's parameters on one data set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FisherJob {
+    /// What to run the model on, and how. Of it `range`, `exclude` and `engine` are not read.
+    pub run: GramJob,
+    /// Whose next tokens the likelihood is of.
+    pub labels: Labels,
+}
+
+/// Whose next tokens a likelihood is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Labels {
+    /// Those that stand in the data.
+    #[default]
+    Data,
+    /// Drawn from what the model predicts at each place, with this seed.
+    Model {
+        /// Seed of the draw.
+        seed: u64,
+    },
 }
 
 /// Some rows of a file, one after the other.
@@ -235,14 +262,63 @@ pub struct MergeSource {
     /// Model directory.
     pub path: PathBuf,
     /// Weight in `Σ wᵢ G̃ᵢ` and `W̄`; 1 by default.
-    pub weight: f64,
+    pub weight: Weight,
     /// Artifact directory of its Grams (holds `index.json`).
     pub grams: Option<PathBuf>,
     /// Artifact directory of Grams on held-out data, to report the objective on.
     pub held_out: Option<PathBuf>,
+    /// Artifact directory of its Fisher information (holds `fisher.json`).
+    #[serde(default)]
+    pub fisher: Option<PathBuf>,
     /// For a method that captures by itself: what to run this model on. Of the job `model`, `range` and `engine` are not read.
     #[serde(default)]
     pub capture: Option<GramJob>,
+}
+
+/// A model's weight in a merge; on the wire a number or a list of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Weight {
+    /// One for all tensors.
+    Number(f64),
+    /// Interpolated over depth.
+    Gradient(Vec<f64>),
+}
+
+impl Weight {
+    /// What is stated.
+    #[must_use]
+    pub fn stated(&self) -> &[f64] {
+        match self {
+            Self::Number(number) => std::slice::from_ref(number),
+            Self::Gradient(list) => list,
+        }
+    }
+}
+
+impl Display for Weight {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => Display::fmt(number, formatter),
+            Self::Gradient(list) => Debug::fmt(list, formatter),
+        }
+    }
+}
+
+/// A list of one value is that number.
+impl From<Vec<f64>> for Weight {
+    fn from(list: Vec<f64>) -> Self {
+        match list.as_slice() {
+            [number] => Self::Number(*number),
+            _ => Self::Gradient(list),
+        }
+    }
+}
+
+impl From<f64> for Weight {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
 }
 
 /// Off-diagonal scaling.

@@ -1,6 +1,6 @@
 //! One test a rule: what is refused, with which words.
 
-use mergelab_wire::{Normalize, RuleUse};
+use mergelab_wire::{Labels, Normalize, RuleUse};
 use serde_json::json;
 
 use super::{errors, errors_of, shown, valid};
@@ -34,6 +34,7 @@ fn every_section_refuses_unknown_keys() {
         ("data: { z: { path: x.csv, text: x, zzz: 1 } }", "a data set"),
         ("commands: { z: { run: [x], zzz: 1 } }", "a command"),
         ("grams: { z: { pickle: { path: x }, zzz: 1 } }", "a Gram entry"),
+        ("fishers: { z: { model: m, data: d, zzz: 1 } }\ndata: { d: { path: d.csv, text: x } }", "a Fisher entry"),
         ("merges: { z: { method: mergekit, config: x, zzz: 1 } }", "a merge"),
         ("evals: { z: { models: [m], tasks: [t], zzz: 1 } }", "a suite"),
         ("settings: { zzz: 1 }", "`settings`"),
@@ -345,13 +346,70 @@ fn every_method_of_the_registry_is_taken() {
         };
         let grams = if method.grams == crate::experiment::Need::Must { "grams: [ga, gb]," } else { "" };
         let base = if method.base == crate::experiment::Need::Must { "base: base," } else { "" };
+        let fishers = if method.takes_fishers() { "fishers: [fa, fb]," } else { "" };
         let needed: Vec<_> = method.params.iter().filter(|param| param.default.is_none()).collect();
         let needed: Vec<_> = needed.iter().map(|param| format!("{}: 0.5,", param.name)).collect();
         let needed = needed.concat();
-        let sections =
-            format!("merges: {{ m: {{ method: {}, models: {models}, {grams} {base} {needed} }} }}", method.name);
+        let sections = format!(
+            "merges: {{ m: {{ method: {}, models: {models}, {grams} {fishers} {base} {needed} }} }}",
+            method.name
+        );
+        let sections = format!("{FISHERS}{sections}");
         assert_eq!(valid(&sections).merges["m"].method, method.name);
     }
+}
+
+const FISHERS: &str = "fishers: { fa: { model: a, data: text-a }, fb: { model: b, data: text-b } }\n";
+
+#[test]
+fn a_fisher_entry_says_whose_labels_and_draws_by_a_seed() {
+    let read =
+        |keys: &str| valid(&format!("fishers: {{ f: {{ model: a, data: text-a{keys} }} }}\nsettings: {{ seed: 3 }}"));
+    let fisher = |keys: &str| read(keys).fishers["f"].clone();
+    assert_eq!(fisher("").labels, Labels::Data);
+    assert_eq!(fisher(", labels: model").labels, Labels::Model { seed: 3 });
+    assert_eq!(fisher(", labels: model, seed: 8").labels, Labels::Model { seed: 8 });
+    let capture = fisher(", max_length: 9, skip_first: 2, dtype: bfloat16").capture;
+    assert_eq!((capture.max_length, capture.skip_first, capture.dtype.as_deref()), (Some(9), 2, Some("bfloat16")));
+
+    let wrong = |keys: &str| one(&format!("fishers: {{ f: {{ model: a, data: text-a, {keys} }} }}"));
+    assert_eq!(wrong("seed: 8"), "`seed` has no meaning without `labels: model`: nothing is drawn");
+    assert!(wrong("dtype: float16").contains("`dtype`"));
+    assert!(wrong("labels: true, seed: 8").contains("`labels`"));
+    assert!(wrong("exclude: ['*']").ends_with("has no key `exclude`"));
+    assert_eq!(wrong("tokens: assistant"), "`text-a` is plain text, in which no token is the assistant's");
+    assert_eq!(one("fishers: { f: { model: a } }"), "a Fisher entry needs `data`");
+    assert_eq!(one("fishers: { f: { model: c, data: text-a } }"), "there is no model or merge called `c`");
+}
+
+#[test]
+fn a_merge_by_fisher_information_takes_one_entry_per_model() {
+    let merge = |keys: &str| format!("{FISHERS}{}", merge(keys));
+    let read = valid(&merge("method: fisher, fishers: [fa, fb], floor: 1e-12, normalize: true"));
+    assert_eq!(read.merges["m"].fishers, ["fa", "fb"]);
+    assert_eq!(json!(read.merges["m"].params), json!({ "normalize": true, "floor": 1e-12 }));
+
+    assert_eq!(one(&merge("method: fisher")), "`fisher` needs `fishers`, one per model");
+    assert_eq!(
+        one(&merge("method: fisher, fishers: [fa]")),
+        "2 models and 1 entries in `fishers`: there must be one per model"
+    );
+    assert_eq!(one(&merge("method: fisher, fishers: [fb, fb]")), "`fb` was captured from `b` and stands for `a` here");
+    assert_eq!(one(&merge("method: fisher, fishers: [ga, fb]")), "there is no Fisher entry called `ga`");
+    assert!(one(&merge("method: fisher, fishers: [fa, fb], floor: -1")).contains("`floor`"));
+    assert_eq!(
+        one(&merge("method: average, fishers: [fa, fb]")),
+        "`fishers` has no meaning for `average`, which uses no Fisher information"
+    );
+    assert_eq!(
+        one(&merge("method: fisher, fishers: [fa, fb], alpha: 0.5")),
+        "`alpha` has no meaning for `fisher`, which uses no Gram matrices"
+    );
+    let weighted = "{ method: fisher, models: [{ model: a, weight: -1 }, b], fishers: [fa, fb] }";
+    assert_eq!(one(&format!("{FISHERS}merges: {{ m: {weighted} }}")), "the weight of `a` is negative");
+    let cycle =
+        "fishers: { f: { model: m, data: text-a } }\nmerges: { m: { method: fisher, models: [a], fishers: [f] } }";
+    assert!(errors(cycle).iter().any(|error| error.starts_with("a cycle: ")), "{:?}", errors(cycle));
 }
 
 #[test]
@@ -426,6 +484,23 @@ fn mats_takes_grams_a_start_that_is_there_and_no_solver() {
         one("merges: { m: { method: mats, models: [{ model: a, weight: -1 }, b], grams: [ga, gb] } }"),
         "the weight of `a` is negative"
     );
+}
+
+#[test]
+fn a_weight_is_a_number_or_a_list_over_depth_that_leaves_something_at_both_ends() {
+    let models = |first: &str, second: &str| {
+        format!(
+            "merges: {{ m: {{ method: average, models: [{{ model: a, weight: {first} }}, {{ model: b, weight: {second} }}] }} }}"
+        )
+    };
+    let weight = |first: &str| valid(&models(first, "1")).merges["m"].models[0].weight.clone();
+    assert_eq!(weight("0.5"), [0.5]);
+    assert_eq!(weight("[0, 1, 0.5]"), [0.0, 1.0, 0.5]);
+    assert_eq!(one(&models("[0, 1]", "0")), "all weights are 0 at the first layer");
+    assert_eq!(one(&models("[1, 0]", "[2, 1, 0]")), "all weights are 0 at the last layer");
+    assert_eq!(one(&models("[0, 0]", "0")), "all weights are 0");
+    assert_eq!(one(&models("[0.5, -1]", "1")), "the weight of `a` is negative");
+    assert_eq!(one(&models("[]", "1")), "`weight` is an empty list");
 }
 
 #[test]

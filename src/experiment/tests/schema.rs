@@ -131,6 +131,7 @@ fn places() -> Vec<(Json, &'static str)> {
         (entry("commands"), "name: x\ncommands: { m: { KEY: z } }"),
         (input, "name: x\ncommands: { m: { inputs: { i: { KEY: z } } } }"),
         (gram, "name: x\ngrams: { m: { KEY: z } }"),
+        (entry("fishers"), "name: x\nfishers: { m: { KEY: z } }"),
         (pickle, "name: x\ngrams: { m: { pickle: { KEY: z } } }"),
         (merge.clone(), "name: x\nmerges: { m: { KEY: z } }"),
         (

@@ -212,6 +212,28 @@ fn a_swept_name_where_one_is_asked_for_is_refused_with_its_expansions() {
 }
 
 #[test]
+fn grams_and_fisher_entries_of_one_name_are_swept_each_by_itself() {
+    let sections = "
+  g: { model: a, data: text-a, sweep: { max_length: [8, 16] } }
+fishers:
+  g: { model: a, data: text-a, sweep: { skip_first: [0, 1] } }
+merges:
+  m:
+    method: fisher
+    models: [a]
+    fishers: [g]
+    grams: [g]
+    rules: [{ match: '*.o_proj.*', use: regmean }]
+";
+    let merges = valid(sections).merges;
+    assert_eq!(merges.keys().collect::<Vec<_>>(), ["m-8-0", "m-8-1", "m-16-0", "m-16-1"]);
+    assert_eq!(
+        (&*merges["m-16-0"].grams, &*merges["m-16-0"].fishers),
+        (&["g-16".to_owned()][..], &["g-0".to_owned()][..])
+    );
+}
+
+#[test]
 fn swept_data_multiplies_its_gram_and_through_it_the_merge() {
     let text = "name: s
 models: { a: { path: m } }

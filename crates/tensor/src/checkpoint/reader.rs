@@ -55,11 +55,25 @@ impl Checkpoint {
             return Err(CheckpointError::NoWeights { directory: directory.to_path_buf() });
         };
         let path = directory.join(index);
-        let mut tensors = IndexMap::new();
-        let fail = |reason: String| CheckpointError::Index { path: path.clone(), reason };
         let text = std::fs::read_to_string(&path).map_err(FileError::of("read", &path))?;
-        let index: Index = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?;
-        let mut names: Vec<&String> = index.weight_map.values().collect();
+        let index: Index = serde_json::from_str(&text)
+            .map_err(|error| CheckpointError::Index { path: path.clone(), reason: error.to_string() })?;
+        Self::parts(&path, &index.weight_map, *open)
+    }
+
+    /// Opens the safetensors files beside an index that says, by name of the tensor, in which of them it is.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn indexed(index: &Path, files: &BTreeMap<String, String>) -> Result<Self, CheckpointError> {
+        Self::parts(index, files, SafeFile::open)
+    }
+
+    fn parts(path: &Path, weight_map: &BTreeMap<String, String>, open: Open) -> Result<Self, CheckpointError> {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let mut tensors = IndexMap::new();
+        let fail = |reason: String| CheckpointError::Index { path: path.to_path_buf(), reason };
+        let mut names: Vec<&String> = weight_map.values().collect();
         names.sort_unstable();
         names.dedup();
         let mut files = Vec::with_capacity(names.len());
@@ -72,11 +86,11 @@ impl Checkpoint {
             }
             let file = open(&directory.join(name))?;
             // What the index does not name, or names elsewhere, does not exist for a loader.
-            let own = file.tensors().keys().filter(|tensor| index.weight_map.get(*tensor) == Some(name));
+            let own = file.tensors().keys().filter(|tensor| weight_map.get(*tensor) == Some(name));
             tensors.extend(own.map(|tensor| (tensor.clone(), number)));
             files.push(file);
         }
-        if let Some((tensor, shard)) = index.weight_map.iter().find(|(tensor, _)| !tensors.contains_key(*tensor)) {
+        if let Some((tensor, shard)) = weight_map.iter().find(|(tensor, _)| !tensors.contains_key(*tensor)) {
             return Err(fail(format!("{tensor:?} should be in {shard} and is not")));
         }
         Ok(Self { directory: directory.to_path_buf(), files, tensors })

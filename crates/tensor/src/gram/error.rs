@@ -122,7 +122,7 @@ impl Diagnosis for GramError {
                     .to_owned(),
             ),
             Self::TokenId { .. } => Some("the tokenizer and the weights do not belong together".to_owned()),
-            Self::TooLong { .. } => Some("set `max_length`".to_owned()),
+            Self::TooLong { .. } => Some("set `max_length`, which cuts longer rows".to_owned()),
             Self::Pattern(_) | Self::NothingLeft => {
                 Some("exclude: globs on module names, such as \"*.down_proj\"".to_owned())
             }

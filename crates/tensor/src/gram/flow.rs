@@ -100,6 +100,11 @@ impl<'a> Flow<'a> {
         self.hidden.get(chunk)
     }
 
+    /// Bytes of hidden states in main memory.
+    pub(crate) fn resident(&self) -> u64 {
+        self.hidden.resident()
+    }
+
     /// Tokens of the longest sequence.
     pub(crate) fn longest(&self) -> usize {
         self.longest
@@ -191,15 +196,7 @@ impl<'a> Flow<'a> {
 
     /// An error that names the row, if any state is not finite.
     fn check_finite(&self, states: &Tensor, chunk: &Chunk, place: &str) -> Result<(), GramError> {
-        let fail = || GramError::torch(place);
-        // A sum is not finite when a term is not; where it overflows by itself, the row-wise look finds nothing.
-        let sum = states.f_sum(Kind::Float).and_then(|sum| sum.f_double_value(&[])).map_err(fail())?;
-        if sum.is_finite() {
-            return Ok(());
-        }
-        let finite = states.f_isfinite().and_then(|finite| finite.f_all_dim(1, false)).map_err(fail())?;
-        let finite: Vec<bool> = Vec::try_from(finite).map_err(fail())?;
-        match finite.iter().position(|finite| !finite) {
+        match first_not_finite(states).map_err(GramError::torch(place))? {
             Some(token) => {
                 let (place, data) = (place.to_owned(), self.data.to_path_buf());
                 Err(GramError::NotFinite { place, data, row: chunk.row_of(token) })
@@ -238,8 +235,24 @@ struct Pass<'a> {
     place: &'a str,
 }
 
+/// The first token whose states `[tokens, hidden]` are not all finite.
+///
+/// # Errors
+/// When libtorch fails.
+pub(crate) fn first_not_finite(states: &Tensor) -> Result<Option<usize>, TchError> {
+    // A sum is not finite when a term is not; where it overflows by itself, the row-wise look finds nothing.
+    if states.f_sum(Kind::Float)?.f_double_value(&[])?.is_finite() {
+        return Ok(None);
+    }
+    let finite: Vec<bool> = Vec::try_from(states.f_isfinite()?.f_all_dim(1, false)?)?;
+    Ok(finite.iter().position(|finite| !finite))
+}
+
 /// Refuses what the model has no embedding or position for.
-fn check(sequences: &[Sequence], config: &DecoderConfig, data: &Path) -> Result<(), GramError> {
+///
+/// # Errors
+/// When a token id is outside the vocabulary, or a sequence too long.
+pub(crate) fn check(sequences: &[Sequence], config: &DecoderConfig, data: &Path) -> Result<(), GramError> {
     let data = || data.to_path_buf();
     for Sequence { row, ids, .. } in sequences {
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= config.vocab) {
@@ -256,10 +269,26 @@ fn check(sequences: &[Sequence], config: &DecoderConfig, data: &Path) -> Result<
 /// Room for the hidden states of all chunks, in memory as far as they may lie there.
 fn room(source: &Source<'_, '_>, chunks: &[Chunk]) -> Result<Hidden, GramError> {
     let Source { decoder, means, spill, sharers, .. } = *source;
-    let (config, kind, device) = (decoder.config(), decoder.kind(), means.device);
+    let (config, kind) = (decoder.config(), decoder.kind());
     let tokens = chunks.iter().map(|chunk| chunk.tokens);
-    let bytes = (tokens.clone().sum::<usize>() * config.hidden * kind.elt_size_in_bytes()) as u64;
     let working = working_set(config, kind, means, chunks);
+    keep(tokens, (config.hidden, kind), working, means, (spill, sharers))
+}
+
+/// Room for hidden states `[tokens, width]` of so many tokens each, beside work that takes `working` bytes: in memory as far
+/// as they may lie there, of which so many sharers have an equal part.
+///
+/// # Errors
+/// When a file is needed and cannot be made.
+pub(crate) fn keep(
+    tokens: impl Iterator<Item = usize> + Clone,
+    (width, kind): (usize, Kind),
+    working: u64,
+    means: Means<'_>,
+    (spill, sharers): (&Path, u64),
+) -> Result<Hidden, GramError> {
+    let device = means.device;
+    let bytes = (tokens.clone().sum::<usize>() * width * kind.elt_size_in_bytes()) as u64;
     // On a GPU the states stay there where they and the work fit; else the machine's memory holds them.
     let on_gpu = device != Device::Cpu && fits(bytes + working, device);
     let room = if on_gpu {
@@ -275,7 +304,7 @@ fn room(source: &Source<'_, '_>, chunks: &[Chunk]) -> Result<Hidden, GramError> 
     if device != Device::Cpu && !on_gpu {
         means.reporter.note("the hidden states do not fit on the GPU beside the work: main memory holds them");
     }
-    let hidden = Hidden::new(tokens, config.hidden, (kind, device), room)?;
+    let hidden = Hidden::new(tokens, width, (kind, device), room)?;
     if hidden.spilled() > 0 {
         means.reporter.note(format!(
             "{} MB of {} MB of hidden states go to a file: memory is to hold no more",

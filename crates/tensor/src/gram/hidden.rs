@@ -12,7 +12,7 @@ use crate::failure::FileError;
 
 /// One slot a chunk, `[tokens, hidden]` each. Which chunks are kept where is settled at the start; their sizes never change.
 #[derive(Debug)]
-pub(super) struct Hidden {
+pub(crate) struct Hidden {
     slots: Vec<Slot>,
     width: i64,
     kind: Kind,
@@ -21,6 +21,8 @@ pub(super) struct Hidden {
     /// Where those in memory are kept.
     home: Device,
     file: Option<(PathBuf, File)>,
+    /// Bytes that are kept in memory.
+    held: u64,
 }
 
 #[derive(Debug)]
@@ -31,13 +33,13 @@ enum Slot {
 
 /// Where hidden states may lie.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room<'a> {
+pub(crate) struct Room<'a> {
     /// The device that keeps them: the one that computes, or the CPU.
-    pub(super) home: Device,
+    pub(crate) home: Device,
     /// Bytes in memory at most.
-    pub(super) limit: u64,
+    pub(crate) limit: u64,
     /// Directory for the file that takes the rest.
-    pub(super) spill: &'a Path,
+    pub(crate) spill: &'a Path,
 }
 
 impl Hidden {
@@ -45,7 +47,7 @@ impl Hidden {
     ///
     /// # Errors
     /// When a file is needed and cannot be made.
-    pub(super) fn new(
+    pub(crate) fn new(
         tokens: impl Iterator<Item = usize>,
         width: usize,
         (kind, device): (Kind, Device),
@@ -71,11 +73,11 @@ impl Hidden {
         } else {
             None
         };
-        Ok(Self { slots, width: width as i64, kind, device, home: room.home, file })
+        Ok(Self { slots, width: width as i64, kind, device, home: room.home, file, held })
     }
 
     /// Bytes that are kept in a file.
-    pub(super) fn spilled(&self) -> u64 {
+    pub(crate) fn spilled(&self) -> u64 {
         let sizes = self.slots.iter().filter_map(|slot| match slot {
             Slot::File { tokens, .. } => Some((tokens * self.width) as u64 * self.kind.elt_size_in_bytes() as u64),
             Slot::Memory(_) => None,
@@ -83,11 +85,16 @@ impl Hidden {
         sizes.sum()
     }
 
+    /// Bytes that are kept in main memory.
+    pub(super) fn resident(&self) -> u64 {
+        if self.home == Device::Cpu { self.held } else { 0 }
+    }
+
     /// The states of a chunk, on the device that computes.
     ///
     /// # Errors
     /// When the file cannot be read or the device has no room.
-    pub(super) fn get(&self, chunk: usize) -> Result<Tensor, GramError> {
+    pub(crate) fn get(&self, chunk: usize) -> Result<Tensor, GramError> {
         let fail = || GramError::torch("hidden states");
         let states = match &self.slots[chunk] {
             Slot::Memory(states) => {
@@ -108,7 +115,7 @@ impl Hidden {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn set(&self, chunk: usize, states: &Tensor) -> Result<(), GramError> {
+    pub(crate) fn set(&self, chunk: usize, states: &Tensor) -> Result<(), GramError> {
         let fail = || GramError::torch("hidden states");
         match &self.slots[chunk] {
             Slot::Memory(slot) => {

@@ -6,7 +6,7 @@ pub mod capture;
 pub(crate) mod chunk;
 pub mod error;
 pub(crate) mod flow;
-mod hidden;
+pub(crate) mod hidden;
 pub mod index;
 pub(crate) mod output;
 pub mod pairs;

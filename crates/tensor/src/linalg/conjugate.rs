@@ -50,6 +50,11 @@ impl Operator {
         Self { scaled: self.scaled.share(), scale: self.scale.shallow_clone() }
     }
 
+    /// Bytes of its matrix.
+    pub fn bytes(&self) -> u64 {
+        self.scaled.bytes()
+    }
+
     /// `x S` for `x: [rows, width]` in fp64.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 use serde::Serialize;
 use tch::{Kind, TchError, Tensor};
 
-use super::symmetric::Symmetric;
+use super::symmetric::{Symmetric, bytes};
 use super::system::ScaledSystem;
 use super::{EPS32, SolveError, condition, square, tiled};
 use crate::parallel::Pool;
@@ -107,6 +107,7 @@ impl Factor {
     /// When a Gram cannot be read or is not finite, or libtorch fails.
     pub fn double(system: &ScaledSystem<'_>, mut steps: Vec<String>, pool: Pool) -> Result<Self, SolveError> {
         let cut = Self::cut_for(system.width());
+        system.afford("an fp64 factor", 8)?;
         if Self::is_above(system, cut, pool)? {
             let matrix = system.upper(Kind::Double, pool)?;
             let largest = condition::largest(&matrix)?;
@@ -118,6 +119,8 @@ impl Factor {
         } else {
             steps.push(format!("the smallest eigenvalue is under the cut of {cut:.1e}"));
         }
+        // The matrix, its vectors twice, and what the decomposition works with.
+        system.afford("an eigenvalue decomposition", 48)?;
         let (values, vectors) = system.upper(Kind::Double, pool)?.f_linalg_eigh("U")?;
         let n = values.size()[0];
         let kept = values.f_gt(cut)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
@@ -172,6 +175,14 @@ impl Factor {
     /// How many eigenvalues were cut.
     pub fn cut(&self) -> i64 {
         self.cut
+    }
+
+    /// Bytes of its numbers.
+    pub fn bytes(&self) -> u64 {
+        match &self.kept {
+            Kept::Single(factor) | Kept::Double(factor) => bytes(factor),
+            Kept::Eigen(vectors, inverses) => bytes(vectors) + bytes(inverses),
+        }
     }
 
     /// Each step down, in words.

@@ -7,6 +7,7 @@ mod check;
 mod condition;
 mod conjugate;
 mod factor;
+mod measure;
 mod plain;
 mod symmetric;
 mod system;
@@ -15,8 +16,10 @@ mod tiled;
 pub use check::{Check, check, right_hand_side};
 pub use conjugate::{Iterated, Operator};
 pub use factor::{Factor, GOOD_ENOUGH, Path, Solved};
+pub use measure::Measure;
 pub use plain::PlainSolver;
 pub use symmetric::Symmetric;
+pub(crate) use symmetric::kept;
 pub use system::{ScaledSystem, Term};
 
 use mergelab_wire::Fault;
@@ -45,6 +48,18 @@ pub enum SolveError {
         /// What went wrong.
         reason: String,
     },
+    /// A step that takes more memory than the budget leaves.
+    #[error("{what} of width {width} takes {needed} bytes, and the memory budget leaves {left}")]
+    Memory {
+        /// The step.
+        what: &'static str,
+        /// Columns of the weights.
+        width: usize,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that there are.
+        left: u64,
+    },
     /// A Gram matrix holds infinities or NaNs.
     #[error("its Gram matrices are not finite")]
     NotFinite,
@@ -63,6 +78,7 @@ impl Diagnosis for SolveError {
             Self::Torch(error) => error.hint(),
             Self::Gram(error) => error.hint(),
             Self::Plain { .. } => Some("`solver: auto` (the default) solves such systems".to_owned()),
+            Self::Memory { .. } => Some("raise `--memory`, or leave it out".to_owned()),
             Self::NotFinite => Some("capture the Gram matrices again".to_owned()),
         }
     }

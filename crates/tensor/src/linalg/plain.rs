@@ -7,6 +7,7 @@ use mergelab_wire::Solver;
 use tch::{Device, Kind, Tensor};
 
 use super::SolveError;
+use super::symmetric::bytes;
 use super::system::Term;
 
 /// One of the published calls, prepared for blocks of rows.
@@ -57,6 +58,11 @@ impl PlainSolver {
             Solver::Lstsq | Solver::Auto => sum,
         };
         Ok(Self { solver, kept, parts })
+    }
+
+    /// Bytes of its matrices.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().chain([&self.kept]).map(bytes).sum()
     }
 
     /// Another handle on the same matrices, for another thread.

@@ -25,6 +25,16 @@ pub(super) fn strips(width: usize) -> impl Iterator<Item = Range<usize>> {
     (0..width).step_by(STRIP).map(move |start| start..(start + STRIP).min(width))
 }
 
+/// Numbers that the upper half of a matrix of this width is kept as.
+pub(crate) fn kept(width: usize) -> usize {
+    strips(width).map(|rows| rows.len() * (width - rows.start)).sum()
+}
+
+/// Bytes of a tensor's numbers.
+pub(super) fn bytes(tensor: &Tensor) -> u64 {
+    (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64
+}
+
 impl Symmetric {
     /// A matrix made strip by strip, each by `make` from its rows: `[rows, width - first row]`.
     ///
@@ -65,6 +75,11 @@ impl Symmetric {
         Self { strips: strips.collect() }
     }
 
+    /// Bytes of its numbers.
+    pub fn bytes(&self) -> u64 {
+        self.strips.iter().map(|(_, strip)| bytes(strip)).sum()
+    }
+
     /// Adds `x A` to `sum`, both `[rows, width]` and of the matrix's type.
     ///
     /// # Errors
@@ -92,26 +107,32 @@ impl Symmetric {
     /// # Errors
     /// When libtorch fails.
     pub fn forms(&self, basis: &[Tensor]) -> Result<Vec<f64>, TchError> {
-        let size = basis.len();
-        let mut forms = vec![0.0; size * size];
-        let inner =
-            |a: &Tensor, b: &Tensor| -> Result<f64, TchError> { a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[]) };
+        let mut forms = vec![0.0; basis.len() * basis.len()];
         for (start, strip) in &self.strips {
-            let (height, span) = strip.size2()?;
-            let rest = span - height;
-            for (left, a) in basis.iter().enumerate() {
-                let product = a.f_narrow(1, *start, height)?.f_mm(strip)?;
-                for (right, b) in basis.iter().enumerate() {
-                    // The diagonal block counts once, what is right of it for itself and for its mirror below.
-                    let block = inner(&product.f_narrow(1, 0, height)?, &b.f_narrow(1, *start, height)?)?;
-                    let beside = inner(&product.f_narrow(1, height, rest)?, &b.f_narrow(1, start + height, rest)?)?;
-                    forms[left * size + right] += block + beside;
-                    forms[right * size + left] += beside;
-                }
-            }
+            add_forms(&mut forms, basis, *start, strip)?;
         }
         Ok(forms)
     }
+}
+
+/// Adds to the forms of a basis what one strip and its mirror below the diagonal contribute.
+pub(super) fn add_forms(forms: &mut [f64], basis: &[Tensor], start: i64, strip: &Tensor) -> Result<(), TchError> {
+    let size = basis.len();
+    let inner =
+        |a: &Tensor, b: &Tensor| -> Result<f64, TchError> { a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[]) };
+    let (height, span) = strip.size2()?;
+    let rest = span - height;
+    for (left, a) in basis.iter().enumerate() {
+        let product = a.f_narrow(1, start, height)?.f_mm(strip)?;
+        for (right, b) in basis.iter().enumerate() {
+            // The diagonal block counts once, what is right of it for itself and for its mirror below.
+            let block = inner(&product.f_narrow(1, 0, height)?, &b.f_narrow(1, start, height)?)?;
+            let beside = inner(&product.f_narrow(1, height, rest)?, &b.f_narrow(1, start + height, rest)?)?;
+            forms[left * size + right] += block + beside;
+            forms[right * size + left] += beside;
+        }
+    }
+    Ok(())
 }
 
 /// Adds to `sum` what one strip and its mirror below the diagonal contribute to `x A`.

@@ -39,6 +39,8 @@ pub struct ScaledSystem<'a> {
     root: Vec<f64>,
     /// Per model but the pivot: the diagonal of its unscaled matrix in the right-hand side.
     side_diagonals: Vec<Vec<f64>>,
+    /// Bytes that its matrices may take.
+    room: Option<u64>,
 }
 
 impl<'a> ScaledSystem<'a> {
@@ -59,13 +61,32 @@ impl<'a> ScaledSystem<'a> {
             return Err(SolveError::NotFinite);
         }
         let root = (0..width).map(total).map(|sum| if sum > 0.0 { sum.sqrt().recip() } else { 0.0 }).collect();
-        let mut system = Self { terms, pivot, alpha, device, root, side_diagonals: Vec::new() };
+        let mut system = Self { terms, pivot, alpha, device, root, side_diagonals: Vec::new(), room: None };
         let side = |index: usize| -> Vec<f64> {
             let (scale, taken) = (terms[index].scale, system.taken(index));
             diagonals[index].iter().zip(&diagonals[pivot]).map(|(own, last)| scale * own - taken * last).collect()
         };
         system.side_diagonals = system.others().map(side).collect();
         Ok(system)
+    }
+
+    /// The same system, whose matrices may take so many bytes.
+    #[must_use]
+    pub fn within(self, room: Option<u64>) -> Self {
+        Self { room, ..self }
+    }
+
+    /// Refuses a step that takes so many bytes for each number of a whole matrix.
+    ///
+    /// # Errors
+    /// When they are more than there is room for.
+    pub(crate) fn afford(&self, what: &'static str, bytes: u64) -> Result<(), SolveError> {
+        let width = self.width();
+        let needed = bytes * (width * width) as u64;
+        match self.room {
+            Some(left) if needed > left => Err(SolveError::Memory { what, width, needed, left }),
+            _ => Ok(()),
+        }
     }
 
     /// Rows and columns.

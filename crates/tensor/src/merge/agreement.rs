@@ -22,7 +22,8 @@ const NOTED: [&str; 5] = ["rope_theta", "rope_scaling", "rope_parameters", "rms_
 /// When a `config.json` is not JSON, a layout differs, or a token has another id.
 pub(super) fn check(job: &MergeJob, reporter: &Reporter) -> Result<(), MergeError> {
     let (name, path) = (name_of(job), job.tokenizer.clone());
-    let giver = MergeSource { name, path, weight: 1.0, grams: None, held_out: None, capture: None };
+    let giver =
+        MergeSource { name, path, weight: 1.0.into(), grams: None, held_out: None, fisher: None, capture: None };
     let Some(first) = config(&giver)? else { return Ok(()) };
     let ids = token_ids(&giver.path);
     for other in job.models.iter().chain(&job.base).filter(|other| other.path != giver.path) {

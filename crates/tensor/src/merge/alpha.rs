@@ -24,16 +24,17 @@ use super::error::MergeError;
 use super::figures::finite;
 use super::method::Context;
 use super::objective::{Merged, forms, objective};
-use super::solve::{Group, Sample, differences, pivot};
+use super::room::{Load, Room};
+use super::solve::{Group, Sample, differences, measures, pivot};
 use crate::failure::FileError;
-use crate::linalg::{ScaledSystem, SolveError, Symmetric};
+use crate::linalg::{Measure, ScaledSystem, SolveError};
 use crate::report::Reporter;
 
 /// What is tried first, in thousandths.
 const GRID: [u32; 13] = [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 950, 990, 1000];
 
 /// Rows of each tensor that the objective is estimated on.
-const ROWS: usize = 256;
+pub(super) const ROWS: usize = 256;
 
 /// Rows that a worker takes at a time.
 const PIECE: usize = 64;
@@ -201,31 +202,35 @@ pub fn choose(context: &Context<'_>, groups: &mut [Group]) -> Result<Option<Choi
 
 /// A group whose αs are tried, with what they have in common.
 struct Candidate<'a> {
-    context: &'a Context<'a>,
+    /// With as many workers as there is room for to make matrices.
+    context: Context<'a>,
     group: &'a Group,
+    load: Load,
+    /// What is left for a system.
+    room: Room,
     weights: Vec<f64>,
     pivot: usize,
     sample: Sample,
     mean: Tensor,
     /// Of all models but the pivot, fp64.
     differences: Vec<Tensor>,
-    held_out: Vec<Symmetric>,
+    held_out: Vec<Measure<'a>>,
     /// What each held-out Gram counts.
     scales: Vec<f64>,
 }
 
 /// Some rows of one tensor.
-struct Piece {
+struct Piece<'g> {
     /// What a row stands for.
     factor: f64,
     method: Method,
     rows: Vec<Tensor>,
     mean: Tensor,
     differences: Vec<Tensor>,
-    held_out: Vec<Symmetric>,
+    held_out: Vec<Measure<'g>>,
 }
 
-impl Piece {
+impl Piece<'_> {
     /// The forms of the differences and the correction with each held-out Gram; `None` if a refinement did not converge.
     fn forms(&self) -> Result<Option<Vec<Vec<f64>>>, SolveError> {
         let corrected = self.method.correct(&self.rows, &self.mean, &self.differences, None)?;
@@ -238,17 +243,22 @@ impl Piece {
 }
 
 impl<'a> Candidate<'a> {
-    fn new(context: &'a Context<'a>, group: &'a Group) -> Result<Self, MergeError> {
-        let weights: Vec<f64> = context.sources.models.iter().map(|source| source.weight).collect();
+    fn new(context: &Context<'a>, group: &'a Group) -> Result<Self, MergeError> {
+        let weights = group.weights(context);
         let pivot = pivot(&weights);
         let sample = group.sample(context, ROWS)?;
         let (mean, differences) =
             differences(&sample.rows, &weights, pivot).map_err(MergeError::torch(group.module()))?;
         let terms = group.terms(&group.grams().held_out, context)?;
-        let read = terms.iter().map(|term| Symmetric::read(term.gram, context.device, context.pool));
-        let held_out = read.collect::<Result<_, _>>().map_err(MergeError::solve(group.module()))?;
+        let load = group.load(context)?;
+        let (room, each) = (Room::of(context).beside(load.sample()), load.block(PIECE, Kind::Double));
+        let held = room.beside(load.least()).holds(context.pool, &load, terms.len(), each);
+        let context = Context { pool: room.makers(context.pool, &load), ..*context };
+        let held_out = measures(terms.iter().map(|term| term.gram).collect(), &context, held);
+        let held_out = held_out.map_err(MergeError::solve(group.module()))?;
+        let room = room.beside(if held { terms.len() as u64 * load.gram() } else { 0 });
         let scales = terms.iter().map(|term| term.scale).collect();
-        Ok(Self { context, group, weights, pivot, sample, mean, differences, held_out, scales })
+        Ok(Self { context, group, load, room, weights, pivot, sample, mean, differences, held_out, scales })
     }
 
     fn objectives(&self, alphas: &[u32]) -> Result<Vec<(u32, f64)>, MergeError> {
@@ -257,13 +267,16 @@ impl<'a> Candidate<'a> {
 
     /// The objective on the held-out Grams, of the merge with this α.
     fn objective(&self, alpha: f64) -> Result<f64, MergeError> {
-        let (context, fail) = (self.context, || MergeError::solve(self.group.module()));
+        let (context, fail) = (&self.context, || MergeError::solve(self.group.module()));
         let used = self.group.terms(&self.group.grams().used, context)?;
         let system = ScaledSystem::new(&used, self.pivot, alpha, context.device).map_err(fail())?;
+        let system = system.within(self.room.bytes());
         let (mut method, _) = self.group.prepare(context, &system, &used, self.pivot)?;
         let parts = loop {
             let pieces = self.pieces(&method)?;
-            let parts = context.pool.map(pieces, |piece| piece.forms()).map_err(fail())?;
+            let room = self.room.beside(method.bytes());
+            let pool = room.workers(context.pool, &self.load, self.load.block(PIECE, Kind::Double)).map_err(fail())?;
+            let parts = pool.map(pieces, |piece| piece.forms()).map_err(fail())?;
             if let Some(parts) = parts.into_iter().collect::<Option<Vec<_>>>() {
                 break parts;
             }
@@ -282,11 +295,11 @@ impl<'a> Candidate<'a> {
     }
 
     /// The sample in pieces, none of which is of two tensors.
-    fn pieces(&self, method: &Method) -> Result<Vec<Piece>, MergeError> {
+    fn pieces(&self, method: &Method) -> Result<Vec<Piece<'a>>, MergeError> {
         let mut pieces = Vec::new();
         let mut first = 0;
         for (tensor, count) in self.group.tensors().iter().zip(&self.sample.counts) {
-            let [rows, _] = self.group.shape(self.context, tensor)?;
+            let [rows, _] = self.group.shape(&self.context, tensor)?;
             let factor = rows as f64 / *count as f64;
             for start in (first..first + count).step_by(PIECE) {
                 let range = start..(start + PIECE).min(first + count);
@@ -297,7 +310,7 @@ impl<'a> Candidate<'a> {
         Ok(pieces)
     }
 
-    fn piece(&self, method: &Method, range: &Range<usize>, factor: f64) -> Result<Piece, tch::TchError> {
+    fn piece(&self, method: &Method, range: &Range<usize>, factor: f64) -> Result<Piece<'a>, tch::TchError> {
         let cut = |x: &Tensor| x.f_narrow(0, range.start as i64, range.len() as i64);
         let cut_all = |all: &[Tensor]| all.iter().map(cut).collect::<Result<Vec<_>, _>>();
         Ok(Piece {
@@ -306,7 +319,7 @@ impl<'a> Candidate<'a> {
             rows: cut_all(&self.sample.rows)?,
             mean: cut(&self.mean)?,
             differences: cut_all(&self.differences)?,
-            held_out: self.held_out.iter().map(Symmetric::share).collect(),
+            held_out: self.held_out.iter().map(Measure::share).collect(),
         })
     }
 }

@@ -9,7 +9,6 @@ use super::method::{Context, Method, Unit};
 use super::params::Params;
 use super::regmean;
 use super::rules::AlphaRule;
-use super::solve::Grams;
 
 /// The weighted mean.
 #[derive(Debug)]
@@ -25,18 +24,13 @@ impl Method for Average {
     }
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
-        // A rule may ask for RegMean on some tensors of an average, where the models have Grams.
-        let (solved, rest): (Vec<_>, Vec<_>) =
-            tensors.into_iter().partition(|(_, rule)| rule.is_some_and(|rule| rule.required));
+        let (mut units, rest) = regmean::by_rule(context, tensors)?;
         let params = Params::new(context.job, context.sources.names().iter().map(String::as_str));
-        let mut units = if params.flag("normalize", true) {
-            rest.into_iter().map(|(name, _)| Unit::Average(name)).collect()
+        if params.flag("normalize", true) {
+            units.extend(rest.into_iter().map(Unit::Average));
         } else {
-            let sum = |(name, _)| Elementwise::sum(context, name).map(Unit::Elementwise);
-            rest.into_iter().map(sum).collect::<Result<Vec<_>, _>>()?
-        };
-        if !solved.is_empty() {
-            units.extend(regmean::groups(context, Grams::open(context.job)?, solved)?);
+            let sum = |name| Elementwise::sum(context, name).map(Unit::Elementwise);
+            units.extend(rest.into_iter().map(sum).collect::<Result<Vec<_>, _>>()?);
         }
         Ok(units)
     }

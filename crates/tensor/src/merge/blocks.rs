@@ -21,6 +21,7 @@ use super::figures::LayerFigures;
 use super::layers::depth;
 use super::method::{Context, Unit};
 use super::regmean;
+use super::room;
 use super::rules::AlphaRule;
 use super::solve::Grams;
 use super::stream;
@@ -66,6 +67,8 @@ pub struct Blocks {
     layers: Vec<Block>,
     /// The output projection, where it is solved.
     head: Option<(String, Option<AlphaRule>)>,
+    /// Bytes that the widest system takes at the least.
+    least: u64,
 }
 
 impl Blocks {
@@ -101,6 +104,7 @@ impl Blocks {
                 }
             }
         }
+        let solved: Vec<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
         let mut layers: Vec<Block> = (0..config.layers).map(|_| Block::default()).collect();
         let mut head = None;
         for (name, rule) in tensors {
@@ -126,7 +130,8 @@ impl Blocks {
                 return Err(refuse(reason, "state `rules: [{ match: NAME, use: average }]`"));
             }
         }
-        Ok(Self { config, own, layers, head })
+        let least = room::least(context, &solved)?;
+        Ok(Self { config, own, layers, head, least })
     }
 
     /// Solves and writes every block, and makes on the way what of `streamed` the merged model needs to run.
@@ -200,8 +205,8 @@ impl Blocks {
         let fail = || MergeError::capture(&source.name);
         let decoder = Decoder::new(&source.checkpoint, &own.config, own.dtype, context.device);
         let merged = Decoder::new(writer, &self.config, own.dtype, context.device);
-        // The other half of the memory is for the systems.
-        let memory = context.memory.map(|budget| budget / 2);
+        // What the widest system takes at the least is left to it, and half of the memory in any case.
+        let memory = context.memory.map(|budget| budget.saturating_sub(self.least).min(budget / 2));
         let means = Means { device: context.device, pool: context.pool, memory, reporter };
         let source_of_flow =
             Source { decoder: &merged, data: spec.shown, means, spill, sharers: self.own.len() as u64 };
@@ -269,6 +274,9 @@ fn solve(
         used.push(output.open()?);
     }
     let grams = Grams { used, held_out: Vec::new() };
+    let resident: u64 = candidates.iter().map(|candidate| candidate.flow.resident()).sum();
+    let memory = context.memory.map(|budget| budget.saturating_sub(resident));
+    let context = &Context { memory, ..*context };
     let mut figures = Vec::new();
     for unit in regmean::groups(context, grams, tensors.to_vec())? {
         let Unit::Regmean(group) = unit else { unreachable!("RegMean makes groups alone") };

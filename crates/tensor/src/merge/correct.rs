@@ -53,6 +53,19 @@ impl Method {
         }
     }
 
+    /// Bytes of its matrices.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Scaled(scaled) => {
+                let matrices = scaled.sides.iter().chain(&scaled.matrix);
+                scaled.factor.bytes() + matrices.map(Symmetric::bytes).sum::<u64>()
+            }
+            Self::Plain(solver) => solver.bytes(),
+            Self::Conjugate(conjugate) => conjugate.bytes(),
+            Self::Average => 0,
+        }
+    }
+
     /// Whether `x0` of an iteration is the base model.
     pub(super) fn reads_base(&self) -> bool {
         matches!(self, Self::Conjugate(conjugate) if conjugate.reads_base())
@@ -97,6 +110,8 @@ impl Method {
     /// The same with an fp64 factor, where a refinement did not converge.
     pub(super) fn step_down(&mut self, system: &ScaledSystem<'_>, pool: Pool) -> Result<Vec<String>, SolveError> {
         let Self::Scaled(scaled) = self else { unreachable!("only refinement can fail to converge") };
+        // Both factors, and the fp64 matrices that are there, of every model and the system.
+        system.afford("an fp64 factor beside the fp32 one", 12 + 4 * (scaled.sides.len() as u64 + 1))?;
         scaled.factor = Factor::double(system, Vec::new(), pool)?;
         Ok(scaled.factor.steps().to_vec())
     }

@@ -23,6 +23,11 @@ pub const TILE: usize = 4096;
 pub trait Kernel: Debug + Send + Sync {
     /// Fills `out` from as many elements of each input.
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]);
+
+    /// How many elements so far had no more than their weighted mean, where the method counts them.
+    fn averaged(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Some elements of one tensor, of every input the same, all of them finite.
@@ -34,6 +39,8 @@ pub struct Tile<'a> {
     pub base: Option<&'a [f32]>,
     /// Of each model that the work reads.
     pub models: &'a [&'a [f32]],
+    /// Of what the work reads beside the models.
+    pub beside: &'a [&'a [f32]],
 }
 
 /// How the elements of one tensor come about.
@@ -45,6 +52,8 @@ pub struct Elementwise {
     pub base: bool,
     /// The models that are read, by index.
     pub models: Vec<usize>,
+    /// What is read beside them, under the tensor's name: something that the method knows of each element.
+    pub beside: Vec<Arc<Source>>,
     /// What is done with their elements.
     pub how: How,
 }
@@ -80,9 +89,8 @@ impl Elementwise {
         if !is_float(sources.dtype(&tensor)?) {
             return same_integers(sources, tensor);
         }
-        let weights: Vec<f64> = sources.models.iter().map(|source| source.weight).collect();
-        let how = How::Merge(Arc::new(kernel(weights)));
-        Ok(Self { tensor, base: false, models: (0..sources.models.len()).collect(), how })
+        let how = How::Merge(Arc::new(kernel(sources.weights(&tensor))));
+        Ok(Self { tensor, base: false, models: (0..sources.models.len()).collect(), beside: Vec::new(), how })
     }
 
     /// One model's tensor; the base's where there is no index.
@@ -92,13 +100,14 @@ impl Elementwise {
     pub fn take(context: &Context<'_>, tensor: String, model: Option<usize>) -> Result<Self, MergeError> {
         let is_number = is_float(context.sources.dtype(&tensor)?);
         let how = if is_number { How::Merge(Arc::new(Copy)) } else { How::Verbatim };
-        Ok(Self { tensor, base: model.is_none(), models: model.into_iter().collect(), how })
+        Ok(Self { tensor, base: model.is_none(), models: model.into_iter().collect(), beside: Vec::new(), how })
     }
 
-    /// The sources that are read: the base first, then models.
-    pub fn inputs<'a>(&self, sources: &'a Sources) -> Vec<&'a Source> {
+    /// The sources that are read: the base first, then models, then what is beside them.
+    pub fn inputs<'a>(&'a self, sources: &'a Sources) -> Vec<&'a Source> {
         let base = sources.base.as_ref().filter(|_| self.base);
-        base.into_iter().chain(self.models.iter().map(|index| &sources.models[*index])).collect()
+        let models = self.models.iter().map(|index| &sources.models[*index]);
+        base.into_iter().chain(models).chain(self.beside.iter().map(|source| &**source)).collect()
     }
 }
 
@@ -118,7 +127,7 @@ pub fn on_task_vectors(
             return same_integers(context.sources, tensor).map(Unit::Elementwise);
         }
         let how = How::Merge(kernel(&tensor)?);
-        Ok(Unit::Elementwise(Elementwise { tensor, base: true, models: models.clone(), how }))
+        Ok(Unit::Elementwise(Elementwise { tensor, base: true, models: models.clone(), beside: Vec::new(), how }))
     })
 }
 
@@ -136,7 +145,31 @@ fn same_integers(sources: &Sources, tensor: String) -> Result<Elementwise, Merge
             return Err(MergeError::Integers { name: tensor, first, other });
         }
     }
-    Ok(Elementwise { tensor, base: false, models: vec![0], how: How::Verbatim })
+    Ok(Elementwise { tensor, base: false, models: vec![0], beside: Vec::new(), how: How::Verbatim })
+}
+
+/// Says how many elements had no more than their weighted mean, where the method counts them.
+///
+/// # Errors
+/// When a tensor is not there.
+pub fn report<'a>(context: &Context<'_>, done: impl Iterator<Item = &'a Elementwise>) -> Result<(), MergeError> {
+    let mut found = None;
+    for work in done {
+        let How::Merge(kernel) = &work.how else { continue };
+        let Some(averaged) = kernel.averaged() else { continue };
+        let (count, total) = found.unwrap_or((0, 0));
+        let elements: usize = context.sources.shape(&work.tensor)?.iter().product();
+        found = Some((count + averaged, total + elements as u64));
+    }
+    let Some((averaged, total)) = found else { return Ok(()) };
+    context.reporter.fact("elements_averaged", averaged);
+    if averaged > 0 {
+        let method = &context.job.method;
+        context.reporter.note(format!(
+            "{averaged} of {total} elements took the weighted mean: `{method}` has nothing to weigh them by"
+        ));
+    }
+    Ok(())
 }
 
 /// The ranges of a tensor's tiles.
@@ -235,7 +268,7 @@ mod tests {
         let models: Vec<Vec<f32>> = models.into_iter().map(|model| Vec::try_from(model).unwrap()).collect();
         let models: Vec<&[f32]> = models.iter().map(Vec::as_slice).collect();
         let mut found = vec![0.0; 5000];
-        Mean::new(weights).merge(&Tile { start: 0, base: None, models: &models }, &mut found);
+        Mean::new(weights).merge(&Tile { start: 0, base: None, models: &models, beside: &[] }, &mut found);
         assert_eq!(found, expected);
     }
 

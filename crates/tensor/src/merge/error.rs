@@ -8,6 +8,7 @@ use tch::TchError;
 use crate::checkpoint::CheckpointError;
 use crate::dtype::UnknownDtype;
 use crate::failure::{Diagnosis, FileError};
+use crate::fisher::FisherError;
 use crate::gram::GramError;
 use crate::linalg::SolveError;
 use crate::model::ConfigError;
@@ -25,6 +26,9 @@ pub enum MergeError {
     /// Grams cannot be read.
     #[error(transparent)]
     Gram(#[from] GramError),
+    /// Fisher information cannot be read.
+    #[error(transparent)]
+    Fisher(#[from] FisherError),
     /// Activations of a model cannot be taken.
     #[error("model {model}: {source}")]
     Capture {
@@ -186,6 +190,21 @@ pub enum MergeError {
         /// The least that it can do with.
         needed: u64,
     },
+    /// A memory budget that is too small for a linear system.
+    #[error(
+        "a memory budget of {budget} bytes is too small for the system of {module}, of width {width}, which needs {needed} \
+         even with one worker"
+    )]
+    SystemMemory {
+        /// First linear layer of the system.
+        module: String,
+        /// Columns of its weights.
+        width: usize,
+        /// The budget.
+        budget: u64,
+        /// The least that the system can do with.
+        needed: u64,
+    },
     /// A linear layer without a Gram.
     #[error("{name} is a linear layer, and the Gram matrices of {model} ({}) have none for it{}", directory.display(), because(why.as_deref()))]
     NoGram {
@@ -219,6 +238,28 @@ pub enum MergeError {
         input: usize,
         /// Width of the Gram.
         width: usize,
+    },
+    /// A tensor without Fisher information.
+    #[error("the Fisher information of {model} ({}) has none for {name}", directory.display())]
+    NoFisher {
+        /// The tensor.
+        name: String,
+        /// The model.
+        model: String,
+        /// Its Fisher artifact.
+        directory: PathBuf,
+    },
+    /// Fisher information of a tensor of another shape.
+    #[error("{name}: {expected:?} in the models, {found:?} in the Fisher information of {model}")]
+    FisherShape {
+        /// The tensor.
+        name: String,
+        /// The model.
+        model: String,
+        /// Shape in the models.
+        expected: Vec<usize>,
+        /// Shape in the artifact.
+        found: Vec<usize>,
     },
     /// A rule that cannot be followed.
     #[error("rule {pattern:?}: {reason}")]
@@ -309,10 +350,11 @@ impl Diagnosis for MergeError {
             Self::File(error) => error.fault(),
             Self::Checkpoint(error) => error.fault(),
             Self::Gram(error) => error.fault(),
+            Self::Fisher(error) => error.fault(),
             Self::Capture { source, .. } => source.fault(),
             Self::Text { source, .. } => source.fault(),
             Self::Decoder(error) => error.fault(),
-            Self::Method(_) | Self::Memory { .. } | Self::Torch { .. } => Fault::Stage,
+            Self::Method(_) | Self::Memory { .. } | Self::SystemMemory { .. } | Self::Torch { .. } => Fault::Stage,
             Self::Solve { source, .. } => source.fault(),
             _ => Fault::Experiment,
         }
@@ -323,6 +365,7 @@ impl Diagnosis for MergeError {
             Self::File(error) => return error.hint(),
             Self::Checkpoint(error) => return error.hint(),
             Self::Gram(error) => return error.hint(),
+            Self::Fisher(error) => return error.hint(),
             Self::Capture { source, .. } => return source.hint(),
             Self::Text { source, .. } => return source.hint(),
             Self::Decoder(error) => return error.hint(),
@@ -357,13 +400,17 @@ impl Diagnosis for MergeError {
                 "load it in `transformers`, dequantise it and save it; then merge that".to_owned()
             }
             Self::Overflow { .. } => "state `dtype: bfloat16` or `dtype: float32` in the merge".to_owned(),
-            Self::Memory { .. } => "raise `--memory`, or leave it out".to_owned(),
+            Self::Memory { .. } | Self::SystemMemory { .. } => "raise `--memory`, or leave it out".to_owned(),
             Self::NotFinite { .. } => "the weights are damaged; fetch or train the model again".to_owned(),
             Self::NoGram { .. } => {
                 "capture it (is it under `exclude`?), or state `rules: [{ match: NAME, use: average }]`".to_owned()
             }
             Self::Transposed { .. } => "capture all of them with `engine: transformers`".to_owned(),
             Self::GramWidth { .. } => "the Gram matrices belong to a model of another size".to_owned(),
+            Self::NoFisher { .. } => {
+                "the decoder does not use it: state `rules: [{ match: NAME, use: average }]`".to_owned()
+            }
+            Self::FisherShape { .. } => "the Fisher information is of a model of another size".to_owned(),
             Self::Rule { .. } => "`use:` is average, base, regmean, or { model: NAME }".to_owned(),
             Self::Config { .. } => {
                 "`tokenizer:` of the merge must name a model whose vocabulary fits the weights".to_owned()

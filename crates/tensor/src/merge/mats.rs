@@ -155,6 +155,11 @@ impl Conjugate {
         Self { settings: self.settings, operator: self.operator.share(), sides }
     }
 
+    /// Bytes of its matrices.
+    pub(super) fn bytes(&self) -> u64 {
+        self.operator.bytes() + self.sides.iter().map(Symmetric::bytes).sum::<u64>()
+    }
+
     /// Whether the steps begin at the base model.
     pub(super) fn reads_base(&self) -> bool {
         self.settings.start == Start::Base

@@ -13,6 +13,8 @@ mod correct;
 pub mod elementwise;
 pub mod error;
 pub mod figures;
+pub mod fisher;
+mod gradient;
 pub mod layers;
 pub mod magnitude;
 pub mod mats;
@@ -23,6 +25,7 @@ pub mod params;
 pub mod registry;
 pub mod regmean;
 pub mod regmean_plus_plus;
+mod room;
 pub mod rules;
 pub mod solve;
 pub mod sources;
@@ -103,7 +106,8 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
             Unit::Blocks(work) => blocks.push(work),
         }
     }
-    let limits = stream::Limits::new(&context)?;
+    let limits = stream::Limits::new(&context, &streamed)?;
+    room::check(&context, &groups)?;
 
     let shard_size = job.shard_size.map_or(DEFAULT_SHARD_SIZE, |size| size as usize);
     let writer = Writer::model(out, sources.planned(dtype)?, shard_size)?;
@@ -122,6 +126,7 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
     for (path, size, sha256) in stream::run(&context, &writer, &streamed, limits)? {
         reporter.written(path.strip_prefix(out).unwrap_or(&path), size, &sha256);
     }
+    elementwise::report(&context, streamed.values())?;
     let bytes = writer.finish();
     figures::write(out, &layers)?;
     figures::facts(&layers, reporter);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tch::{Kind, TchError, Tensor};
 
 use super::figures::finite;
-use crate::linalg::Symmetric;
+use crate::linalg::{Measure, SolveError};
 
 /// `Σᵢ uᵢ tr (W - Wᵢ) Gᵢ (W - Wᵢ)ᵀ`: how far weights are from each model on that model's own inputs. Lower is better; RegMean
 /// at α = 1 minimises it.
@@ -23,7 +23,7 @@ pub struct Objective {
 }
 
 /// Per Gram: `tr a G bᵀ` for all pairs of the basis, row by row.
-pub(super) fn forms(basis: &[Tensor], grams: &[Symmetric]) -> Result<Vec<Vec<f64>>, TchError> {
+pub(super) fn forms(basis: &[Tensor], grams: &[Measure<'_>]) -> Result<Vec<Vec<f64>>, SolveError> {
     grams.iter().map(|gram| gram.forms(basis)).collect()
 }
 
@@ -162,6 +162,7 @@ mod tests {
 
     use super::super::elementwise::mean;
     use super::*;
+    use crate::linalg::Symmetric;
 
     #[test]
     fn the_objective_of_coefficients_is_the_objective_of_weights() {
@@ -185,7 +186,7 @@ mod tests {
         };
         let pivot = 1;
         let basis = [&models[0] - &average, &models[2] - &average, correction];
-        let grams: Vec<Symmetric> = grams.iter().map(|gram| Symmetric::of(gram).unwrap()).collect();
+        let grams: Vec<Measure<'_>> = grams.iter().map(|gram| Measure::Held(Symmetric::of(gram).unwrap())).collect();
         let found = objective(&forms(&basis, &grams).unwrap(), &scales, &weights, pivot, Merged::InBasis);
         let expected: Vec<f64> = models.iter().chain([&average, &merge]).map(direct).collect();
         let found: Vec<f64> =

@@ -4,8 +4,8 @@ use mergelab_wire::MergeJob;
 use serde_json::Value;
 
 use super::error::MergeError;
-use super::layers::depth;
-use super::regmean::gradient;
+use super::gradient::gradient;
+use super::layers::count;
 
 /// A method's parameters, checked to be known to it.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Params<'a> {
 impl<'a> Params<'a> {
     /// The parameters of a merge of models with these tensors.
     pub fn new(job: &'a MergeJob, tensors: impl Iterator<Item = &'a str>) -> Self {
-        Self { job, layers: tensors.filter_map(depth).max().map_or(1, |last| last + 1) }
+        Self { job, layers: count(tensors) }
     }
 
     /// Refuses parameters of other names, and values of the wrong kind or outside their range.
@@ -52,12 +52,7 @@ impl<'a> Params<'a> {
     }
 
     fn over_depth(&self, value: &Value, tensor: &str) -> Option<f64> {
-        let list = numbers(value)?;
-        match list.as_slice() {
-            [] => None,
-            [one] => Some(*one),
-            list => Some(gradient(list, depth(tensor), self.layers)),
-        }
+        numbers(value).filter(|list| !list.is_empty()).map(|list| gradient(&list, tensor, self.layers))
     }
 
     /// A flag.

@@ -2,6 +2,7 @@
 
 use super::average::Average;
 use super::error::MergeError;
+use super::fisher::Fisher;
 use super::mats::Mats;
 use super::method::Method;
 use super::regmean::Regmean;
@@ -10,7 +11,7 @@ use super::task_arithmetic::TaskArithmetic;
 use super::ties::Ties;
 
 /// Every method; one line each.
-static METHODS: [&dyn Method; 6] = [&Average, &Regmean, &RegmeanPlusPlus, &TaskArithmetic, &Ties, &Mats];
+static METHODS: [&dyn Method; 7] = [&Average, &Regmean, &RegmeanPlusPlus, &TaskArithmetic, &Ties, &Mats, &Fisher];
 
 /// The method of this name.
 ///

@@ -9,7 +9,8 @@ use mergelab_wire::{Alpha, MergeJob};
 
 use super::alpha;
 use super::error::MergeError;
-use super::layers::{depth, is_linear};
+use super::gradient::gradient;
+use super::layers::is_linear;
 use super::method::{Context, Method, Unit};
 use super::rules::AlphaRule;
 use super::solve::{Grams, Group};
@@ -80,6 +81,21 @@ pub(super) fn refuse_params(job: &MergeJob) -> Result<(), MergeError> {
     }
 }
 
+/// The RegMean that rules ask for by name, whatever the merge's method, and the tensors that are left to that.
+///
+/// # Errors
+/// When a Gram is missing or does not fit.
+pub(super) fn by_rule(
+    context: &Context<'_>,
+    tensors: Vec<(String, Option<AlphaRule>)>,
+) -> Result<(Vec<Unit>, Vec<String>), MergeError> {
+    let (solved, rest): (Vec<_>, Vec<_>) =
+        tensors.into_iter().partition(|(_, rule)| rule.is_some_and(|rule| rule.required));
+    let rest = rest.into_iter().map(|(name, _)| name).collect();
+    let units = if solved.is_empty() { Vec::new() } else { groups(context, Grams::open(context.job)?, solved)? };
+    Ok((units, rest))
+}
+
 /// α of a tensor: the rule's, or the merge's, over depth where that is a gradient; none where it is to be chosen.
 ///
 /// # Errors
@@ -95,7 +111,7 @@ pub(super) fn alpha_of(
     }
     match &job.alpha {
         Some(Alpha::Number(alpha)) => Ok(Some(*alpha)),
-        Some(Alpha::Gradient(list)) => Ok(Some(gradient(list, depth(name), layers))),
+        Some(Alpha::Gradient(list)) => Ok(Some(gradient(list, name, layers))),
         Some(Alpha::Auto | Alpha::AutoLayer) => alpha::check(job).map(|()| None),
         None => Err(MergeError::Request {
             method: job.method.clone(),
@@ -105,24 +121,20 @@ pub(super) fn alpha_of(
     }
 }
 
-/// A list as a function of depth: its first value at the first layer, its last at the last, straight lines between. What lies
-/// in no layer (`lm_head`) counts as last.
-pub(super) fn gradient(list: &[f64], depth: Option<usize>, layers: usize) -> f64 {
-    let share = match depth {
-        Some(depth) if layers > 1 => depth as f64 / (layers - 1) as f64,
-        Some(_) => 0.0,
-        None => 1.0,
-    };
-    let position = share * (list.len() - 1) as f64;
-    let (low, high) = (position.floor() as usize, position.ceil() as usize);
-    list[low] + (list[high] - list[low]) * (position - low as f64)
+/// What linear layers of one system share.
+#[derive(PartialEq, Eq, Hash)]
+struct Shared {
+    /// Where their Grams lie, by file and tensor.
+    grams: Vec<(String, String)>,
+    /// Whether their weights are stored `[in, out]`.
+    transposed: bool,
+    /// The bits of their α; none where it is to be chosen.
+    alpha: Option<u64>,
+    /// The bits of the models' weights, which may differ by depth.
+    weights: Vec<u64>,
 }
 
-/// Where the Grams of a layer lie, by file and tensor, whether its weight is stored `[in, out]`, and the bits of its α
-/// (none where it is to be chosen).
-type GroupKey = (Vec<(String, String)>, bool, Option<u64>);
-
-/// Groups linear layers by what they share: the Gram of every model, the held-out ones, and α.
+/// Groups linear layers by what they share: the Gram of every model, the held-out ones, α, and the models' weights.
 ///
 /// # Errors
 /// When a layer has no Gram, one of another width, or Grams that do not agree on how its weight is stored.
@@ -132,13 +144,11 @@ pub fn groups(
     tensors: Vec<(String, Option<AlphaRule>)>,
 ) -> Result<Vec<Unit>, MergeError> {
     let grams = std::sync::Arc::new(grams);
-    let layers = tensors.iter().filter_map(|(name, _)| depth(name)).max().map_or(1, |last| last + 1);
-
-    let mut groups: IndexMap<GroupKey, Vec<String>> = IndexMap::new();
+    let mut groups: IndexMap<Shared, Vec<String>> = IndexMap::new();
     for (name, rule) in tensors {
         let module = name.strip_suffix(".weight").unwrap_or(&name);
         let shape = context.sources.shape(&name)?;
-        let mut key = Vec::new();
+        let mut places = Vec::new();
         let mut transposed: Option<(bool, &str)> = None;
         for (set, source) in grams.used.iter().chain(&grams.held_out).zip(context.sources.models.iter().cycle()) {
             let entry = set.entry(module).ok_or_else(|| MergeError::NoGram {
@@ -156,34 +166,23 @@ pub fn groups(
                 let (transposed, plain) = if first { (model, &*source.name) } else { (&*source.name, model) };
                 return Err(MergeError::Transposed { name, transposed: transposed.into(), plain: plain.into() });
             }
-            key.push((entry.file.clone(), entry.tensor.clone()));
+            places.push((entry.file.clone(), entry.tensor.clone()));
         }
-        let alpha = alpha_of(context.job, rule, &name, layers)?;
-        groups
-            .entry((key, transposed.is_some_and(|(transposed, _)| transposed), alpha.map(f64::to_bits)))
-            .or_default()
-            .push(name);
+        let alpha = alpha_of(context.job, rule, &name, context.sources.layers())?;
+        let shared = Shared {
+            grams: places,
+            transposed: transposed.is_some_and(|(transposed, _)| transposed),
+            alpha: alpha.map(f64::to_bits),
+            weights: context.sources.weights(&name).into_iter().map(f64::to_bits).collect(),
+        };
+        groups.entry(shared).or_default().push(name);
     }
-    let unit = |((_, transposed, alpha), tensors): (GroupKey, Vec<String>)| {
+    let unit = |(shared, tensors): (Shared, Vec<String>)| {
         let grams = std::sync::Arc::clone(&grams);
-        Unit::Regmean(match alpha {
-            Some(alpha) => Group::new(tensors, transposed, f64::from_bits(alpha), grams),
-            None => Group::open(tensors, transposed, grams),
+        Unit::Regmean(match shared.alpha {
+            Some(alpha) => Group::new(tensors, shared.transposed, f64::from_bits(alpha), grams),
+            None => Group::open(tensors, shared.transposed, grams),
         })
     };
     Ok(groups.into_iter().map(unit).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gradient_runs_from_the_first_layer_to_the_last() {
-        let at = |depth| gradient(&[0.0, 1.0, 0.5], depth, 5);
-        let found = [at(Some(0)), at(Some(1)), at(Some(2)), at(Some(3)), at(Some(4)), at(None)];
-        for (found, expected) in found.into_iter().zip([0.0, 0.5, 1.0, 0.75, 0.5, 0.5]) {
-            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
-        }
-    }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mergelab_wire::{MergeJob, MergeSource, Normalize, Solver};
 use tch::{Kind, TchError, Tensor};
 
+use super::alpha;
 use super::correct::{Method, Scaled};
 use super::elementwise::mean;
 use super::error::MergeError;
@@ -17,17 +18,20 @@ use super::figures::{LayerFigures, finite, ratio};
 use super::mats::{Conjugate, Settings};
 use super::method::Context;
 use super::objective::{Known, Merged, forms, objective};
+use super::room::{Load, Room};
 use super::sources::Source;
 use crate::checkpoint::Writer;
 use crate::dtype::FloatType;
 use crate::gram::{Gram, GramSet};
-use crate::linalg::{Check, Factor, GOOD_ENOUGH, Path, PlainSolver, ScaledSystem, Symmetric, Term, check, square};
+use crate::linalg::{
+    Check, Factor, GOOD_ENOUGH, Measure, Path, PlainSolver, ScaledSystem, SolveError, Term, check, square,
+};
 
 /// Weight rows that are solved together.
-const BLOCK_ROWS: usize = 512;
+pub(super) const BLOCK_ROWS: usize = 512;
 
 /// Rows of a tensor that are checked against fp64.
-const SAMPLED_ROWS: usize = 16;
+pub(super) const SAMPLED_ROWS: usize = 16;
 
 /// The Gram artifacts of a merge, in the order of its models.
 #[derive(Debug)]
@@ -57,7 +61,7 @@ impl Grams {
     }
 }
 
-/// Linear layers with the same Grams and the same α, whose weights are stored the same way.
+/// Linear layers with the same Grams, the same α and the same weights of models, whose own weights are stored the same way.
 #[derive(Debug)]
 pub struct Group {
     tensors: Vec<String>,
@@ -79,12 +83,12 @@ pub(super) struct Sample {
 }
 
 /// Everything a block needs.
-struct Piece {
+struct Piece<'g> {
     tensor: usize,
     rows: Range<usize>,
     method: Method,
-    used: Vec<Symmetric>,
-    held_out: Vec<Symmetric>,
+    used: Vec<Measure<'g>>,
+    held_out: Vec<Measure<'g>>,
 }
 
 /// Sums over a block, added up in the order of blocks.
@@ -154,6 +158,11 @@ impl Group {
         &self.tensors
     }
 
+    /// The models' weights, the same for all its tensors.
+    pub(super) fn weights(&self, context: &Context<'_>) -> Vec<f64> {
+        context.sources.weights(&self.tensors[0])
+    }
+
     /// Its Grams: those used and those held out.
     pub(super) fn grams(&self) -> &Grams {
         &self.grams
@@ -205,27 +214,29 @@ impl Group {
     /// When its α was left open.
     pub fn run(&self, context: &Context<'_>, writer: &Writer) -> Result<Vec<LayerFigures>, MergeError> {
         let module = self.module();
-        let weights: Vec<f64> = context.sources.models.iter().map(|source| source.weight).collect();
+        let weights = self.weights(context);
         let pivot = pivot(&weights);
         let alpha = self.alpha.expect("α is chosen before anything is solved");
         let (used, held_out) = (self.terms(&self.grams.used, context)?, self.terms(&self.grams.held_out, context)?);
+        let (room, load) = (Room::of(context), self.load(context)?);
         let system = ScaledSystem::new(&used, pivot, alpha, context.device).map_err(MergeError::solve(module))?;
-        let (mut method, checks) = self.prepare(context, &system, &used, pivot)?;
+        let system = system.within(room.bytes());
+        let makers = Context { pool: room.makers(context.pool, &load), ..*context };
+        let (mut method, checks) = self.prepare(&makers, &system, &used, pivot)?;
         let mut figures = Solution::of(&method);
 
         let known = matches!(method, Method::Scaled(_)) && alpha >= Known::SMALLEST_ALPHA;
         // Of two models the solved system tells the form with the pivot's Gram.
         let left_out = (known && used.len() == 2 && system.taken(1 - pivot) > 0.0).then_some(pivot);
-        let read = |(index, term): (usize, &Term<'_>)| {
-            (left_out != Some(index))
-                .then(|| Symmetric::read(term.gram, context.device, context.pool).map_err(MergeError::solve(module)))
-        };
-        let uppers: Vec<Symmetric> = used.iter().enumerate().filter_map(read).collect::<Result<_, _>>()?;
-        let held_uppers: Vec<Symmetric> = held_out
-            .iter()
-            .map(|term| Symmetric::read(term.gram, context.device, context.pool))
-            .collect::<Result<_, _>>()
-            .map_err(MergeError::solve(module))?;
+        let used_grams: Vec<Gram<'_>> =
+            used.iter().enumerate().filter(|(index, _)| left_out != Some(*index)).map(|(_, term)| term.gram).collect();
+        let held_out_grams: Vec<Gram<'_>> = held_out.iter().map(|term| term.gram).collect();
+        let each = load.block(load.rows, method.kind());
+        let count = used_grams.len() + held_out_grams.len();
+        let held = room.beside(method.bytes()).holds(context.pool, &load, count, each);
+        let measures_used = measures(used_grams, &makers, held).map_err(MergeError::solve(module))?;
+        let measures_held_out = measures(held_out_grams, &makers, held).map_err(MergeError::solve(module))?;
+        let room = room.beside(if held { count as u64 * load.gram() } else { 0 });
 
         let mut sums = vec![Sums::default(); self.tensors.len()];
         let mut blocks = self.blocks(context)?;
@@ -234,12 +245,13 @@ impl Group {
                 tensor: *tensor,
                 rows: rows.clone(),
                 method: method.share(),
-                used: uppers.iter().map(Symmetric::share).collect(),
-                held_out: held_uppers.iter().map(Symmetric::share).collect(),
+                used: measures_used.iter().map(Measure::share).collect(),
+                held_out: measures_held_out.iter().map(Measure::share).collect(),
             });
-            let pieces: Vec<Piece> = pieces.collect();
-            let solve = |piece: Piece| self.block(context, writer, &piece, (&weights, pivot), known);
-            let done = context.pool.map(pieces, solve)?;
+            let pieces: Vec<Piece<'_>> = pieces.collect();
+            let solve = |piece: Piece<'_>| self.block(context, writer, &piece, (&weights, pivot), known);
+            let pool = room.beside(method.bytes()).workers(context.pool, &load, each);
+            let done = pool.map_err(MergeError::solve(module))?.map(pieces, solve)?;
             let mut again = Vec::new();
             for (block, done) in blocks.into_iter().zip(done) {
                 match done {
@@ -252,7 +264,7 @@ impl Group {
             }
             figures.steps.push(format!("refinement did not converge for {} block(s) of rows", again.len()));
             blocks = again;
-            figures.steps.extend(method.step_down(&system, context.pool).map_err(MergeError::solve(module))?);
+            figures.steps.extend(method.step_down(&system, makers.pool).map_err(MergeError::solve(module))?);
             figures.fell(&method);
         }
         if !figures.steps.is_empty() {
@@ -306,16 +318,30 @@ impl Group {
             .collect()
     }
 
+    /// What it is made of, as far as its memory goes.
+    pub(super) fn load(&self, context: &Context<'_>) -> Result<Load, MergeError> {
+        let blocks = self.blocks(context)?;
+        let rows = blocks.iter().map(|(_, rows)| rows.len()).max().unwrap_or(0);
+        let [_, width] = self.shape(context, &self.tensors[0])?;
+        let mut wide = Kind::Float;
+        for tensor in &self.tensors {
+            wide = if stored(context, tensor)? == Kind::Float { Kind::Double } else { wide };
+        }
+        let most = if self.alpha.is_none() { alpha::ROWS } else { SAMPLED_ROWS };
+        let shapes = self.tensors.iter().map(|tensor| self.shape(context, tensor));
+        let sampled = shapes.map(|shape| Ok(shape?[0].min(most))).sum::<Result<usize, MergeError>>()?;
+        Ok(Load { width, models: context.sources.models.len(), rows, sampled, wide })
+    }
+
     /// The Grams of the group's input, with their weights in the sum.
     pub(super) fn terms<'g>(&self, sets: &'g [GramSet], context: &Context<'_>) -> Result<Vec<Term<'g>>, MergeError> {
-        let models = &context.sources.models;
-        let term = |(set, source): (&'g GramSet, &Source)| {
+        let term = |(set, weight): (&'g GramSet, f64)| {
             let entry = set.entry(self.module()).expect("groups are made of modules with Grams");
             let gram = Gram { set, entry };
-            let scale = source.weight * normalization(context.job.normalize, gram)?;
-            Ok(Term { gram, scale, weight: source.weight })
+            let scale = weight * normalization(context.job.normalize, gram)?;
+            Ok(Term { gram, scale, weight })
         };
-        sets.iter().zip(models).map(term).collect()
+        sets.iter().zip(self.weights(context)).map(term).collect()
     }
 
     /// Factors the system and checks what comes of it on some rows of every tensor.
@@ -328,11 +354,17 @@ impl Group {
     ) -> Result<(Method, Vec<Check>), MergeError> {
         let fail = || MergeError::solve(self.module());
         let torch = || MergeError::torch(self.module());
+        // Halves of fp64 matrices take four bytes for each number of a whole one.
+        let models = terms.len() as u64;
         if let Some(settings) = self.iterated {
+            system.afford("conjugate gradient in fp64", 4 * models).map_err(fail())?;
             let conjugate = Conjugate::new(system, settings, context.pool).map_err(fail())?;
             return Ok((Method::Conjugate(conjugate), Vec::new()));
         }
         if context.job.solver != Solver::Auto {
+            // Every part, their sum, what comes of it, and what the call works with.
+            let workspace = if context.job.solver == Solver::Pinv { 8 } else { 3 };
+            system.afford("a plain solver", 4 * (models + workspace)).map_err(fail())?;
             let solver = PlainSolver::new(context.job.solver, terms, system.alpha(), context.device).map_err(fail())?;
             return Ok((Method::Plain(solver), Vec::new()));
         }
@@ -358,6 +390,7 @@ impl Group {
         }
         if kind == Kind::Double {
             sides.clear();
+            system.afford("refinement in fp64", 8 + 4 * models).map_err(fail())?;
             sides = system.sides(Kind::Double, context.pool).map_err(fail())?;
         }
         let matrix = (kind == Kind::Double).then(|| system.matrix(kind, context.pool)).transpose().map_err(fail())?;
@@ -417,15 +450,14 @@ impl Group {
         &self,
         context: &Context<'_>,
         writer: &Writer,
-        piece: &Piece,
+        piece: &Piece<'_>,
         (weights, pivot): (&[f64], usize),
         known: bool,
     ) -> Result<Option<Sums>, MergeError> {
         let name = &self.tensors[piece.tensor];
         let [_, width] = self.shape(context, name)?;
         let fail = || MergeError::torch(name);
-        let stored =
-            context.dtype.or(FloatType::of_header(context.sources.dtype(name)?)).map_or(Kind::Float, FloatType::kind);
+        let stored = stored(context, name)?;
         let kind = piece.method.kind();
         // Average and merge in fp64 where fp32 would be rounded to a second time.
         let wide = if kind == Kind::Float && stored != Kind::Float { Kind::Float } else { Kind::Double };
@@ -457,7 +489,7 @@ impl Group {
             writer.write(name, piece.rows.start * width, &merged)?;
         }
 
-        let mut measure = || -> Result<(), TchError> {
+        let mut measure = || -> Result<(), SolveError> {
             let rounded = merged.f_to_kind(stored)?.f_to_kind(wide)?;
             sums.rounding = square(&rounded.f_sub(&merged)?)?;
             sums.mean = square(&mean)?;
@@ -468,9 +500,15 @@ impl Group {
             sums.held_out = forms(&basis, &piece.held_out)?;
             Ok(())
         };
-        measure().map_err(fail())?;
+        measure().map_err(MergeError::solve(name))?;
         Ok(Some(sums))
     }
+}
+
+/// The type that a merged tensor is stored in.
+fn stored(context: &Context<'_>, tensor: &str) -> Result<Kind, MergeError> {
+    let dtype = context.dtype.or(FloatType::of_header(context.sources.dtype(tensor)?));
+    Ok(dtype.map_or(Kind::Float, FloatType::kind))
 }
 
 /// The mean of every model's rows, and the differences from it of all models but the pivot.
@@ -479,6 +517,15 @@ pub(super) fn differences(rows: &[Tensor], weights: &[f64], pivot: usize) -> Res
     let others = rows.iter().enumerate().filter(|(index, _)| *index != pivot);
     let differences = others.map(|(_, rows)| rows.f_sub(&mean)).collect::<Result<_, _>>()?;
     Ok((mean, differences))
+}
+
+/// The Grams that an objective is taken on, read now where they are to be held.
+pub(super) fn measures<'g>(
+    grams: Vec<Gram<'g>>,
+    context: &Context<'_>,
+    held: bool,
+) -> Result<Vec<Measure<'g>>, SolveError> {
+    grams.into_iter().map(|gram| Measure::new(gram, context.device, held, context.pool)).collect()
 }
 
 /// How a group was solved, for the figures.

@@ -4,14 +4,15 @@ use std::ops::Range;
 use std::path::Path;
 
 use indexmap::IndexMap;
-use mergelab_wire::{MergeJob, MergeSource};
+use mergelab_wire::{MergeJob, MergeSource, Weight};
 use safetensors::Dtype;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::elementwise::tiles;
 use super::error::{Absent, MergeError};
-use super::layers::is_vocabulary;
+use super::gradient::gradient;
+use super::layers::{count, is_vocabulary};
 use super::rules::Decision;
 use crate::checkpoint::{Checkpoint, NewTensor, TensorInfo};
 use crate::codec::{decode, first_not_finite, is_float};
@@ -26,8 +27,8 @@ const HEAD: &str = "lm_head.weight";
 pub struct Source {
     /// Name in the experiment.
     pub name: String,
-    /// Its weight in the average.
-    pub weight: f64,
+    /// Its weight in the average; [`Sources::weights`] has that of a tensor.
+    pub weight: Weight,
     /// Its tensors.
     pub checkpoint: Checkpoint,
 }
@@ -41,6 +42,8 @@ pub struct Sources {
     pub base: Option<Source>,
     /// `model_type` of the first model.
     pub family: Option<String>,
+    /// How many layers the models have.
+    layers: usize,
     /// Tensor names in the first model's order, then those that it lacks; which model says what each of them is.
     names: Vec<String>,
     givers: IndexMap<String, Giver>,
@@ -76,7 +79,7 @@ fn open(source: &MergeSource) -> Result<(Source, Option<String>), MergeError> {
         checkpoint.forget(&buffer);
     }
     let family = said("model_type").and_then(Value::as_str).map(str::to_owned);
-    Ok((Source { name: source.name.clone(), weight: source.weight, checkpoint }, family))
+    Ok((Source { name: source.name.clone(), weight: source.weight.clone(), checkpoint }, family))
 }
 
 impl Sources {
@@ -95,11 +98,11 @@ impl Sources {
         }
         // Methods on task vectors, which have a base, may subtract; a mean has weights, and not all of them zero.
         let may_be = |weight: f64| weight.is_finite() && (weight >= 0.0 || takes_any_weight);
-        if let Some(source) = job.models.iter().find(|source| !may_be(source.weight)) {
-            return Err(request(format!("the weight of {} is {}", source.name, source.weight)));
-        }
-        if !takes_any_weight && job.models.iter().all(|source| source.weight == 0.0) {
-            return Err(request("the weights of the models add up to zero".to_owned()));
+        for source in &job.models {
+            let stated = source.weight.stated();
+            if stated.is_empty() || !stated.iter().copied().all(may_be) {
+                return Err(request(format!("the weight of {} is {}", source.name, source.weight)));
+            }
         }
         let mut models = Vec::with_capacity(job.models.len());
         let mut family = None;
@@ -116,7 +119,24 @@ impl Sources {
                 givers.entry(name.to_owned()).or_insert(Giver::Model(index));
             }
         }
-        Ok(Self { models, base, family, names: givers.keys().cloned().collect(), givers })
+        let names: Vec<String> = givers.keys().cloned().collect();
+        let layers = count(names.iter().map(String::as_str));
+        let sources = Self { models, base, family, layers, names, givers };
+        let is_weightless = |name: &&String| sources.weights(name).iter().all(|weight| *weight == 0.0);
+        if let Some(name) = sources.names.iter().find(is_weightless).filter(|_| !takes_any_weight) {
+            return Err(request(format!("the weights of the models add up to zero at {name}")));
+        }
+        Ok(sources)
+    }
+
+    /// How many layers the models have.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// Each model's weight in what becomes of a tensor.
+    pub fn weights(&self, tensor: &str) -> Vec<f64> {
+        self.models.iter().map(|source| gradient(source.weight.stated(), tensor, self.layers)).collect()
     }
 
     /// Compares what the decisions need of each tensor: that it is there, of one shape, and of a type that can be merged.

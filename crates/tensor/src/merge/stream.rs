@@ -36,7 +36,7 @@ const CHUNK: usize = 1 << 20;
 const BUFFERS: usize = 8;
 
 /// What the process takes without any buffer: the program and libtorch.
-const PROGRAM: u64 = 192 << 20;
+pub(super) const PROGRAM: u64 = 192 << 20;
 
 /// Chunks that the system is asked to read ahead.
 const AHEAD: usize = 16;
@@ -55,11 +55,11 @@ impl Limits {
     ///
     /// # Errors
     /// When it has room for less than each worker needs.
-    pub fn new(context: &Context<'_>) -> Result<Self, MergeError> {
+    pub fn new(context: &Context<'_>, streamed: &[Elementwise]) -> Result<Self, MergeError> {
         let workers = context.host.workers();
         let most = workers * BUFFERS;
         let Some(budget) = context.memory else { return Ok(Self { buffers: most }) };
-        let inputs = context.sources.models.len() + usize::from(context.sources.base.is_some());
+        let inputs = streamed.iter().map(|work| work.inputs(context.sources).len()).max().unwrap_or(0);
         let scratch = (workers * (inputs + 1) * TILE * size_of::<f32>()) as u64;
         let fixed = PROGRAM + scratch;
         let room = (budget.saturating_sub(fixed) / CHUNK as u64) as usize;
@@ -371,9 +371,10 @@ impl Scratch {
             source.decode(&work.tensor, range.clone(), &mut values[..range.len()])?;
         }
         let tiles: Vec<&[f32]> = self.inputs[..sources.len()].iter().map(|values| &values[..range.len()]).collect();
-        let (base, models) = if work.base { (tiles.first().copied(), &tiles[1..]) } else { (None, tiles.as_slice()) };
+        let (base, rest) = if work.base { (tiles.first().copied(), &tiles[1..]) } else { (None, tiles.as_slice()) };
+        let (models, beside) = rest.split_at(work.models.len());
         let out = &mut self.out[..range.len()];
-        kernel.merge(&Tile { start: range.start, base, models }, out);
+        kernel.merge(&Tile { start: range.start, base, models, beside }, out);
         let limit = overflow(dtype);
         // Without an early end, so that it is a vector loop; a NaN is not less than anything.
         if !vectorized(|| out.iter().fold(true, |fits, value| fits & (value.abs() < limit))) {

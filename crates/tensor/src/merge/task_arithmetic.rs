@@ -33,10 +33,11 @@ impl Method for TaskArithmetic {
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
         let params = Params::new(context.job, context.sources.names().iter().map(String::as_str));
-        let weights: Vec<f64> = context.sources.models.iter().map(|source| source.weight).collect();
-        let total: f64 = weights.iter().sum();
-        let divisor = if params.flag("normalize", false) && total.abs() >= NO_WEIGHT { total } else { 1.0 };
+        let normalize = params.flag("normalize", false);
         on_task_vectors(context, tensors, |name| {
+            let weights = context.sources.weights(name);
+            let total: f64 = weights.iter().sum();
+            let divisor = if normalize && total.abs() >= NO_WEIGHT { total } else { 1.0 };
             let factor = params.number("lambda", name, 1.0) / divisor;
             Ok(Arc::new(Sum { factors: weights.iter().map(|weight| weight * factor).collect() }))
         })

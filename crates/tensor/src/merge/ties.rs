@@ -40,13 +40,14 @@ impl Method for Ties {
         let base = context.sources.base.as_ref().expect("a method on task vectors has a base");
         on_task_vectors(context, tensors, |name| {
             let density = params.number("density", name, 1.0);
-            let trimmed = |source| -> Result<Part, MergeError> {
+            let trimmed = |(source, weight)| -> Result<Part, MergeError> {
                 let vector = TaskVector { model: source, base, tensor: name };
                 let trim = vector.trim(density)?;
                 let scale = if rescale { vector.rescaling(trim)? } else { 1.0 };
-                Ok(Part { weight: source.weight, scale, trim })
+                Ok(Part { weight, scale, trim })
             };
-            let parts = context.sources.models.iter().map(trimmed).collect::<Result<_, _>>()?;
+            let weights = context.sources.weights(name);
+            let parts = context.sources.models.iter().zip(weights).map(trimmed).collect::<Result<_, _>>()?;
             Ok(Arc::new(Elect { parts, lambda: params.number("lambda", name, 1.0), normalize }))
         })
     }

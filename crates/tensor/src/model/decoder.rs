@@ -17,6 +17,9 @@ use super::rope::Rope;
 use crate::checkpoint::{CheckpointError, Weights};
 use crate::dtype::FloatType;
 
+/// The embedding, behind what stands before all names.
+pub(crate) const EMBEDDING: &str = "embed_tokens.weight";
+
 /// The four matrices that a layer's linear modules read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -145,6 +148,11 @@ impl<'a> Decoder<'a> {
         format!("{}layers.{layer}.{module}", self.prefix)
     }
 
+    /// Full name of what stands in no layer: `model.norm.weight`.
+    pub(crate) fn outside(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     fn load(&self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
         let stored = self.weights.load_shaped(name, shape)?;
         stored.f_to_device_(self.device, self.dtype.kind(), false, false).map_err(CheckpointError::torch(name))
@@ -165,8 +173,7 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// When it is not in the checkpoint or has another shape.
     pub fn embedding(&self) -> Result<Tensor, CheckpointError> {
-        let name = format!("{}embed_tokens.weight", self.prefix);
-        self.load(&name, &[self.config.vocab, self.config.hidden])
+        self.load(&self.outside(EMBEDDING), &[self.config.vocab, self.config.hidden])
     }
 
     /// Rotary tables for sequences of up to `positions` tokens.
@@ -210,7 +217,7 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// When it is not in the checkpoint or has another shape.
     pub fn final_norm(&self) -> Result<FinalNorm, CheckpointError> {
-        self.norm(&format!("{}norm", self.prefix), self.config.hidden).map(FinalNorm)
+        self.norm(&self.outside("norm"), self.config.hidden).map(FinalNorm)
     }
 
     /// Name of the output projection, where the model has one of its own (not tied to the embedding).
@@ -241,6 +248,11 @@ impl FinalNorm {
     /// When libtorch fails.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         self.0.forward(x)
+    }
+
+    /// Its weight, `[hidden]`.
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.0.weight
     }
 
     /// Another handle on the same weight, for another thread.
@@ -300,6 +312,30 @@ impl Layer {
         }
     }
 
+    /// Its parameters, by their names inside the layer.
+    pub(crate) fn parameters(&self) -> Vec<(String, &Tensor)> {
+        let linears = [
+            ("self_attn.q_proj", &self.q),
+            ("self_attn.k_proj", &self.k),
+            ("self_attn.v_proj", &self.v),
+            ("self_attn.o_proj", &self.o),
+            ("mlp.gate_proj", &self.gate),
+            ("mlp.up_proj", &self.up),
+            ("mlp.down_proj", &self.down),
+        ];
+        let norms = [
+            ("input_layernorm", Some(&self.input_norm)),
+            ("post_attention_layernorm", Some(&self.mlp_norm)),
+            ("self_attn.q_norm", self.q_norm.as_ref()),
+            ("self_attn.k_norm", self.k_norm.as_ref()),
+        ];
+        let weights = linears.into_iter().map(|(name, linear)| (format!("{name}.weight"), &linear.weight));
+        let biases =
+            linears.into_iter().filter_map(|(name, linear)| Some((format!("{name}.bias"), linear.bias.as_ref()?)));
+        let norms = norms.into_iter().filter_map(|(name, norm)| Some((format!("{name}.weight"), &norm?.weight)));
+        norms.chain(weights).chain(biases).collect()
+    }
+
     /// Runs a chunk `[tokens, hidden]`, made of `spans`, through the layer.
     ///
     /// # Errors
@@ -314,8 +350,11 @@ impl Layer {
         drop(attended);
         let x = x.f_add(&self.o.forward(&o_input)?)?;
         let mlp_input = self.mlp_norm.forward(&x)?;
-        let mut down_input = self.gate.forward(&mlp_input)?;
-        let down_input = down_input.f_silu_()?.f_mul_(&self.up.forward(&mlp_input)?)?;
+        let mut gate = self.gate.forward(&mlp_input)?;
+        let up = self.up.forward(&mlp_input)?;
+        // A backward pass needs what the shorter way writes over.
+        let down_input = if gate.requires_grad() { gate.f_silu()?.f_mul(&up)? } else { gate.f_silu_()?.f_mul_(&up)? };
+        drop(up);
         let output = x.f_add(&self.down.forward(&down_input)?)?;
         Ok(Pass { inputs: [qkv_input, o_input, mlp_input, down_input], output })
     }

@@ -5,11 +5,14 @@
 
 mod alpha;
 mod capture;
+mod depth;
 mod errors;
+mod fisher;
 mod loss;
 mod mats;
 mod memory;
 mod merging;
+mod outputs;
 mod pickled;
 mod real;
 mod regmean_plus_plus;

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::support::{
-    Outcome, TOY_LAYER, merge_job, python, reference_program, regmean_job, run, source, toy_grams, toy_model,
+    Outcome, TOY_LAYER, merge_job, number, python, reference_program, regmean_job, run, source, toy_grams, toy_model,
 };
 
 const WIDTH: i64 = 40;
@@ -33,7 +33,7 @@ impl Toys {
         let models = inputs.iter().enumerate().map(|(index, x)| {
             let model = toy_model(&at(format!("model-{index}")), index as i64 + 1, rows, WIDTH, 9);
             let grams = toy_grams(&at(format!("grams-{index}")), x);
-            MergeSource { weight: [1.0, 2.0, 0.5][index], ..source(&format!("m{index}"), &model, Some(&grams)) }
+            MergeSource { weight: [1.0, 2.0, 0.5][index].into(), ..source(&format!("m{index}"), &model, Some(&grams)) }
         });
         let models = models.collect();
         let base = toy_model(&at("base".to_owned()), 9, rows, WIDTH, 9);
@@ -60,7 +60,7 @@ fn plain_system(models: &[MergeSource]) -> (Tensor, Tensor) {
         .iter()
         .map(|model| {
             let set = GramSet::open(model.grams.as_ref().unwrap()).unwrap();
-            set.matrix(set.entry(TOY_LAYER).unwrap()).unwrap().to_kind(Kind::Double) * model.weight
+            set.matrix(set.entry(TOY_LAYER).unwrap()).unwrap().to_kind(Kind::Double) * number(&model.weight)
         })
         .collect();
     let rhs = grams.iter().zip(models).map(|(gram, model)| gram.matmul(&weight(&model.path).tr())).sum();

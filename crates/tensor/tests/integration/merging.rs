@@ -12,8 +12,8 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::support::{
-    Outcome, TOY_LAYER, merge_job, python, reference_program, regmean_job, run, run_within, save, source, toy_grams,
-    toy_model,
+    Outcome, TOY_LAYER, merge_job, number, python, reference_program, regmean_job, run, run_within, save, source,
+    toy_grams, toy_model,
 };
 
 const WIDTH: i64 = 40;
@@ -48,8 +48,8 @@ fn weight(directory: &Path) -> Tensor {
 }
 
 fn average(models: &[MergeSource]) -> Tensor {
-    let total: f64 = models.iter().map(|model| model.weight).sum();
-    let sum: Tensor = models.iter().map(|model| weight(&model.path) * model.weight).sum();
+    let total: f64 = models.iter().map(|model| number(&model.weight)).sum();
+    let sum: Tensor = models.iter().map(|model| weight(&model.path) * number(&model.weight)).sum();
     sum / total
 }
 
@@ -65,7 +65,7 @@ fn plain_system(models: &[MergeSource], alpha: f64) -> (Tensor, Tensor) {
         .map(|model| {
             let gram = gram(model.grams.as_ref().unwrap());
             let diagonal = gram.diagonal(0, 0, 1).diag_embed(0, 0, 1);
-            (gram * alpha + diagonal * (1.0 - alpha)) * model.weight
+            (gram * alpha + diagonal * (1.0 - alpha)) * number(&model.weight)
         })
         .collect();
     let rhs = parts.iter().zip(models).map(|(part, model)| part.matmul(&weight(&model.path).tr())).sum();
@@ -84,7 +84,7 @@ fn error(outcome: &Outcome, expected: &Tensor, average: &Tensor) -> f64 {
 #[test]
 fn an_average_is_the_weighted_mean_of_every_tensor() {
     let (_home, mut models) = toys(|_| activations(100));
-    models[1].weight = 3.0;
+    models[1].weight = 3.0.into();
     let outcome = run(Job::Merge(merge_job("average", models.clone())), 2).ok();
     let found = Checkpoint::open(&outcome.out).unwrap();
     let sources: Vec<Checkpoint> = models.iter().map(|model| Checkpoint::open(&model.path).unwrap()).collect();
@@ -102,7 +102,7 @@ fn an_average_is_the_weighted_mean_of_every_tensor() {
 #[test]
 fn an_average_that_is_not_normalised_is_the_weighted_sum() {
     let (_home, mut models) = toys(|_| activations(100));
-    models[1].weight = 3.0;
+    models[1].weight = 3.0.into();
     let merged = |normalize: bool| {
         let params = [("normalize".to_owned(), Value::from(normalize))].into_iter().collect();
         weight(&run(Job::Merge(MergeJob { params, ..merge_job("average", models.clone()) }), 1).ok().out)
@@ -116,7 +116,7 @@ fn an_average_that_is_not_normalised_is_the_weighted_sum() {
 #[test]
 fn regmean_solves_the_plain_system_to_1e_5_of_the_correction() {
     let (_home, mut models) = toys(|_| activations(4000));
-    models[0].weight = 2.0;
+    models[0].weight = 2.0.into();
     for alpha in [0.0, 0.1, 0.5, 0.9, 1.0] {
         let outcome = run(Job::Merge(regmean_job(models.clone(), alpha)), 2).ok();
         let (system, rhs) = plain_system(&models, alpha);
@@ -287,7 +287,7 @@ fn rules_decide_per_tensor_in_order() {
 fn a_gradient_of_alpha_and_a_rule_of_its_own_decide_the_alpha_of_a_layer() {
     let (_home, models) = toys(|_| activations(200));
     let gradient = MergeJob { alpha: Some(Alpha::Gradient(vec![0.25, 0.75])), ..regmean_job(models.clone(), 0.0) };
-    assert_eq!(layer(&run(Job::Merge(gradient.clone()), 1).ok())["alpha"], 0.25);
+    assert_eq!(layer(&run(Job::Merge(gradient.clone()), 1).ok())["alpha"], 0.75);
     let rules = vec![Rule { pattern: "*o_proj*".to_owned(), action: None, alpha: Some(0.6) }];
     assert_eq!(layer(&run(Job::Merge(MergeJob { rules, ..gradient }), 1).ok())["alpha"], 0.6);
 }

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::support::{
-    Outcome, gram_job, merge_job, python, reference_program, regmean_job, run, run_within, save, source,
+    gram_job, merge_job, python, reference_program, refused, regmean_job, run, run_within, save, source,
 };
 
 const PROGRAM: &str = "regmean_plus_plus.py";
@@ -90,6 +90,19 @@ fn states_flow_through_the_merged_blocks_and_not_through_the_models_own() {
         let first = name.starts_with("model.layers.0.");
         assert_eq!(error < 1e-5, first, "{name}: {error:e}");
         assert!(first || error > 1e-3, "{name}: {error:e}");
+    }
+}
+
+#[test]
+fn weights_over_depth_agree_with_the_float64_reference() {
+    let Some(home) = models("llama") else { return };
+    let mut job = job(home.path(), 0.5);
+    job.models[0].weight = vec![0.25, 0.75].into();
+    job.models[1].weight = vec![2.0, 1.0, 0.5].into();
+    let outcome = run(Job::Merge(job), 2).ok();
+    let weights = "[[0.25, 0.25, 0.5, 0.75, 0.75], [2.0, 2.0, 1.0, 0.5, 0.5]]";
+    for (name, error) in errors(&outcome.out, &reference(home.path(), "0.5", &[weights])) {
+        assert!(error < 1e-5, "{name}: {error:e}");
     }
 }
 
@@ -176,14 +189,6 @@ fn rules_take_weights_out_and_what_they_say_is_what_states_flow_through() {
     let outcome = run(Job::Merge(MergeJob { rules, ..job(home.path(), 0.5) }), 2).ok();
     let name = "model.layers.1.self_attn.q_proj.weight";
     assert_ne!(Checkpoint::open(&outcome.out).unwrap().load(name).unwrap(), plain.load(name).unwrap());
-}
-
-#[track_caller]
-fn refused(outcome: &Outcome, parts: &[&str]) {
-    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
-    for part in parts {
-        assert!(outcome.stderr.contains(part), "{part:?} is not in\n{}", outcome.stderr);
-    }
 }
 
 #[test]

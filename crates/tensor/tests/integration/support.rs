@@ -14,7 +14,7 @@ use mergelab_tensor::gram::index::{FORMAT, GramEntry, GramIndex};
 use mergelab_tensor::parallel::Pool;
 use mergelab_wire::{
     Alpha, Engine, Event, EventReader, GramJob, Job, MergeJob, MergeSource, Message, Normalize, Rows, Solver,
-    StageFile, TokenMask,
+    StageFile, TokenMask, Weight,
 };
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -66,6 +66,15 @@ impl Outcome {
 
     pub(crate) fn json(&self, name: &str) -> Value {
         serde_json::from_slice(&fs::read(self.out.join(name)).unwrap()).unwrap()
+    }
+}
+
+/// The experiment is at fault, and what is said of it has all these parts.
+#[track_caller]
+pub(crate) fn refused(outcome: &Outcome, parts: &[&str]) {
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    for part in parts {
+        assert!(outcome.stderr.contains(part), "{part:?} is not in\n{}", outcome.stderr);
     }
 }
 
@@ -166,11 +175,18 @@ pub(crate) fn source(name: &str, path: &Path, grams: Option<&Path>) -> MergeSour
     MergeSource {
         name: name.to_owned(),
         path: path.to_path_buf(),
-        weight: 1.0,
+        weight: 1.0.into(),
         grams: grams.map(Path::to_path_buf),
         held_out: None,
+        fisher: None,
         capture: None,
     }
+}
+
+/// A model's weight that is one number.
+pub(crate) fn number(weight: &Weight) -> f64 {
+    let Weight::Number(number) = weight else { panic!("{weight} is no number") };
+    *number
 }
 
 /// Writes a safetensors file.

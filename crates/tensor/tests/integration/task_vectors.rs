@@ -23,7 +23,7 @@ fn toys() -> Toys {
         .map(|index| {
             let weight = [1.0, 0.5, 2.0][index];
             let path = model(&format!("m{index}"), 2 + index as i64);
-            MergeSource { weight, ..source(&format!("m{index}"), &path, None) }
+            MergeSource { weight: weight.into(), ..source(&format!("m{index}"), &path, None) }
         })
         .collect();
     Toys { home, base, models }
@@ -75,7 +75,7 @@ fn task_arithmetic_and_ties_agree_with_the_reference_program() {
 #[test]
 fn a_density_by_tensor_name_and_over_depth_is_that_of_the_tensor() {
     let toys = toys();
-    let by_name = json!({ "density": [{ "filter": "o_proj", "value": [0.0, 0.5] }, { "filter": null, "value": 1.0 }] });
+    let by_name = json!({ "density": [{ "filter": "o_proj", "value": [0.5, 0.0] }, { "filter": null, "value": 1.0 }] });
     let found = Checkpoint::open(&run(Job::Merge(job(&toys, "ties", &by_name)), 1).ok().out).unwrap();
     let base = Checkpoint::open(&toys.base).unwrap();
     let same = |name: &str| found.load(name).unwrap() == base.load(name).unwrap();

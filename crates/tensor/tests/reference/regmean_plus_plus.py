@@ -1,11 +1,13 @@
 """RegMean++ in float64 on models that `transformers` runs, from the definition alone.
 
     python regmean_plus_plus.py models OUT FAMILY       two tiny models OUT/a and OUT/b, and OUT/rows-a.jsonl, OUT/rows-b.jsonl
-    python regmean_plus_plus.py merge OUT ALPHA [own]   OUT/merged.safetensors: `merged:<tensor>` and `average:<tensor>`
+    python regmean_plus_plus.py merge OUT ALPHA [own | WEIGHTS]
+                                                        OUT/merged.safetensors: `merged:<tensor>` and `average:<tensor>`
 
 Every tensor starts as the average. Decoder layer by decoder layer, each model's own layer runs on its states, and X^T X / n of
 the inputs of its linear modules is taken by hooks; the plain system is solved for each module; then the states of both models go
 through the merged layer. With `own` they go through each model's own layer instead: the mistake that a test must see.
+WEIGHTS is a JSON list: for each model, its weight at the embedding and each layer in turn, and at norm and head.
 """
 
 import json
@@ -43,10 +45,22 @@ def make(out: Path, family: str) -> None:
         (out / f"rows-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def merge(out: Path, alpha: float, own: bool) -> None:
+def merge(out: Path, alpha: float, own: bool, stated: list[list[float]] | None) -> None:
     load = lambda name: AutoModelForCausalLM.from_pretrained(out / name, dtype=torch.float64, attn_implementation="eager").eval()
     models, merged = [load("a"), load("b")], load("a")
-    average = {name: sum(model.state_dict()[name] for model in models) / len(models) for name in merged.state_dict()}
+
+    def shares(name):
+        """The models' weights at a tensor."""
+        if stated is None:
+            return [1.0 for _ in models]
+        parts = name.split(".")
+        place = 0 if "embed_tokens" in name else 1 + int(parts[2]) if parts[1] == "layers" else -1
+        return [one[place] for one in stated]
+
+    def mean(name):
+        return sum(w * model.state_dict()[name] for w, model in zip(shares(name), models)) / sum(shares(name))
+
+    average = {name: mean(name) for name in merged.state_dict()}
     merged.load_state_dict(average)
     result = {}
 
@@ -84,7 +98,7 @@ def merge(out: Path, alpha: float, own: bool) -> None:
         return {name: total / count for name, total in sums.items()}
 
     def solve(name, found, weights):
-        shrunk = [alpha * g + (1 - alpha) * torch.diag(g.diagonal()) for g in found]
+        shrunk = [u * (alpha * g + (1 - alpha) * torch.diag(g.diagonal())) for u, g in zip(shares(name), found)]
         solution = torch.linalg.solve(sum(shrunk), sum(g @ w.T for g, w in zip(shrunk, weights))).T.contiguous()
         result["merged:" + name], result["average:" + name] = solution, average[name].clone()
         return solution
@@ -111,4 +125,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "models":
         make(home, sys.argv[3])
     else:
-        merge(home, float(sys.argv[3]), sys.argv[4:] == ["own"])
+        own = sys.argv[4:] == ["own"]
+        merge(home, float(sys.argv[3]), own, json.loads(sys.argv[4]) if sys.argv[4:] and not own else None)

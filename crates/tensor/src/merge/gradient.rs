@@ -1,0 +1,54 @@
+//! Lists as functions of depth: α, weights and methods' parameters.
+//!
+//! The first value stands at the first layer, the last at the last, straight lines between. Embeddings and what else comes
+//! before the layers take the first value; the final norm, the output projection and what else comes after them the last.
+//! So it is in mergekit, and in a model of one layer that layer has the last value, as there.
+
+use super::layers::{depth, is_before_layers};
+
+/// A list's value at a tensor of a model with so many layers.
+///
+/// # Panics
+/// When the list is empty.
+pub(super) fn gradient(list: &[f64], tensor: &str, layers: usize) -> f64 {
+    let share = match depth(tensor) {
+        Some(depth) if layers > 1 => depth.min(layers - 1) as f64 / (layers - 1) as f64,
+        None if is_before_layers(tensor) => 0.0,
+        _ => 1.0,
+    };
+    let position = share * (list.len() - 1) as f64;
+    let (low, high) = (position.floor() as usize, position.ceil() as usize);
+    list[low] + (list[high] - list[low]) * (position - low as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gradient_runs_from_the_first_layer_to_the_last() {
+        let at = |layer: usize| gradient(&[0.0, 1.0, 0.5], &format!("model.layers.{layer}.mlp.up_proj.weight"), 5);
+        for (found, expected) in (0..5).map(at).zip([0.0, 0.5, 1.0, 0.75, 0.5]) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn what_lies_before_the_layers_has_the_first_value_and_what_lies_after_them_the_last() {
+        let at = |name: &str| gradient(&[0.25, 9.0, 0.75], name, 4);
+        for name in ["model.embed_tokens.weight", "transformer.wte.weight", "bert.embeddings.LayerNorm.bias"] {
+            assert_eq!(at(name), 0.25, "{name}");
+        }
+        for name in ["model.norm.weight", "lm_head.weight", "transformer.ln_f.bias", "embed_out.weight"] {
+            assert_eq!(at(name), 0.75, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_layer_is_the_last_one_and_one_value_holds_everywhere() {
+        assert_eq!(gradient(&[0.25, 0.75], "model.layers.0.mlp.up_proj.weight", 1), 0.75);
+        for name in ["model.layers.2.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight"] {
+            assert_eq!(gradient(&[0.5], name, 3), 0.5);
+        }
+    }
+}
