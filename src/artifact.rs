@@ -62,6 +62,11 @@ pub fn model_roles(files: &[Output]) -> BTreeMap<String, Digest> {
     roles.into_iter().map(|(role, files)| (role.to_owned(), artifact_digest(&files))).collect()
 }
 
+/// Whether a file of a model directory is read where only its tokenizer is used.
+pub fn is_of_tokenizer(path: &str) -> bool {
+    roles_of(path).iter().any(|role| matches!(*role, "tokenizer" | "template" | "config"))
+}
+
 fn roles_of(path: &str) -> &'static [&'static str] {
     match path {
         "config.json" => &["config"],

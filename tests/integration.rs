@@ -1,13 +1,14 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for one in `engines`, one in `losses` and those in `vllm`, which say so
-//! where they have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/`
-//! stand in for `mergelab-tensor` and for Python.
+//! They need neither Python nor libtorch, but for three, in `engines`, `evaluations` and `losses`, and those in `vllm`, which say
+//! so where they have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell
+//! scripts in `fakes/` stand in for `mergelab-tensor` and for Python.
 
 mod project;
 
 mod crash;
 mod engines;
+mod evaluations;
 mod help;
 mod inputs;
 mod keys;
@@ -21,6 +22,7 @@ mod reruns;
 #[cfg(feature = "fetch")]
 mod samples;
 mod science;
+mod scorers;
 mod selection;
 mod shards;
 mod signals;

@@ -95,17 +95,15 @@ def find_shipped(names):
     return found
 
 
-def check_unsafe_code(catalogue, job, name):
-    """Refuses a task that runs what a model wrote, unless the job allows it."""
-    rule = job.get("unsafe_code", "refuse")
-    if rule == "allow" or not any(leaf.get("unsafe_code") for leaf in catalogue.leaves(name)):
-        return
-    if rule == "sandbox":
-        raise Refused(
-            f"task `{name}` runs code that the model wrote, and this version has no sandbox for it yet",
-            "leave the task out, or set `unsafe_code: allow` to run that code on this machine as you",
-        )
-    raise Refused(
+def runs_code(catalogue, name):
+    """Whether a task, or one of a group, runs what a model wrote."""
+    return any(leaf.get("unsafe_code") for leaf in catalogue.leaves(name))
+
+
+def refuse_code(name):
+    """The error for a task that runs code where the job does not say how."""
+    return Refused(
         f"task `{name}` runs code that the model wrote, and `unsafe_code` is `refuse`",
-        "set `unsafe_code: allow` on the suite to run that code on this machine as you",
+        "set `unsafe_code: sandbox` on the suite to run that code shut off from this machine, or `allow` to run it on this "
+        "machine as you",
     )

@@ -4,8 +4,6 @@ import importlib.metadata
 import os
 import sys
 
-from .errors import MissingPackage
-
 
 def set_environment(job):
     """Settings that lm_eval and what it stands on read when they are imported. What the user has set wins."""
@@ -22,8 +20,6 @@ def set_environment(job):
     threads = job.get("threads")
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-    if job.get("unsafe_code") == "allow":
-        os.environ["HF_ALLOW_CODE_EVAL"] = "1"
 
 
 def skip_unused_imports():
@@ -50,13 +46,6 @@ def version_of(package):
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def require_packages(backend):
-    """Says which package is missing before an ImportError deep inside another one does."""
-    for package in ("lm_eval", "torch", "transformers", *(["vllm"] if backend == "vllm" else [])):
-        if version_of(package) is None:
-            raise MissingPackage(package)
 
 
 def versions(job):

@@ -13,8 +13,9 @@ JOB_KEYS = {
 MODEL_KEYS = {"name", "path", "model_args", "speed_args", "tasks"}
 
 TASK_KEYS = {
-    "item", "task", "name", "data", "num_fewshot", "limit", "gen_kwargs", "apply_chat_template", "system_instruction",
-    "fewshot_as_multiturn", "batch_size", "seed",
+    "item", "task", "name", "data", "num_fewshot", "limit", "gen_kwargs", "apply_chat_template", "chat_template_args",
+    "system_instruction", "fewshot_as_multiturn", "batch_size", "seed", "code_timeout", "tripwires", "kept", "wanted",
+    "command",
 }  # fmt: skip
 
 

@@ -7,10 +7,10 @@ import json
 import math
 import textwrap
 
-from .command import command
 from .errors import NoFigure, Refused
 from .job import limit_of
 from .models import model_arguments
+from .tripwires import chance, time_outs, warnings_of
 
 
 def metrics_of(results, loaded, task):
@@ -76,7 +76,6 @@ def task_file(results, loaded, job, model, task):
         if task["data"] is not None:
             config.pop("dataset_kwargs", None)
         configs[name] = config
-    arguments = model_arguments(model)
     return {
         "task": task["task"],
         "configs": configs,
@@ -85,15 +84,24 @@ def task_file(results, loaded, job, model, task):
         "n_samples": {name: dict(results["n-samples"][name]) for name in configs},
         "data_sha256": None if task["data"] is None else sha256(task["data"]),
         "backend": job["backend"],
-        "model_args": arguments,
+        "model_args": model_arguments(job["backend"], model, task),
         "limit": limit_of(task),
         "gen_kwargs": dict(task["gen_kwargs"] or {}),
         "apply_chat_template": task["apply_chat_template"] or False,
+        "chat_template_args": dict(task["chat_template_args"] or {}),
         "fewshot_as_multiturn": task["fewshot_as_multiturn"],
         "system_instruction": task["system_instruction"],
         "seed": task["seed"],
-        "command": command(job, arguments, task),
+        "command": task["command"],
+        # What TASK_FILE is in the command, where a local file replaces the data set.
+        **({"task_file": loaded["task_file"]} if "task_file" in loaded else {}),
     }
+
+
+def tripped(results, loaded, counts):
+    """warnings.json: what a [`Watch`] counted, scores at chance, and programs that ran out of time."""
+    more = {"chance": chance(results, loaded), "timeout": time_outs(results)}
+    return warnings_of({**counts, **{name: count for name, count in more.items() if count.of}})
 
 
 def samples_of(results):
@@ -115,6 +123,8 @@ def samples_of(results):
                 },
             )
             record["filtered"][sample["filter"]] = sample["filtered_resps"]
+            if "outcomes" in sample:
+                record.setdefault("outcomes", {})[sample["filter"]] = sample["outcomes"]
             record["metrics"][sample["filter"]] = {metric: sample[metric] for metric in sample["metrics"]}
     return [plain(records[key]) for key in sorted(records)]
 
@@ -145,11 +155,13 @@ def plain(value):
     return f"<{type(value).__module__}.{type(value).__qualname__}>"
 
 
-def write_item(out, metrics, task, samples):
-    """Writes the three files of one item."""
+def write_item(out, metrics, task, samples, warnings):
+    """Writes the files of one item; warnings.json only where there are any."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", metrics)
     write_json(out / "task.json", task)
+    if warnings:
+        write_json(out / "warnings.json", warnings)
     with open(out / "samples.jsonl.gz", "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
         for sample in samples:
             packed.write(json.dumps(sample, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n")

@@ -1,4 +1,8 @@
-"""Prompt and scoring of `humaneval_instruct_regmean`; nothing is fetched, and nothing runs at import."""
+"""Prompt and scoring of `humaneval_instruct_regmean`; nothing is fetched, and nothing runs at import.
+
+Under mergelab's driver programs run where the suite's `unsafe_code` says. Under a bare `lm_eval` each runs in a process
+of its own, as the user who runs the evaluation.
+"""
 
 import secrets
 import subprocess
@@ -33,7 +37,16 @@ def process_results(doc, results):
     """pass@1: the share of the document's programs (one, unless the task repeats) that pass its tests."""
     (programs,) = results
     test = doc_to_target(doc)
-    return {"pass@1": sum(passes(program, test) for program in programs) / len(programs)}
+    return {"pass@1": sum(passed(programs, test)) / len(programs)}
+
+
+def passed(programs, test):
+    """Whether each program passes."""
+    try:
+        from harness.code_eval import check
+    except ImportError:
+        return [passes(program, test) for program in programs]
+    return [outcome == "passed" for outcome in check([f"{program}\n\n{test}" for program in programs], TIME_OUT)]
 
 
 def passes(program, test):

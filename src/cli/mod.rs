@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 mod against;
+mod commands;
 mod error;
 mod evaluated;
 mod explain;

@@ -11,10 +11,10 @@ use super::progress::{self, Progress, describe, full_name};
 use super::results::{self, Results};
 use super::session::Session;
 use super::status::{self, look};
-use super::{CliError, Files, output};
+use super::{CliError, Files, commands, output};
 use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, shortfalls, unsupported};
 use crate::experiment;
-use crate::plan::{self, Facts, Graph, Kind, StageId};
+use crate::plan::{self, Facts, Graph, Kind, Open, StageId};
 use crate::report::{self, State};
 use crate::stage::Context;
 use crate::store::Store;
@@ -149,18 +149,24 @@ fn obstacles(session: &Session, machine: &Machine, wanted: &[bool]) -> Result<Ve
     Ok(blocked)
 }
 
-/// Refuses, before hours of work, what only shows when an evaluation starts: its harness is not there.
+/// Refuses, before hours of work, what only shows when an evaluation starts: its harness is not there, or too old.
 fn check_tools(session: &Session, wanted: &[bool], facts: &Facts) -> Result<(), CliError> {
     for (id, stage) in session.graph.iter().filter(|(id, _)| wanted[id.0]) {
-        if let Some(tool) = plan::missing_tool(stage, facts) {
-            let name = full_name(&session.graph, id);
-            let python = match &session.python {
-                Some(python) => python.executable.display().to_string(),
-                None => "any Python that mergelab finds".to_owned(),
-            };
-            let message = format!("{name} needs {}, which is not installed in {python}", tool.replace('_', "-"));
-            return Err(CliError::Missing { message });
-        }
+        let name = full_name(&session.graph, id);
+        let python = match &session.python {
+            Some(python) => python.executable.display().to_string(),
+            None => "any Python that mergelab finds".to_owned(),
+        };
+        let message = match plan::tools(stage, facts) {
+            Err(Open::NoTool(tool)) => {
+                format!("{name} needs {}, which is not installed in {python}", tool.replace('_', "-"))
+            }
+            Err(Open::OldTool { name: tool, found, wanted }) => {
+                format!("{name} needs {} {wanted} or later; {found} is installed in {python}", tool.replace('_', "-"))
+            }
+            _ => continue,
+        };
+        return Err(CliError::Missing { message });
     }
     Ok(())
 }
@@ -198,13 +204,34 @@ fn dry_run(
     json: bool,
 ) -> Result<u8, CliError> {
     say_blocked(&session.graph, blocked);
-    let (mut outlooks, _) = look(session)?;
+    let (mut outlooks, facts) = look(session)?;
     for id in force {
         let outlook = &mut outlooks[id.0];
         (outlook.state, outlook.reason) = (exec::State::Run, "forced".to_owned());
     }
     exec::made_again(&session.graph, &mut outlooks, wanted);
-    status::print(&session.graph, &outlooks, wanted, json);
+    let commands: Vec<_> = session
+        .graph
+        .iter()
+        .filter(|(id, _)| wanted[id.0] && outlooks[id.0].state != exec::State::UpToDate)
+        .filter_map(|(id, _)| Some((id, commands::equivalent(session, &facts, id)?)))
+        .collect();
+    if json {
+        let mut stages = status::as_json(&session.graph, &outlooks, wanted);
+        for stage in stages.as_array_mut().into_iter().flatten() {
+            let is_of = |id: StageId| {
+                session.graph.experiment_name(id) == stage["experiment"]
+                    && session.graph.stage(id).name == stage["stage"]
+            };
+            if let Some((_, equivalent)) = commands.iter().find(|(id, _)| is_of(*id)) {
+                stage["command"] = equivalent.command.as_str().into();
+            }
+        }
+        output::print_json(&stages);
+    } else {
+        status::print(&session.graph, &outlooks, wanted, false);
+        output::print(&commands::as_text(session, &commands));
+    }
     Ok(exit::DONE)
 }
 

@@ -44,13 +44,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         return Ok(exit::DONE);
     }
     let (manifest, artifact) = up_to_date(&session, &outlooks, &facts, id)?;
-    let metrics = match session.graph.stage(id).spec.kind() {
-        Kind::Eval => std::fs::read(artifact.location.join("metrics.json"))
+    let of_evaluation = |file: &str| match session.graph.stage(id).spec.kind() {
+        Kind::Eval => std::fs::read(artifact.location.join(file))
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or(Value::Null),
         _ => Value::Null,
     };
+    let (metrics, warnings) = (of_evaluation("metrics.json"), of_evaluation("warnings.json"));
     if arguments.json {
         output::print_json(&json!({
             "experiment": session.graph.experiment_name(id),
@@ -59,12 +60,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
             "path": artifact.location,
             "manifest": manifest,
             "metrics": metrics,
+            "warnings": warnings,
         }));
         return Ok(exit::DONE);
     }
     let mut text = format!("{}\n  path    {}\n", session.graph.stage(id).name, artifact.location.display());
     text += &format!("  key     {}\n  digest  {}\n", manifest.key, manifest.digest);
     text += &format!("  made    {} to {} on {}\n", manifest.started, manifest.ended, manifest.host);
+    if let Some(command) = manifest.facts.get("command").and_then(Value::as_str) {
+        text += &format!("  command {command}\n");
+    }
     for file in &manifest.outputs {
         let dropped = if file.dropped { ", dropped" } else { "" };
         text += &format!("  file    {} ({} bytes{dropped})\n", file.path, file.size);

@@ -92,7 +92,7 @@ fn pairs<'a>(
     graph.iter().filter(|(id, _)| wanted[id.0]).map(|(id, stage)| (id, stage, &outlooks[id.0]))
 }
 
-fn as_json(graph: &Graph, outlooks: &[Outlook], wanted: &[bool]) -> serde_json::Value {
+pub(super) fn as_json(graph: &Graph, outlooks: &[Outlook], wanted: &[bool]) -> serde_json::Value {
     let stages = pairs(graph, outlooks, wanted).map(|(id, stage, outlook)| {
         json!({
             "experiment": graph.experiment_name(id),

@@ -161,15 +161,23 @@ fn family_of(model: &Path) -> Option<String> {
 pub(super) fn in_words(graph: &Graph, stage: &Stage, open: &Open) -> String {
     match open {
         Open::Waits(id) => format!("waits for {}", graph.stage(*id).name),
-        Open::Unhashed(Source::File(path) | Source::Any(path) | Source::Tree(path)) => {
-            format!("{} is not hashed yet", path.display())
-        }
+        Open::Unhashed(
+            Source::File(path)
+            | Source::Any(path)
+            | Source::Tree(path)
+            | Source::Script(path)
+            | Source::Tokenizer(path),
+        ) => format!("{} is not hashed yet", path.display()),
         Open::Unhashed(Source::Task { task, .. }) => format!("task {task} is not looked up yet"),
         Open::Missing(_, reason) | Open::Unsupported(reason) => reason.clone(),
         Open::NoTool(name) => {
             let who =
                 if matches!(stage.spec, Spec::Eval { .. }) { "evaluations use" } else { "`engine: transformers` uses" };
             format!("{} is not installed in the Python that {who}", name.replace('_', "-"))
+        }
+        Open::OldTool { name, found, wanted } => {
+            let name = name.replace('_', "-");
+            format!("{name} {found} is installed in the Python that evaluations use, and {wanted} or later is needed")
         }
         Open::NoOutput { stage: id, path } => {
             format!("{} left no {path:?}, which {} names", graph.stage(*id).name, stage.name)

@@ -471,7 +471,7 @@ impl<'env> Run<'_, '_, 'env> {
 /// A stage that cannot even have a key.
 fn refusal(message: String, open: &Open) -> Failure {
     match open {
-        Open::NoTool(_) => Failure::stage(message)
+        Open::NoTool(_) | Open::OldTool { .. } => Failure::stage(message)
             .hint("`make setup` installs it; or name a Python that has it under `[python] path` in mergelab.toml"),
         _ => Failure::experiment(message),
     }

@@ -20,6 +20,9 @@ use crate::stage::{Ending, Launcher, Program};
 /// How often events are read while a program runs.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How often a log is looked at for signs of life, where that is asked for.
+const PULSE: Duration = Duration::from_secs(1);
+
 /// How long a supervisor has for killing what it looks after, before it is itself killed with its group. Only it can find
 /// what left the group, so this is for one that does not answer.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -98,25 +101,27 @@ impl Launcher for Supervisor {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::Other)?;
         let end = end_of(&child);
         let mut events = program.events.as_ref().map(EventReader::new);
-        let mut deliver = |events: &mut Option<EventReader>| -> io::Result<()> {
-            if let Some(events) = events {
-                events.poll()?.into_iter().for_each(&mut *on_event);
-            }
-            Ok(())
+        let mut deliver = |events: &mut Option<EventReader>| -> io::Result<bool> {
+            let said = events.as_mut().map(EventReader::poll).transpose()?.unwrap_or_default();
+            let has_said = !said.is_empty();
+            said.into_iter().for_each(&mut *on_event);
+            Ok(has_said)
         };
         let mut stopping: Option<Instant> = None;
         let mut killing: Option<Instant> = None;
-        let mut timed_out = false;
+        let mut too_long: Option<Ending> = None;
+        let mut pulse = Pulse::new(program);
         let status = loop {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            deliver(&mut events)?;
+            let has_said = deliver(&mut events)?;
             let level = self.level.load(Ordering::SeqCst);
-            let late = program.timeout.is_some_and(|limit| started.elapsed() > limit);
+            let late = program.timeout.is_some_and(|limit| started.elapsed() > limit).then_some(Ending::TimedOut);
+            let late = late.or_else(|| pulse.is_gone(program, has_said));
             match stopping {
-                None if level > 0 || late => {
-                    timed_out = late;
+                None if level > 0 || late.is_some() => {
+                    too_long = late;
                     let _ = kill_process_group(pid, Signal::TERM);
                     stopping = Some(Instant::now());
                 }
@@ -137,7 +142,11 @@ impl Launcher for Supervisor {
                 fds.push(PollFd::new(&self.woken, PollFlags::IN));
             }
             let tick = Timespec::try_from(TICK).ok();
-            let asks = events.is_some() || stopping.is_some() || program.timeout.is_some() || end.is_none();
+            let asks = events.is_some()
+                || stopping.is_some()
+                || program.timeout.is_some()
+                || program.stalled_after.is_some()
+                || end.is_none();
             let wait = if asks { tick } else { None };
             match poll(&mut fds, wait.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -145,11 +154,45 @@ impl Launcher for Supervisor {
             }
         };
         deliver(&mut events)?;
-        Ok(match (timed_out, self.is_stopped(), status.code()) {
-            (true, ..) => Ending::TimedOut,
+        Ok(match (too_long, self.is_stopped(), status.code()) {
+            (Some(ending), ..) => ending,
             (_, _, Some(0)) => Ending::Code(0),
             (_, true, _) => Ending::Interrupted,
             (_, _, code) => Ending::Code(code.unwrap_or(128 + 9)),
         })
     }
+}
+
+/// When a program last showed that it lives: by an event, or by a log that grew (progress bars draw into it).
+struct Pulse {
+    seen: Instant,
+    looked: Instant,
+    log_bytes: u64,
+}
+
+impl Pulse {
+    fn new(program: &Program<'_>) -> Self {
+        let now = Instant::now();
+        Self { seen: now, looked: now, log_bytes: size_of(program) }
+    }
+
+    /// What to call it when it has been silent for too long.
+    fn is_gone(&mut self, program: &Program<'_>, has_said: bool) -> Option<Ending> {
+        let limit = program.stalled_after?;
+        if has_said {
+            self.seen = Instant::now();
+        }
+        if self.looked.elapsed() >= limit.min(PULSE) {
+            self.looked = Instant::now();
+            let bytes = size_of(program);
+            if std::mem::replace(&mut self.log_bytes, bytes) != bytes {
+                self.seen = self.looked;
+            }
+        }
+        (self.seen.elapsed() > limit).then_some(Ending::Stalled(limit))
+    }
+}
+
+fn size_of(program: &Program<'_>) -> u64 {
+    std::fs::metadata(&program.log).map_or(0, |log| log.len())
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::artifact::Output;
-use crate::plan::{self, Facts, Sighting, Source, Stage};
+use crate::artifact::{Output, is_of_tokenizer};
+use crate::digest::Digest;
+use crate::plan::{self, Facts, HUB, Sighting, Source, Stage};
 use crate::project::{Project, Python};
-use crate::stage::TaskFiles;
+use crate::stage::{Definition, TaskFiles};
 use crate::store::{Stamp, Store, StoreError, Watch, hash_tree, list_files};
 
 /// Up to how many bytes are hashed in passing, where nobody asked for work to be done.
@@ -126,6 +127,25 @@ impl<'a> Surveyor<'a> {
                     }
                 }
             }
+            Source::Script(path) => {
+                let full = self.project.resolve(path);
+                if full.is_file() {
+                    let name = full.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                    let watch = self.store.stats().digest_while(&full, &go_on)?;
+                    (vec![output(name, &watch)], vec![watch])
+                } else {
+                    (Vec::new(), Vec::new())
+                }
+            }
+            Source::Tokenizer(path) => {
+                let full = self.project.resolve(path);
+                let mut pairs = Vec::new();
+                for name in tokenizer_files(&full)? {
+                    let watch = self.store.stats().digest_while(&full.join(&name), &go_on)?;
+                    pairs.push((output(name, &watch), watch));
+                }
+                pairs.into_iter().unzip()
+            }
             Source::Task { dirs, task } => {
                 let missing = dirs.iter().find(|dir| !self.project.resolve(dir).is_dir());
                 if let Some(dir) = missing {
@@ -133,13 +153,21 @@ impl<'a> Surveyor<'a> {
                 }
                 match self.tasks.find(&self.project.root, dirs, self.python, task) {
                     Err(error) => return Ok(Sighting::Missing(error.to_string())),
-                    Ok(files) => {
-                        let mut pairs = Vec::new();
+                    Ok(Definition { files, revisions }) => {
+                        let (mut outputs, mut watches) = (Vec::new(), Vec::new());
                         for (name, path) in files {
                             let watch = self.store.stats().digest(&path)?;
-                            pairs.push((output(name, &watch), watch));
+                            outputs.push(output(name, &watch));
+                            watches.push(watch);
                         }
-                        pairs.into_iter().unzip()
+                        outputs.extend(revisions.into_iter().map(|(name, commit)| Output {
+                            path: format!("{HUB}{name}"),
+                            size: 0,
+                            sha256: Digest::of(commit.as_bytes()),
+                            aside: false,
+                            dropped: false,
+                        }));
+                        (outputs, watches)
                     }
                 }
             }
@@ -184,7 +212,8 @@ impl<'a> Surveyor<'a> {
             _ => 0,
         };
         Ok(match source {
-            Source::Task { .. } => 0,
+            Source::Task { .. } | Source::Tokenizer(_) => 0,
+            Source::Script(path) => bytes(&self.project.resolve(path)),
             Source::File(path) | Source::Any(path) | Source::Tree(path) => {
                 let full = self.project.resolve(path);
                 if full.is_dir() {
@@ -195,6 +224,13 @@ impl<'a> Surveyor<'a> {
             }
         })
     }
+}
+
+/// The files of a directory that a tokenizer is made of; none where it is no directory, but a name on the hub.
+fn tokenizer_files(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let mut files = if dir.is_dir() { list_files(dir, true)? } else { Vec::new() };
+    files.retain(|name| is_of_tokenizer(name));
+    Ok(files)
 }
 
 fn output(path: String, watch: &Watch) -> Output {

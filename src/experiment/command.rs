@@ -77,7 +77,7 @@ pub(super) fn argument(reading: Reading<'_>, known: Option<&[String]>, used: &mu
     good.then_some(text)
 }
 
-fn environment(reading: Reading<'_>) -> Option<IndexMap<String, String>> {
+pub(super) fn environment(reading: Reading<'_>) -> Option<IndexMap<String, String>> {
     let mut variables = IndexMap::new();
     for (name, field) in reading.map()? {
         if name.is_empty() || name.contains('=') {

@@ -290,6 +290,23 @@ pub(super) const SUITE: &[Key] = &[
     ),
     key("data", Shape::List(&Shape::Name), "Data sets, for `backend: loss`."),
     key("run", Shape::List(&Shape::Text), "Program and arguments with `{model}` and `{out}`, for `backend: command`."),
+    key("inputs", Shape::List(&Shape::Path), "What the program of `backend: command` reads beside the model."),
+    key(
+        "env",
+        Shape::Map(&Shape::Either(&[Shape::Text, Shape::Flag])),
+        "Environment variables that decide the result of `backend: command`.",
+    ),
+    key(
+        "version",
+        Shape::Text,
+        "For `backend: command`: raise it when the program changed in a way nothing else shows.",
+    ),
+    key("timeout", Shape::Number(0.0, f64::MAX), "For `backend: command`: limit in seconds for one evaluation."),
+    key(
+        "stalled_after",
+        Shape::Number(0.0, f64::MAX),
+        "Seconds without a sign of progress after which lm_eval is ended; 3600 if absent.",
+    ),
     key("task_dirs", Shape::List(&Shape::Path), "Directories with more task files."),
     key(
         "unsafe_code",
@@ -336,6 +353,7 @@ pub(super) const OPTIONS: &[Key] = &[
         Shape::Either(&[Shape::Flag, Shape::Text]),
         "Whether the chat template is applied, or which.",
     ),
+    key("chat_template_args", Shape::Map(&Shape::Any), "Variables of the chat template."),
     key("system_instruction", Shape::Text, "System prompt."),
     key("fewshot_as_multiturn", Shape::Flag, "Whether few-shot examples are turns of a conversation."),
     key(
@@ -343,7 +361,35 @@ pub(super) const OPTIONS: &[Key] = &[
         Shape::Either(&[Shape::Whole(1), Shape::Text]),
         "A number, `auto` or `auto:N`; changes no result's key.",
     ),
-    key("seed", Shape::Whole(0), "Seed of the harness; that of the settings if absent."),
+    key("seed", Shape::Whole(0), "Seed of the harness and of its engine; that of the settings if absent."),
+    key(
+        "code_timeout",
+        Shape::Number(0.0, 3600.0),
+        "Seconds that a program which a model wrote may take; as the task says (3) if absent.",
+    ),
+    key(
+        "tripwires",
+        Shape::Object(&[TRIPWIRES]),
+        "What speaks against a score: the share of the answers up to which it passes, or `accept`; changes no result's key.",
+    ),
+];
+
+const ALLOWED: Shape = Shape::Either(&[Shape::Number(0.0, 1.0), Shape::Word(|| ACCEPT.to_vec())]);
+
+/// What a tripwire may be set to beside a share.
+pub(super) const ACCEPT: &[&str] = &["accept"];
+
+/// What the driver counts over the answers of a task; the shares that pass by themselves are its own
+/// (`lm-eval-harness/harness/tripwires.py`).
+pub(super) const TRIPWIRES: &[Key] = &[
+    key("nan", ALLOWED, "Log-likelihoods that are no finite numbers; none pass if absent."),
+    key("truncated", ALLOWED, "Prompts longer than the model's max length allows; none pass if absent."),
+    key("template", ALLOWED, "Prompts without the chat template that the model has; none pass if absent."),
+    key("empty", ALLOWED, "Empty answers; 0.2 if absent."),
+    key("repeating", ALLOWED, "Answers that repeat themselves until they are cut; 0.2 if absent."),
+    key("cut", ALLOWED, "Answers cut at the limit of new tokens; 0.5 if absent."),
+    key("timeout", ALLOWED, "Programs that ran out of time; 0.5 if absent."),
+    key("chance", ALLOWED, "Multiple-choice tasks that score no better than guessing; 0.5 if absent."),
 ];
 
 pub(super) const TABLE: &[Key] = &[

@@ -2,13 +2,18 @@
 
 use std::collections::HashMap;
 
-use super::command::argument;
+use indexmap::IndexMap;
+
+use super::command::{argument, environment};
 use super::context::{Context, Item};
 use super::diagnostics::{Diagnostic, Report, Span};
-use super::keys::{BACKENDS, LOSS, OPTIONS, SUITE, TASK, UNSAFE_CODE};
+use super::keys::{ACCEPT, BACKENDS, LOSS, OPTIONS, SUITE, TASK, TRIPWIRES, UNSAFE_CODE};
 use super::loss;
 use super::read::{Fields, Reading};
 use super::types::{Backend, Data, LossOptions, Section, Suite, Task, TaskOptions};
+
+/// The most that the harness lets a program take, in seconds.
+const MAX_CODE_TIMEOUT: f64 = 3600.0;
 
 /// A suite with the places of what it names.
 pub(super) struct Placed {
@@ -42,6 +47,11 @@ pub(super) fn suite(context: &Context<'_>, item: Item<'_>, known: &Section<Data>
         data: Vec::new(),
         loss: LossOptions::default(),
         run: Vec::new(),
+        inputs: Vec::new(),
+        env: IndexMap::new(),
+        version: None,
+        timeout: None,
+        stalled_after: fields.get("stalled_after", Reading::positive),
         task_dirs: fields.get("task_dirs", |dirs| dirs.list(Reading::path)).unwrap_or_default(),
         unsafe_code: fields.get("unsafe_code", |code| code.choice(UNSAFE_CODE)).unwrap_or_default(),
     };
@@ -51,7 +61,7 @@ pub(super) fn suite(context: &Context<'_>, item: Item<'_>, known: &Section<Data>
     let measures = match backend? {
         Backend::Vllm | Backend::Hf => tasks(context, &fields, &options, &mut suite),
         Backend::Loss => loss(context, &fields, known, &mut suite),
-        Backend::Command => command(&fields, &mut suite).then(|| {
+        Backend::Command => command(context, &fields, &mut suite).then(|| {
             let name = item.stage.split_once('.').map_or(item.stage, |(_, name)| name);
             vec![(name.to_owned(), item.place)]
         }),
@@ -68,7 +78,7 @@ fn tasks(
     suite: &mut Suite,
 ) -> Option<Vec<(String, Span)>> {
     fields.refuse(&["data"], "but for `backend: loss`");
-    fields.refuse(&["run"], "but for `backend: command`");
+    fields.refuse(&OF_COMMAND, "but for `backend: command`");
     if !fields.has("tasks") {
         let diagnostic = Diagnostic::new(fields.place, "a suite needs `tasks`").label("no `tasks` here");
         context.report.add(diagnostic.hint("name lm_eval tasks, or set `backend: loss` or `backend: command`"));
@@ -99,10 +109,17 @@ fn task(context: &Context<'_>, reading: Reading<'_>, suite: &TaskOptions) -> Opt
         limit: own.limit.or(suite.limit),
         gen_kwargs: if fields.has("gen_kwargs") { own.gen_kwargs } else { suite.gen_kwargs.clone() },
         apply_chat_template: own.apply_chat_template.or_else(|| suite.apply_chat_template.clone()),
+        chat_template_args: if fields.has("chat_template_args") {
+            own.chat_template_args
+        } else {
+            suite.chat_template_args.clone()
+        },
         system_instruction: own.system_instruction.or_else(|| suite.system_instruction.clone()),
         fewshot_as_multiturn: own.fewshot_as_multiturn.or(suite.fewshot_as_multiturn),
         batch_size: own.batch_size.or_else(|| suite.batch_size.clone()),
         seed: own.seed.or(suite.seed),
+        code_timeout: own.code_timeout.or(suite.code_timeout),
+        tripwires: suite.tripwires.clone().into_iter().chain(own.tripwires).collect(),
     };
     Some((Task { task, name, data: fields.get("data", Reading::path), options }, span))
 }
@@ -116,11 +133,32 @@ fn options(fields: &Fields<'_>) -> TaskOptions {
             let flag = super::scalar::plain(template.node).and_then(super::scalar::flag);
             flag.map(Into::into).or_else(|| template.word().map(Into::into))
         }),
+        chat_template_args: fields.get("chat_template_args", json_map).unwrap_or_default(),
         system_instruction: fields.get("system_instruction", Reading::text),
         fewshot_as_multiturn: fields.get("fewshot_as_multiturn", Reading::flag),
         batch_size: fields.get("batch_size", batch_size),
         seed: fields.get("seed", |seed| seed.whole(0, u64::MAX)),
+        code_timeout: fields.get("code_timeout", code_timeout),
+        tripwires: fields.get("tripwires", tripwires).unwrap_or_default(),
     }
+}
+
+/// By name a share, or `accept`.
+fn tripwires(reading: Reading<'_>) -> Option<indexmap::IndexMap<String, serde_json::Value>> {
+    let fields = Fields::open(reading.report, reading.node, reading.node.span, "`tripwires`", &[TRIPWIRES])?;
+    let allowed = |allowed: Reading<'_>| -> Option<serde_json::Value> {
+        let text = super::scalar::plain(allowed.node).unwrap_or_default();
+        if ACCEPT.contains(&text) {
+            return Some(text.into());
+        }
+        if super::scalar::number(text).is_some() {
+            return allowed.number(0.0, 1.0).map(Into::into);
+        }
+        let message = format!("`{}` must be a share from 0 to 1, or accept", allowed.key);
+        allowed.fail(Diagnostic::new(allowed.node.span, message))
+    };
+    let names = TRIPWIRES.iter().map(|key| key.name);
+    Some(names.filter_map(|name| Some((name.to_owned(), fields.get(name, allowed)?))).collect())
 }
 
 /// A number of documents, or a share of them below 1.
@@ -130,6 +168,15 @@ fn limit(reading: Reading<'_>) -> Option<f64> {
         return Some(limit);
     }
     reading.fail(Diagnostic::new(reading.node.span, "`limit` is a whole number of documents, or a share below 1"))
+}
+
+fn code_timeout(reading: Reading<'_>) -> Option<f64> {
+    let seconds = reading.positive()?;
+    if seconds <= MAX_CODE_TIMEOUT {
+        return Some(seconds);
+    }
+    let message = format!("`code_timeout` is at most {MAX_CODE_TIMEOUT} seconds");
+    reading.fail(Diagnostic::new(reading.node.span, message))
 }
 
 fn batch_size(reading: Reading<'_>) -> Option<serde_json::Value> {
@@ -153,9 +200,12 @@ fn json_map(reading: Reading<'_>) -> Option<indexmap::IndexMap<String, serde_jso
     )
 }
 
+/// Keys that only `backend: command` has.
+const OF_COMMAND: [&str; 5] = ["run", "inputs", "env", "version", "timeout"];
+
 /// Names of `lm_eval`'s options, none of which another backend has.
 fn refuse_options(fields: &Fields<'_>, why: &str) {
-    let names: Vec<_> = OPTIONS.iter().map(|key| key.name).chain(["tasks", "task_dirs"]).collect();
+    let names: Vec<_> = OPTIONS.iter().map(|key| key.name).chain(["tasks", "task_dirs", "stalled_after"]).collect();
     fields.refuse(&names, why);
 }
 
@@ -167,23 +217,31 @@ fn loss(
 ) -> Option<Vec<(String, Span)>> {
     refuse_options(fields, "for `backend: loss`");
     fields.refuse(&["model_args", "unsafe_code"], "for `backend: loss`");
-    fields.refuse(&["run"], "but for `backend: command`");
+    fields.refuse(&OF_COMMAND, "but for `backend: command`");
     loss::loss(context, fields, known, suite)
 }
 
-fn command(fields: &Fields<'_>, suite: &mut Suite) -> bool {
+fn command(context: &Context<'_>, fields: &Fields<'_>, suite: &mut Suite) -> bool {
+    let before = context.report.count();
     refuse_options(fields, "for `backend: command`");
     fields.refuse(&["data"], "but for `backend: loss`");
     fields.require(&["run"]);
+    suite.inputs = fields.get("inputs", |inputs| inputs.list(Reading::path)).unwrap_or_default();
+    suite.env = fields.get("env", environment).unwrap_or_default();
+    suite.version = fields.get("version", Reading::word);
+    suite.timeout = fields.get("timeout", Reading::positive);
     let known = ["model".to_owned(), "out".to_owned()];
     let mut used = Vec::new();
-    match fields.get("run", |run| run.list(|item| argument(item, Some(&known), &mut used))) {
-        Some(run) => {
-            suite.run = run;
-            true
-        }
-        None => false,
+    let Some(run) = fields.get("run", |run| run.list(|item| argument(item, Some(&known), &mut used))) else {
+        return false;
+    };
+    if let Some(name) = known.iter().find(|name| !used.contains(name) && context.report.count() == before) {
+        let place = fields.node("run").map_or(fields.place, |node| node.span);
+        let diagnostic = Diagnostic::new(place, format!("`run` does not name `{{{name}}}`"));
+        context.report.add(diagnostic.hint("the program finds the model in {model} and writes {out}/metrics.json"));
     }
+    suite.run = run;
+    true
 }
 
 /// Reports what is evaluated twice under one name: results would stand in one place.

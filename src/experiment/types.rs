@@ -321,6 +321,16 @@ pub struct Suite {
     pub loss: LossOptions,
     /// Program and arguments, for `command`.
     pub run: Vec<String>,
+    /// Files and directories that the program of `command` reads beside the model, relative to the project root.
+    pub inputs: Vec<PathBuf>,
+    /// Environment that decides the result of the program of `command`.
+    pub env: IndexMap<String, String>,
+    /// Raised by the author when the program of `command` changed in a way that nothing else shows.
+    pub version: Option<String>,
+    /// Limit in seconds for one evaluation by `command`.
+    pub timeout: Option<f64>,
+    /// Seconds without a sign of progress after which an evaluation by the harness is ended.
+    pub stalled_after: Option<f64>,
     /// Directories with more task files, relative to the project root.
     pub task_dirs: Vec<PathBuf>,
     /// Whether code that a model wrote may run, and how.
@@ -425,14 +435,24 @@ pub struct TaskOptions {
     pub gen_kwargs: IndexMap<String, serde_json::Value>,
     /// Whether the chat template is applied, or which.
     pub apply_chat_template: Option<serde_json::Value>,
+    /// Variables of the chat template.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub chat_template_args: IndexMap<String, serde_json::Value>,
     /// System prompt.
     pub system_instruction: Option<String>,
     /// Whether few-shot examples are turns of a conversation.
     pub fewshot_as_multiturn: Option<bool>,
     /// Batch size, a number or `auto`; not in a key.
     pub batch_size: Option<serde_json::Value>,
-    /// Seed of the harness; the experiment's if absent.
+    /// Seed of the harness and of its engine; the experiment's if absent.
     pub seed: Option<u64>,
+    /// Seconds that a program which a model wrote may take; as the task says if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_timeout: Option<f64>,
+    /// By the name of what speaks against a score: the share of the answers up to which it passes, or `"accept"`; not in
+    /// a key, since it changes no score.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub tripwires: IndexMap<String, serde_json::Value>,
 }
 
 /// A results table.

@@ -35,6 +35,10 @@ pub enum Source {
     Tree(PathBuf),
     /// A file or a directory.
     Any(PathBuf),
+    /// The file that an argument of a program names, if it names one: nothing otherwise.
+    Script(PathBuf),
+    /// A directory with a tokenizer, without weights beside it, if there is one: nothing where it is a name on the hub.
+    Tokenizer(PathBuf),
     /// The definition of an `lm_eval` task: all files that it is made of.
     Task {
         /// Directories that are searched before the harness's own.
@@ -43,6 +47,9 @@ pub enum Source {
         task: String,
     },
 }
+
+/// In the sighting of a task, what stands before the name of a hub data set; its digest is of the commit.
+pub const HUB: &str = "hub:";
 
 /// What was seen of a source.
 #[derive(Clone, Debug, PartialEq)]

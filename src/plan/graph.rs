@@ -147,7 +147,7 @@ impl Builder<'_> {
                         suite: Box::new(suite.clone()),
                         suite_name: suite_name.clone(),
                         model: model.clone(),
-                        task,
+                        task: Box::new(task),
                         seed: experiment.settings.seed,
                     };
                     let id = self.add(name, spec, needs.clone(), ("evals", suite_name.clone()));

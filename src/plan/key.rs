@@ -4,15 +4,16 @@
 //! that made them, so a stage that reran and made the same bytes reruns nothing after it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use mergelab_wire::{Alpha, Engine, Rows, RuleUse};
+use mergelab_wire::{Alpha, Rows, RuleUse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::facts::{Artifact, Facts, Sighting, Source, digest_of};
+use super::facts::{Artifact, Facts, HUB, Sighting, Source, digest_of};
 use super::stage::{Kind, Loss, Spec, Stage, StageId};
-use crate::artifact::{Output, artifact_digest, subtree};
+use super::tools;
+use crate::artifact::{Output, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{
     self, Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Merge, Model, Suite, Table, Task,
@@ -63,6 +64,15 @@ pub enum Open {
     Unsupported(String),
     /// A Python distribution is not there.
     NoTool(&'static str),
+    /// A Python distribution is too old.
+    OldTool {
+        /// Its name.
+        name: &'static str,
+        /// Its version.
+        found: String,
+        /// The oldest version that will do.
+        wanted: &'static str,
+    },
     /// A command's output lacks a path that is named.
     NoOutput {
         /// The command's stage.
@@ -92,7 +102,7 @@ pub fn key_struct(stage: &Stage, facts: &Facts) -> Result<KeyStruct, Open> {
         Spec::Command(command) => reader.command(command)?,
         Spec::Gram { capture, rows, strict, shard } => {
             let made = reader.gram(capture, rows, *strict, *shard)?;
-            tools = reader.tools(tools_of(stage, facts))?;
+            tools = tools::tools(stage, facts)?;
             made
         }
         Spec::AddGrams(shards) => reader.add_grams(*shards)?,
@@ -100,7 +110,7 @@ pub fn key_struct(stage: &Stage, facts: &Facts) -> Result<KeyStruct, Open> {
         Spec::ImportGram(gram) => reader.import(gram)?,
         Spec::Merge(merge) => reader.merge(merge)?,
         Spec::Eval { suite, task, seed, .. } => {
-            tools = reader.tools(tools_of(stage, facts))?;
+            tools = tools::tools(stage, facts)?;
             reader.eval(suite, task, *seed)?
         }
         Spec::Loss(loss) => reader.loss(loss)?,
@@ -376,23 +386,61 @@ impl Reader<'_> {
         let parts = ["generation", "tokenizer", "template"];
         self.roles(&mut inputs, "model", "model", &["weights", "config"], &parts)?;
         match suite.backend {
-            Backend::Command => {
-                return Ok((json!({ "backend": suite.backend, "run": suite.run }), inputs));
-            }
+            Backend::Command => return self.score(suite, inputs),
             Backend::Loss => unreachable!("what a loss suite asks for is no evaluation by a task"),
             Backend::Vllm | Backend::Hf => {}
         }
         let definition = Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() };
-        inputs.insert("task".to_owned(), self.source_digest(&definition)?);
-        if let Some(path) = &task.data {
-            inputs.insert("task.data".to_owned(), self.source_digest(&Source::File(path.clone()))?);
+        let (hub, files): (Vec<_>, Vec<_>) =
+            self.source(&definition)?.iter().cloned().partition(|file| file.path.starts_with(HUB));
+        inputs.insert("task".to_owned(), digest_of(&definition, &files));
+        match &task.data {
+            Some(path) => {
+                inputs.insert("task.data".to_owned(), self.source_digest(&Source::File(path.clone()))?);
+            }
+            // A data set that is replaced is not read.
+            None => inputs.extend(hub.into_iter().map(|file| (format!("task.{}", file.path), file.sha256))),
         }
         let mut options = serde_json::to_value(&task.options).expect("options become JSON");
-        options.as_object_mut().expect("options are an object").remove("batch_size");
+        let map = options.as_object_mut().expect("options are an object");
+        for decides_no_score in ["batch_size", "tripwires"] {
+            map.remove(decides_no_score);
+        }
         options["seed"] = json!(task.options.seed.unwrap_or(seed));
-        let (model_args, _) = model_arguments(suite);
+        let (mut model_args, _) = model_arguments(suite);
+        if let Some(path) = tokenizer(suite) {
+            let files = self.source(&Source::Tokenizer(path))?;
+            if !files.is_empty() {
+                // A directory counts by what is in it, like the model's own, and not by where it is.
+                model_args.remove("tokenizer");
+                let roles = model_roles(files).into_iter().filter(|(role, _)| parts.contains(&role.as_str()));
+                inputs.extend(roles.map(|(role, digest)| (format!("tokenizer.{role}"), digest)));
+            }
+        }
         let params =
             json!({ "task": task.task, "backend": suite.backend, "model_args": model_args, "options": options });
+        Ok((params, inputs))
+    }
+
+    /// An evaluation by any program: its arguments, with a file of the project by its name and what is in it.
+    fn score(&self, suite: &Suite, mut inputs: Inputs) -> Result<(Value, Inputs), Open> {
+        let mut run = suite.run.clone();
+        for (position, path) in scripts(suite) {
+            if let [script] = self.source(&Source::Script(path))? {
+                inputs.insert(format!("run.{position}"), script.sha256);
+                run[position].clone_from(&script.path);
+            }
+        }
+        for (position, path) in suite.inputs.iter().enumerate() {
+            inputs.insert(format!("inputs.{position}"), self.source_digest(&Source::Any(path.clone()))?);
+        }
+        let mut params = json!({ "backend": suite.backend, "run": run });
+        if !suite.env.is_empty() {
+            params["env"] = json!(suite.env);
+        }
+        if let Some(version) = &suite.version {
+            params["version"] = json!(version);
+        }
         Ok((params, inputs))
     }
 
@@ -423,58 +471,35 @@ impl Reader<'_> {
         }
         Ok((json!({ "rows": table.rows, "columns": table.columns }), inputs))
     }
-
-    fn tools(&self, names: &[&'static str]) -> Result<BTreeMap<String, String>, Open> {
-        let mut tools = BTreeMap::new();
-        for &name in names {
-            let version = self.facts.tools.get(name).ok_or(Open::NoTool(name))?;
-            tools.insert(name.to_owned(), version.clone());
-        }
-        Ok(tools)
-    }
-}
-
-/// Python distributions that a stage needs, and whose versions decide its result. As long as a model is not looked at,
-/// `engine: auto` needs none.
-fn tools_of(stage: &Stage, facts: &Facts) -> &'static [&'static str] {
-    match &stage.spec {
-        Spec::Eval { suite, .. } => match suite.backend {
-            Backend::Hf => &["lm_eval", "torch", "transformers"],
-            Backend::Vllm => &["lm_eval", "torch", "transformers", "vllm"],
-            Backend::Loss | Backend::Command => &[],
-        },
-        Spec::Gram { capture, .. } => {
-            let model = stage.need("model").and_then(|id| facts.results.get(&id));
-            match capture.engine.resolve(model.and_then(|model| model.family.as_deref())) {
-                Engine::Transformers => &["torch", "transformers"],
-                Engine::Auto | Engine::Native => &[],
-            }
-        }
-        _ => &[],
-    }
-}
-
-/// The first Python distribution that a stage needs and that is not there.
-pub fn missing_tool(stage: &Stage, facts: &Facts) -> Option<&'static str> {
-    tools_of(stage, facts).iter().copied().find(|name| !facts.tools.contains_key(*name))
 }
 
 /// Arguments of a backend's model: those that decide a result (with `add_bos_token` always explicit, since its default
 /// changed between releases, and `dtype`, since a default by device would hide in no key), and those that decide how fast it comes.
 pub fn model_arguments(suite: &Suite) -> (BTreeMap<String, Value>, BTreeMap<String, Value>) {
-    const SPEED: [&str; 12] = [
+    const SPEED: [&str; 23] = [
         "tensor_parallel_size",
         "data_parallel_size",
         "pipeline_parallel_size",
+        "distributed_executor_backend",
+        "disable_custom_all_reduce",
+        "max_parallel_loading_workers",
         "gpu_memory_utilization",
-        "max_batch_size",
+        "kv_cache_memory_bytes",
+        "num_gpu_blocks_override",
+        "cpu_offload_gb",
+        "swap_space",
         "max_num_seqs",
         "max_num_batched_tokens",
         "enforce_eager",
-        "swap_space",
-        "device",
-        "parallelize",
+        "disable_log_stats",
+        "max_batch_size",
         "batch_size",
+        "device",
+        "device_map",
+        "parallelize",
+        "max_memory_per_gpu",
+        "max_cpu_memory",
+        "offload_folder",
     ];
     let (speed, mut decides): (BTreeMap<_, _>, BTreeMap<_, _>) = suite
         .model_args
@@ -484,6 +509,17 @@ pub fn model_arguments(suite: &Suite) -> (BTreeMap<String, Value>, BTreeMap<Stri
     decides.entry("add_bos_token".to_owned()).or_insert(Value::Bool(false));
     decides.entry("dtype".to_owned()).or_insert("auto".into());
     (decides, speed)
+}
+
+/// The tokenizer that an evaluation is told to use in place of the model's: a directory, or a name on the hub.
+pub(super) fn tokenizer(suite: &Suite) -> Option<PathBuf> {
+    suite.model_args.get("tokenizer").and_then(Value::as_str).map(PathBuf::from)
+}
+
+/// Arguments of a program that evaluates which may name files of the project, with their positions.
+pub(super) fn scripts(suite: &Suite) -> impl Iterator<Item = (usize, PathBuf)> {
+    let plain = suite.run.iter().enumerate().filter(|(_, argument)| !argument.contains('{') && !argument.is_empty());
+    plain.map(|(position, argument)| (position, PathBuf::from(argument)))
 }
 
 /// What a model is run on, and how: all that decides a capture's result beside what it reads and the engine.

@@ -9,10 +9,12 @@ mod shards;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 pub use diff::{differences, distance};
-pub use facts::{Artifact, Facts, Sighting, Source};
+pub use facts::{Artifact, Facts, HUB, Sighting, Source};
 pub use graph::{Graph, GraphError};
-pub use key::{KeyStruct, Open, key_struct, missing_tool, model_arguments};
+pub use key::{KeyStruct, Open, key_struct, model_arguments};
 pub use shards::{Shard, split};
 pub use stage::{Kind, Loss, Need, Spec, Stage, StageId, sources};
+pub use tools::{tools, untried};

@@ -6,6 +6,7 @@ use mergelab_wire::Rows;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Source;
+use super::key::{scripts, tokenizer};
 use crate::experiment::{
     Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Input, Merge, Model, Suite, Table, Task,
 };
@@ -89,7 +90,7 @@ pub enum Spec {
         /// The model's name.
         model: String,
         /// The task.
-        task: Task,
+        task: Box<Task>,
         /// Seed where the task states none.
         seed: u64,
     },
@@ -163,16 +164,12 @@ impl Spec {
 
 impl Kind {
     /// Version of the kind's algorithm: raised when the same inputs give another result than before.
+    ///
+    /// History of `eval`: 2, the command in `task.json` is composed here and names no speed.
     pub fn version(self) -> u32 {
         match self {
-            Self::Model
-            | Self::Data
-            | Self::Command
-            | Self::Gram
-            | Self::Fisher
-            | Self::Merge
-            | Self::Eval
-            | Self::Table => 1,
+            Self::Model | Self::Data | Self::Command | Self::Gram | Self::Fisher | Self::Merge | Self::Table => 1,
+            Self::Eval => 2,
         }
     }
 
@@ -219,15 +216,23 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
             let files = config.chain(templates.map(|path| (path, "grams")));
             files.map(|(path, place)| (Source::File(path.clone()), vec![place.to_owned()])).collect()
         }
-        Spec::Eval { suite, task, .. } => {
-            let mut sources = Vec::new();
-            if matches!(suite.backend, Backend::Vllm | Backend::Hf) {
+        Spec::Eval { suite, task, .. } => match suite.backend {
+            Backend::Vllm | Backend::Hf => {
                 let place = vec!["tasks".to_owned()];
-                sources.push((Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() }, place.clone()));
+                let task_files = Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() };
+                let mut sources = vec![(task_files, place.clone())];
                 sources.extend(task.data.iter().map(|path| (Source::File(path.clone()), place.clone())));
+                let place = vec!["model_args".to_owned(), "tokenizer".to_owned()];
+                sources.extend(tokenizer(suite).map(|path| (Source::Tokenizer(path), place)));
+                sources
             }
-            sources
-        }
+            Backend::Command => {
+                let inputs = suite.inputs.iter().map(|path| (Source::Any(path.clone()), vec!["inputs".to_owned()]));
+                let scripts = scripts(suite).map(|(_, path)| (Source::Script(path), vec!["run".to_owned()]));
+                inputs.chain(scripts).collect()
+            }
+            Backend::Loss => Vec::new(),
+        },
         Spec::Table { table, .. } => {
             table.published.iter().map(|path| (Source::File(path.clone()), vec!["published".to_owned()])).collect()
         }

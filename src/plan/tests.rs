@@ -6,12 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{
-    Artifact, Facts, Graph, KeyStruct, Kind, Open, Sighting, Source, Spec, Stage, key_struct, missing_tool, sources,
+    Artifact, Facts, Graph, HUB, KeyStruct, Kind, Open, Sighting, Source, Spec, Stage, key_struct, sources, tools,
 };
 use crate::artifact::{Output, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{Data, DataSource, Model, parse};
 
+mod evals;
 mod fishers;
 mod flowing;
 mod losses;
@@ -89,7 +90,21 @@ impl World {
                 ];
                 names.iter().map(|name| self.file(path.join(name).to_str().unwrap(), name)).collect()
             }
-            Source::Task { task, .. } => vec![self.file(&format!("tasks/{task}.yaml"), &format!("{task}.yaml"))],
+            Source::Script(path) => {
+                let is_there = self.files.contains_key(path.to_str().unwrap());
+                is_there.then(|| self.file(path.to_str().unwrap(), &name(path))).into_iter().collect()
+            }
+            Source::Tokenizer(path) => {
+                let files =
+                    ["config.json", "tokenizer.json", "chat_template.jinja"].map(|name| (name, path.join(name)));
+                let there = files.iter().filter(|(_, path)| self.files.contains_key(path.to_str().unwrap()));
+                there.map(|(name, path)| self.file(path.to_str().unwrap(), name)).collect()
+            }
+            Source::Task { task, .. } => {
+                let commit = self.files.contains_key("hub").then(|| self.file("hub", &format!("{HUB}org/{task}")));
+                let yaml = self.file(&format!("tasks/{task}.yaml"), &format!("{task}.yaml"));
+                std::iter::once(yaml).chain(commit).collect()
+            }
         })
     }
 
@@ -105,7 +120,7 @@ impl World {
         let loaded = parse(Path::new("x.yaml"), text).unwrap_or_else(|errors| panic!("{errors}"));
         let graph = Graph::new(vec![Arc::new(loaded.experiment)]);
         let mut facts = Facts::default();
-        for (tool, version) in [("lm_eval", "0.4"), ("torch", "2.11"), ("transformers", "5.14"), ("vllm", "0.24")] {
+        for (tool, version) in [("lm_eval", "0.4.13"), ("torch", "2.11"), ("transformers", "5.14"), ("vllm", "0.24")] {
             let version = self.tools.get(tool).map_or(version, String::as_str);
             facts.tools.insert(tool.to_owned(), version.to_owned());
         }
@@ -355,8 +370,10 @@ mod reruns {
         assert_eq!(edited("num_fewshot: 3", "num_fewshot: 4"), mbpp);
         for option in [
             "limit: 10",
+            "code_timeout: 10",
             "gen_kwargs: { temperature: 0.5 }",
             "apply_chat_template: true",
+            "chat_template_args: { enable_thinking: false }",
             "system_instruction: Think.",
             "fewshot_as_multiturn: true",
             "seed: 7",
@@ -448,9 +465,21 @@ mod reruns_nothing {
     }
 
     #[test]
+    fn whether_code_that_a_model_wrote_runs_in_a_sandbox_or_in_the_open() {
+        assert_eq!(edited("batch_size: 8", "batch_size: 8\n    unsafe_code: sandbox"), NOTHING);
+        assert_eq!(edited("batch_size: 8", "batch_size: 8\n    unsafe_code: allow"), NOTHING);
+    }
+
+    #[test]
     fn batch_size() {
         assert_eq!(edited("batch_size: 8", "batch_size: auto"), NOTHING);
         assert_eq!(edited("num_fewshot: 3", "num_fewshot: 3, batch_size: 1"), NOTHING);
+    }
+
+    #[test]
+    fn what_is_accepted_of_a_score() {
+        assert_eq!(edited("    batch_size: 8\n", "    batch_size: 8\n    tripwires: { cut: accept }\n"), NOTHING);
+        assert_eq!(edited("num_fewshot: 3", "num_fewshot: 3, tripwires: { empty: 0.5 }"), NOTHING);
     }
 
     #[test]
@@ -577,10 +606,10 @@ fn the_engine_transformers_needs_torch_and_transformers_as_soon_as_it_is_known_t
     let tool = |engine: &str| {
         let text = EXPERIMENT.replace("max_length: 256", &format!("max_length: 256, engine: {engine}"));
         let graph = Graph::new(vec![Arc::new(parse(Path::new("x.yaml"), &text).unwrap().experiment)]);
-        missing_tool(graph.stage(graph.find("grams.a").unwrap()[0]), &Facts::default())
+        tools(graph.stage(graph.find("grams.a").unwrap()[0]), &Facts::default())
     };
-    assert_eq!(tool("transformers"), Some("torch"));
-    assert_eq!((tool("auto"), tool("native")), (None, None));
+    assert_eq!(tool("transformers"), Err(Open::NoTool("torch")));
+    assert_eq!((tool("auto"), tool("native")), (Ok(BTreeMap::new()), Ok(BTreeMap::new())));
 }
 
 #[test]

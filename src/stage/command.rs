@@ -50,6 +50,7 @@ pub(super) fn run_argv(
         log: job.log.clone(),
         events: None,
         timeout,
+        stalled_after: None,
     };
     match context.launcher.run(&program, on_event) {
         Ok(super::Ending::Code(0)) => Ok(Product { logged: true, ..Product::default() }),

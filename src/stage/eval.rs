@@ -2,15 +2,20 @@
 //! result is kept as soon as the driver has it.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use mergelab_wire::{Event, Fault, VERSION};
 use serde_json::{Map, Value, json};
 
+use super::failure::{PROMPT, end_of};
+use super::lm_eval_command::{self, Places};
 use super::python::Script;
-use super::{Context, Failure, Job, Product, tail, tensor};
+use super::{Context, Failure, Job, Product, Program, diagnosis, kept, tail, tensor};
 use crate::experiment::{Backend, Suite, Task};
-use crate::plan::{Spec, Stage, model_arguments};
+use crate::plan::{Graph, Spec, Stage, model_arguments, untried};
+use crate::project::{Project, Python};
 
 /// The driver, over the harness's own Python API.
 const DRIVER: Script = Script {
@@ -20,7 +25,7 @@ const DRIVER: Script = Script {
         ("harness/__init__.py", include_str!("../../lm-eval-harness/harness/__init__.py")),
         ("harness/build.py", include_str!("../../lm-eval-harness/harness/build.py")),
         ("harness/catalogue.py", include_str!("../../lm-eval-harness/harness/catalogue.py")),
-        ("harness/command.py", include_str!("../../lm-eval-harness/harness/command.py")),
+        ("harness/code_eval.py", include_str!("../../lm-eval-harness/harness/code_eval.py")),
         ("harness/engine.py", include_str!("../../lm-eval-harness/harness/engine.py")),
         ("harness/environment.py", include_str!("../../lm-eval-harness/harness/environment.py")),
         ("harness/errors.py", include_str!("../../lm-eval-harness/harness/errors.py")),
@@ -28,8 +33,18 @@ const DRIVER: Script = Script {
         ("harness/events.py", include_str!("../../lm-eval-harness/harness/events.py")),
         ("harness/job.py", include_str!("../../lm-eval-harness/harness/job.py")),
         ("harness/models.py", include_str!("../../lm-eval-harness/harness/models.py")),
+        ("harness/packages.py", include_str!("../../lm-eval-harness/harness/packages.py")),
+        ("harness/program.py", include_str!("../../lm-eval-harness/harness/program.py")),
+        ("harness/programs.py", include_str!("../../lm-eval-harness/harness/programs.py")),
+        ("harness/progress.py", include_str!("../../lm-eval-harness/harness/progress.py")),
+        ("harness/replay.py", include_str!("../../lm-eval-harness/harness/replay.py")),
+        ("harness/responses.py", include_str!("../../lm-eval-harness/harness/responses.py")),
         ("harness/results.py", include_str!("../../lm-eval-harness/harness/results.py")),
         ("harness/run.py", include_str!("../../lm-eval-harness/harness/run.py")),
+        ("harness/sandbox.py", include_str!("../../lm-eval-harness/harness/sandbox.py")),
+        ("harness/scoring.py", include_str!("../../lm-eval-harness/harness/scoring.py")),
+        ("harness/tripwires.py", include_str!("../../lm-eval-harness/harness/tripwires.py")),
+        ("harness/watch.py", include_str!("../../lm-eval-harness/harness/watch.py")),
     ],
 };
 
@@ -66,6 +81,10 @@ pub fn run_batch(
     }
 }
 
+/// How long the driver may say nothing where the suite does not say: loading weights over a slow network and one batch of
+/// long answers on a CPU take long.
+const STALLED_AFTER: Duration = Duration::from_hours(1);
+
 /// Starts the driver and follows it.
 fn drive(
     context: &Context<'_>,
@@ -78,27 +97,57 @@ fn drive(
     let results = first.scratch.join("results");
     std::fs::create_dir_all(&results)
         .map_err(|error| Failure::stage(format!("cannot write {}: {error}", first.scratch.display())))?;
+    let commands: Vec<String> = jobs.iter().map(|job| command_of(context, job)).collect();
     let job = |events: &Path| job_value(context, suite, jobs, &results, events);
     let locks = jobs.iter().map(|job| job.lock).collect();
     let program = DRIVER.program(context, first, locks, job)?;
+    let stalled_after = suite.stalled_after.map_or(STALLED_AFTER, Duration::from_secs_f64);
+    let program = Program { stalled_after: Some(stalled_after), ..program };
+    write_commands(jobs, &commands)?;
+    let tools = context.python.map(Python::versions).unwrap_or_default();
+    for message in untried(suite.backend, &tools) {
+        on_event(Event::Note { message });
+    }
     // What the driver has said of itself so far: its device, versions, peak memory.
     let mut facts = Map::new();
-    tensor::run_reporting("lm_eval", context, &program, &mut |event| match event {
+    tensor::follow("lm_eval", context, &program, &mut |event| match event {
         Event::Facts { facts: more } => facts.extend(more),
         Event::Item { item } => {
             if let Some(job) = jobs.get(item) {
                 let moved = move_files(&results.join(item.to_string()), &job.out);
-                let product = Product { facts: facts.clone(), logged: true, ..Product::default() };
+                let mut facts = kept::facts(job).unwrap_or_else(|| facts.clone());
+                facts.insert("command".to_owned(), commands[item].as_str().into());
+                let product = Product { facts, logged: true, ..Product::default() };
                 on_done(item, moved.map(|()| product));
             }
         }
         Event::ItemFailed { item, message, fault } => {
-            on_done(item, Err(told(Failure { message, hint: None, fault, log: None, interrupted: false }, &first.log)));
+            let hint = jobs.get(item).and_then(|job| kept::keep(job, &results.join(item.to_string()), &facts));
+            let advice = || diagnosis::of_task(suite.backend, &message, || end_of(&first.log)).map(str::to_owned);
+            let hint = hint.or_else(advice);
+            on_done(item, Err(told(Failure { message, hint, fault, log: None, interrupted: false }, &first.log)));
         }
         other => on_event(other),
     })
     .map(|_| ())
-    .map_err(|failure| if failure.message.contains(TAIL) { failure } else { told(failure, &first.log) })
+    .map_err(|(failure, ending)| {
+        let failure = if failure.message.contains(TAIL) { failure } else { told(failure, &first.log) };
+        if failure.hint.is_some() || failure.interrupted {
+            return failure;
+        }
+        let hint = diagnosis::of_driver(suite.backend, ending, &end_of(&first.log)).map(str::to_owned);
+        Failure { hint, ..failure }
+    })
+}
+
+/// Writes, at the head of the log, the `lm_eval` commands that do the same.
+fn write_commands(jobs: &[Job<'_>], commands: &[String]) -> Result<(), Failure> {
+    let log = &jobs[0].log;
+    let lines = jobs.iter().zip(commands).map(|(job, command)| format!("{PROMPT}{command}  # {}\n", job.stage.name));
+    let written = std::fs::OpenOptions::new().append(true).create(true).open(log);
+    written
+        .and_then(|mut file| file.write_all(lines.collect::<String>().as_bytes()))
+        .map_err(|error| Failure::stage(format!("cannot write {}: {error}", log.display())))
 }
 
 /// Introduces the last lines of a log.
@@ -122,9 +171,54 @@ fn parts<'a>(job: &'a Job<'_>) -> (&'a Suite, &'a Task, &'a str, u64) {
     }
 }
 
+/// The `lm_eval` command that does what an evaluation does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Equivalent {
+    /// To be run in the project's root.
+    pub command: String,
+    /// What it is without.
+    pub differences: Vec<String>,
+}
+
+/// The command of an evaluation by the harness, with the paths of this machine as far as they are known: the model's
+/// directory is `Err` with the name of the stage that makes it, where it is not there yet.
+pub fn equivalent(
+    project: &Project,
+    python: Option<&Python>,
+    graph: &Graph,
+    stage: &Stage,
+    model: Result<&Path, &str>,
+) -> Option<Equivalent> {
+    let Spec::Eval { suite, task, seed, .. } = &stage.spec else { return None };
+    group_of(stage)?;
+    let device = graph.experiments[stage.experiment].settings.device.as_deref();
+    let places = Places::of(suite, |dir| project.resolve(dir), lm_eval_of(python), model, device);
+    let command = lm_eval_command::command(suite, task, *seed, &places);
+    Some(Equivalent { command, differences: lm_eval_command::differences(suite, task) })
+}
+
+fn command_of(context: &Context<'_>, job: &Job<'_>) -> String {
+    let model = Ok(job.input("model").location.as_path());
+    equivalent(context.project, context.python, context.graph, job.stage, model)
+        .expect("batches hold evaluations by the harness")
+        .command
+}
+
+/// How `lm_eval` of an environment is started.
+fn lm_eval_of(python: Option<&Python>) -> Vec<String> {
+    let Some(python) = python else { return vec!["lm_eval".to_owned()] };
+    let script = python.executable.with_file_name("lm_eval");
+    if script.is_file() {
+        return vec![script.display().to_string()];
+    }
+    vec![python.executable.display().to_string(), "-m".to_owned(), "lm_eval".to_owned()]
+}
+
 /// The driver's job file: models in the order in which they come up, each with its tasks.
 fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &Path, events: &Path) -> Value {
     let (model_args, speed_args) = model_arguments(suite);
+    // What the driver writes must not depend on where it runs.
+    let nowhere = Places::nowhere(suite);
     let mut models: Vec<Value> = Vec::new();
     let mut by_name: HashMap<&str, usize> = HashMap::new();
     for (item, job) in jobs.iter().enumerate() {
@@ -146,6 +240,9 @@ fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &P
         entry["name"] = task.name.as_str().into();
         entry["data"] = json!(task.data.as_ref().map(|path| context.project.resolve(path)));
         entry["seed"] = task.options.seed.unwrap_or(seed).into();
+        entry["command"] = lm_eval_command::command(suite, task, seed, &nowhere).into();
+        entry["kept"] = json!(kept::place(job));
+        entry["wanted"] = wanted(context, job.stage, &task.name);
         models[index]["tasks"].as_array_mut().expect("made as a list above").push(entry);
     }
     let dirs: Vec<_> = suite.task_dirs.iter().map(|dir| context.project.resolve(dir)).collect();
@@ -160,6 +257,13 @@ fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &P
         "unsafe_code": suite.unsafe_code,
         "models": models,
     })
+}
+
+/// The figures that tables of the experiment ask of a task.
+fn wanted(context: &Context<'_>, stage: &Stage, task: &str) -> Value {
+    let tables = context.graph.experiments[stage.experiment].tables.values();
+    let columns = tables.flat_map(|table| &table.columns).filter(|column| column.task == task);
+    columns.map(|column| json!({ "metric": column.metric, "filter": column.filter })).collect()
 }
 
 fn move_files(from: &Path, to: &Path) -> Result<(), Failure> {

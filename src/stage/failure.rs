@@ -59,6 +59,9 @@ impl Failure {
         let what = match ending {
             Ending::Interrupted => return Self::interrupted(),
             Ending::TimedOut => format!("{name} took longer than its timeout"),
+            Ending::Stalled(limit) => {
+                format!("{name} showed no sign of progress for {} s and was ended", limit.as_secs_f64())
+            }
             Ending::Code(137) => format!("{name} was killed (SIGKILL): out of memory, perhaps"),
             Ending::Code(code @ 129..=192) => format!("{name} was ended by signal {}", code - 128),
             Ending::Code(127) => format!("{name} could not be started"),
@@ -98,8 +101,21 @@ fn is_full(path: &Path) -> bool {
     rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < 1 << 19)
 }
 
-/// The last lines of a log.
+/// What stands before a command at the head of a log, which is ours and not the program's.
+pub(super) const PROMPT: &str = "$ ";
+
+/// The last lines that a program printed.
 pub fn tail(log: &Path) -> Vec<String> {
+    let text = end_of(log);
+    // A progress bar rewrites its line: only what stands at its end counts.
+    let lines = text.lines().map(|line| line.rsplit('\r').next().unwrap_or(line).trim_end());
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(PROMPT));
+    let lines: Vec<_> = lines.map(|line| format!("  {line}")).collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].to_vec()
+}
+
+/// The last kilobytes of a log; nothing where it cannot be read.
+pub(super) fn end_of(log: &Path) -> String {
     use std::io::{Read, Seek, SeekFrom};
     let mut bytes = Vec::new();
     let read = std::fs::File::open(log).and_then(|mut file| {
@@ -107,12 +123,5 @@ pub fn tail(log: &Path) -> Vec<String> {
         file.seek(SeekFrom::Start(length.saturating_sub(1 << 16)))?;
         file.read_to_end(&mut bytes)
     });
-    if read.is_err() {
-        return Vec::new();
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    // A progress bar rewrites its line: only what stands at its end counts.
-    let lines: Vec<_> = text.lines().map(|line| line.rsplit('\r').next().unwrap_or(line).trim_end()).collect();
-    let lines: Vec<_> = lines.into_iter().filter(|line| !line.is_empty()).map(|line| format!("  {line}")).collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].to_vec()
+    read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -28,6 +28,8 @@ pub struct Program<'a> {
     pub events: Option<PathBuf>,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// How long it may say nothing, neither by an event nor in its log.
+    pub stalled_after: Option<Duration>,
 }
 
 /// How a program ended.
@@ -37,6 +39,8 @@ pub enum Ending {
     Code(i32),
     /// It took too long.
     TimedOut,
+    /// It said nothing for so long.
+    Stalled(Duration),
     /// We were told to stop.
     Interrupted,
 }

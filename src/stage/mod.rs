@@ -6,11 +6,14 @@ mod capture;
 mod card;
 mod command;
 mod data;
+mod diagnosis;
 mod eval;
 mod failure;
 mod fisher;
 mod gram;
+mod kept;
 mod launch;
+mod lm_eval_command;
 mod loss;
 mod merge;
 mod model;
@@ -33,13 +36,13 @@ use std::sync::Arc;
 
 use mergelab_wire::Event;
 
-pub use eval::{group_of, run_batch};
+pub use eval::{Equivalent, equivalent, group_of, run_batch};
 pub use failure::{Failure, tail};
 pub use launch::{Ending, Launcher, Program};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
 pub use shards::shards_of;
 pub use table::measurements;
-pub use tasks::TaskFiles;
+pub use tasks::{Definition, TaskFiles};
 
 use crate::artifact::{Output, model_roles};
 use crate::digest::{Digest, Key};
@@ -170,8 +173,8 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         Spec::ImportGram(_) => "importing Grams from a pickle is not in this version".to_owned(),
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
-            (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) => {
-                "`unsafe_code: sandbox` is not in this version".to_owned()
+            (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) if cfg!(not(target_os = "linux")) => {
+                "`unsafe_code: sandbox` needs Linux".to_owned()
             }
             _ => return None,
         },

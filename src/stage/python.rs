@@ -54,6 +54,7 @@ impl Script {
             log: job.log.clone(),
             events: Some(events),
             timeout: None,
+            stalled_after: None,
         })
     }
 }

@@ -1,11 +1,15 @@
-//! `backend: command`: any program that looks at a model directory and writes `metrics.json`.
+//! `backend: command`: any program that looks at a model directory and writes `metrics.json`. What else it leaves, such as
+//! `samples.jsonl.gz`, is kept beside it.
+
+use std::io::ErrorKind;
+use std::time::Duration;
 
 use mergelab_wire::Event;
 
 use super::command::run_argv;
-use super::{Context, Failure, Job, Product};
+use super::{Context, Failure, Job, Product, tail};
 use crate::experiment::Suite;
-use crate::report;
+use crate::report::{self, FileError};
 
 /// Runs the program and checks what it wrote.
 pub(super) fn run(
@@ -19,11 +23,26 @@ pub(super) fn run(
         "model" => Some(job.input("model").location.clone()),
         _ => None,
     };
-    let product = run_argv(context, job, &suite.run, &path, Vec::new(), None, on_event)?;
-    match report::files::metrics(&job.out.join("metrics.json")) {
-        Ok(_) => Ok(product),
-        Err(error) => Err(Failure::experiment(format!("{} wrote no metrics that can be used: {error}", suite.run[0]))
-            .hint("it writes {out}/metrics.json: [{\"metric\": …, \"filter\": …, \"value\": …, \"stderr\": …, \"n_samples\": …}]")
-            .with_log(&job.log)),
-    }
+    let environment = suite.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let timeout = suite.timeout.map(Duration::from_secs_f64);
+    let product = run_argv(context, job, &suite.run, &path, environment, timeout, on_event)?;
+    let problem = match report::files::metrics(&job.out.join("metrics.json")) {
+        Ok(metrics) if metrics.is_empty() => "metrics.json: an empty list".to_owned(),
+        Ok(_) => return Ok(product),
+        Err(FileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            "metrics.json: no such file".to_owned()
+        }
+        Err(error) => error.to_string().replace(&format!("{}/", job.out.display()), ""),
+    };
+    let last = match tail(&job.log).as_slice() {
+        [] => String::new(),
+        last => format!("; its last lines:\n{}", last.join("\n")),
+    };
+    let program = &suite.run[0];
+    Err(Failure::stage(format!("{program} ended well and left no metrics that can be used: {problem}{last}"))
+        .hint(
+            "it writes {out}/metrics.json: [{\"metric\": …, \"filter\": …, \"value\": …, \"stderr\": …, \"n_samples\": …, \
+             \"higher_is_better\": …}]; `metric` and `value` must be there, numbers must be finite",
+        )
+        .with_log(&job.log))
 }

@@ -7,6 +7,7 @@
 
 mod cache;
 mod data;
+mod hub;
 mod index;
 mod yaml;
 
@@ -24,7 +25,18 @@ use crate::project::Python;
 pub struct TaskFiles {
     /// Where the index of the harness's own tasks is kept.
     cache: Option<PathBuf>,
+    /// Where `datasets` keeps what it fetched from the hub.
+    datasets: Option<PathBuf>,
     indexes: Mutex<HashMap<PathBuf, BTreeMap<String, Named>>>,
+}
+
+/// What a task is made of.
+#[derive(Debug, Default)]
+pub struct Definition {
+    /// Its files: under names that are the same on every machine, and where they are.
+    pub files: BTreeMap<String, PathBuf>,
+    /// Commits of the hub data sets that it reads, by data set and configuration, as far as they are on this machine.
+    pub revisions: BTreeMap<String, String>,
 }
 
 /// A task that is nowhere.
@@ -39,10 +51,10 @@ pub struct NoTask {
 impl TaskFiles {
     /// With a directory that keeps the index of the harness's own tasks; losing it costs time only.
     pub fn cached_in(dir: PathBuf) -> Self {
-        Self { cache: Some(dir), ..Self::default() }
+        Self { cache: Some(dir), datasets: hub::cache(), ..Self::default() }
     }
 
-    /// Files of a task, group or tag: under names that are the same on every machine, and where they are.
+    /// The files of a task, group or tag, and the revisions of its data.
     ///
     /// # Errors
     /// When no directory has a task of that name.
@@ -52,14 +64,14 @@ impl TaskFiles {
         dirs: &[PathBuf],
         python: Option<&Python>,
         task: &str,
-    ) -> Result<BTreeMap<String, PathBuf>, NoTask> {
+    ) -> Result<Definition, NoTask> {
         let mut places: Vec<PathBuf> = dirs.iter().rev().map(|dir| root.join(dir)).collect();
         let own = python.map(Python::site_packages).unwrap_or_default();
         let own: Vec<_> =
             own.iter().map(|site| site.join("lm_eval").join("tasks")).filter(|dir| dir.is_dir()).collect();
         let users = places.len();
         places.extend(own);
-        let mut gathered = Gathered { root, files: BTreeMap::new(), read: BTreeSet::new(), outside: Vec::new() };
+        let mut gathered = Gathered::new(root);
         let mut pending = vec![task.to_owned()];
         let mut seen = BTreeSet::new();
         while let Some(name) = pending.pop() {
@@ -83,7 +95,8 @@ impl TaskFiles {
                 }
             }
         }
-        Ok(gathered.files)
+        let revisions = self.datasets.iter().flat_map(|cache| gathered.revisions(cache)).collect();
+        Ok(Definition { files: gathered.files, revisions })
     }
 
     fn lookup(&self, dir: &Path, shipped_with: Option<&Python>, task: &str) -> Option<Named> {
@@ -126,9 +139,33 @@ struct Gathered<'a> {
     read: BTreeSet<PathBuf>,
     /// Places without a name that is the same everywhere: their numbers are their names.
     outside: Vec<PathBuf>,
+    /// Data sets on the hub, and names of configurations of any of them.
+    data_sets: BTreeSet<String>,
+    configs: BTreeSet<String>,
 }
 
-impl Gathered<'_> {
+impl<'a> Gathered<'a> {
+    fn new(root: &'a Path) -> Self {
+        Self {
+            root,
+            files: BTreeMap::new(),
+            read: BTreeSet::new(),
+            outside: Vec::new(),
+            data_sets: BTreeSet::new(),
+            configs: BTreeSet::new(),
+        }
+    }
+
+    /// Commits of the data sets in a cache.
+    fn revisions(&self, cache: &Path) -> BTreeMap<String, String> {
+        let mut revisions = BTreeMap::new();
+        for name in &self.data_sets {
+            let found = hub::revisions(cache, name, &self.configs);
+            revisions.extend(found.into_iter().map(|(config, commit)| (format!("{name}/{config}"), commit)));
+        }
+        revisions
+    }
+
     /// Takes down a task file of a directory and all that it refers to; gives the names that it lists as members.
     fn task(&mut self, dir: &Path, file: PathBuf) -> Vec<String> {
         let mut members = Vec::new();
@@ -159,6 +196,10 @@ impl Gathered<'_> {
                 self.add_modules(dir, &folder);
                 self.add_modules(dir, beside.parent().unwrap_or(&folder));
             }
+            let is_on_hub =
+                |name: &&str| hub::is_name(name) && !data::is_format(name) && data::files(self.root, name).is_empty();
+            self.data_sets.extend(yaml.get("dataset_path").and_then(Yaml::text).filter(is_on_hub).map(str::to_owned));
+            self.configs.extend(yaml.get("dataset_name").and_then(Yaml::text).map(str::to_owned));
             for field in ["dataset_path", "dataset_kwargs"] {
                 if let Some(value) = yaml.get(field) {
                     value.scalars(&mut |scalar| self.add_data(scalar.text().unwrap_or_default(), true));
@@ -283,7 +324,7 @@ mod tests {
 
     fn found(files: &[(&str, &str)], task: &str) -> Vec<String> {
         let dir = written(files);
-        TaskFiles::default().find(dir.path(), &["tasks".into()], None, task).unwrap().into_keys().collect()
+        TaskFiles::default().find(dir.path(), &["tasks".into()], None, task).unwrap().files.into_keys().collect()
     }
 
     fn project() -> tempfile::TempDir {
@@ -301,7 +342,7 @@ mod tests {
     fn names(task: &str) -> Vec<String> {
         let dir = project();
         let found = TaskFiles::default().find(dir.path(), &["tasks".into()], None, task).unwrap();
-        found.into_keys().collect()
+        found.files.into_keys().collect()
     }
 
     #[test]
@@ -378,7 +419,23 @@ mod tests {
     fn the_last_directory_that_has_a_task_defines_it() {
         let dir = written(&[("one/a.yaml", "task: a\n"), ("two/b.yaml", "task: a\n")]);
         let found = TaskFiles::default().find(dir.path(), &["one".into(), "two".into()], None, "a").unwrap();
-        assert_eq!(found.into_keys().collect::<Vec<_>>(), ["b.yaml"]);
+        assert_eq!(found.files.into_keys().collect::<Vec<_>>(), ["b.yaml"]);
+    }
+
+    #[test]
+    fn a_data_set_on_the_hub_is_known_by_the_commit_that_is_on_this_machine() {
+        let dir = written(&[
+            ("tasks/a.yaml", "task: a\ninclude: _base\ndataset_name: main\n"),
+            ("tasks/_base", "dataset_path: openai/gsm8k\n"),
+            ("tasks/b.yaml", "task: b\ndataset_path: json\ndataset_kwargs: { data_files: rows.json }\n"),
+            ("cache/openai___gsm8k/main/0.0.0/abc/dataset_info.json", "{}"),
+            ("cache/openai___gsm8k/socratic/0.0.0/abc/dataset_info.json", "{}"),
+            ("cache/json/default-1/0.0.0/abc/dataset_info.json", "{}"),
+        ]);
+        let tasks = TaskFiles { datasets: Some(dir.path().join("cache")), ..TaskFiles::default() };
+        let of = |task: &str| tasks.find(dir.path(), &["tasks".into()], None, task).unwrap().revisions;
+        assert_eq!(of("a"), BTreeMap::from([("openai/gsm8k/main".to_owned(), "abc".to_owned())]));
+        assert_eq!(of("b"), BTreeMap::new());
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub(super) fn run_in(
         log: job.log.clone(),
         events: Some(events),
         timeout: None,
+        stalled_after: None,
     };
     run_reporting("mergelab-tensor", context, &program, on_event)
 }
@@ -65,6 +66,16 @@ pub(super) fn run_reporting(
     program: &Program<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
+    follow(name, context, program, on_event).map_err(|(failure, _)| failure)
+}
+
+/// As [`run_reporting`], with how the program ended beside its failure, where it was started.
+pub(super) fn follow(
+    name: &str,
+    context: &Context<'_>,
+    program: &Program<'_>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, (Failure, Option<Ending>)> {
     let mut product = Product { logged: true, ..Product::default() };
     let mut failure: Option<(String, Option<String>, Fault)> = None;
     let ending = context.launcher.run(program, &mut |event| match event {
@@ -82,10 +93,11 @@ pub(super) fn run_reporting(
     });
     match (ending, failure) {
         (Ok(Ending::Code(0)), _) => Ok(product),
-        (Ok(Ending::Code(code)), Some((message, hint, fault))) if !(129..=192).contains(&code) => {
-            Err(Failure { message, hint, fault, log: Some(program.log.clone()), interrupted: false })
+        (Ok(ending @ Ending::Code(code)), Some((message, hint, fault))) if !(129..=192).contains(&code) => {
+            let log = Some(program.log.clone());
+            Err((Failure { message, hint, fault, log, interrupted: false }, Some(ending)))
         }
-        (Ok(ending), _) => Err(Failure::of_program(name, ending, &program.log)),
-        (Err(error), _) => Err(Failure::stage(format!("cannot start {name}: {error}"))),
+        (Ok(ending), _) => Err((Failure::of_program(name, ending, &program.log), Some(ending))),
+        (Err(error), _) => Err((Failure::stage(format!("cannot start {name}: {error}")), None)),
     }
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mergelab_wire::{Event, Fault};
 use serde_json::{Value, json};
@@ -204,6 +205,50 @@ fn a_task_that_fails_leaves_the_others_alone() {
 }
 
 #[test]
+fn a_result_that_tripped_is_kept_with_what_was_known_of_its_run_and_comes_back_when_it_is_accepted() {
+    let bench = Bench::new();
+    let facts = |device: &str| Event::Facts { facts: json!({ "device": device }).as_object().unwrap().clone() };
+    let done = bench.run_batch("evals.suite", &|program, on_event| {
+        assert_eq!(job_of(program)["models"][0]["tasks"][0]["kept"], json!(null));
+        on_event(facts("the first"));
+        let dir = PathBuf::from(job_of(program)["out"].as_str().unwrap()).join("0");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("warnings.json"), "[]").unwrap();
+        on_event(Event::ItemFailed { item: 0, message: "9 of 9 are cut".into(), fault: Fault::Stage });
+        (1..4).for_each(|item| finish(program, item, on_event));
+        Ok(Ending::Code(1))
+    });
+    let kept = bench.jobs("evals.suite")[0].partial.join("evaluation");
+    let failure = done[0].1.as_ref().unwrap_err();
+    assert!(failure.hint.as_ref().unwrap().contains(&kept.display().to_string()), "{failure:?}");
+    assert!(kept.join("warnings.json").is_file());
+
+    let done = bench.run_batch("evals.suite", &|program, on_event| {
+        let tasks = &job_of(program)["models"][0]["tasks"];
+        assert_eq!((&tasks[0]["kept"], &tasks[1]["kept"]), (&json!(kept), &json!(null)));
+        on_event(facts("the second"));
+        std::fs::remove_dir_all(job_of(program)["out"].as_str().unwrap()).unwrap();
+        std::fs::create_dir(job_of(program)["out"].as_str().unwrap()).unwrap();
+        (0..4).for_each(|item| finish(program, item, on_event));
+        Ok(Ending::Code(0))
+    });
+    let device = |item: usize| done[item].1.as_ref().unwrap().facts["device"].clone();
+    assert_eq!((device(0), device(1)), (json!("the first"), json!("the second")));
+}
+
+#[test]
+fn the_driver_is_told_which_figures_tables_ask_for() {
+    let columns = "[{ task: add, metric: acc, filter: none }, { task: add, metric: em }]";
+    let bench = Bench::of(&format!("{EXPERIMENT}tables: {{ t: {{ rows: [a], columns: {columns} }} }}\n"));
+    bench.run_batch("evals.suite", &|program, _| {
+        let tasks = &job_of(program)["models"][0]["tasks"];
+        let expected = json!([{ "metric": "acc", "filter": "none" }, { "metric": "em", "filter": null }]);
+        assert_eq!((&tasks[0]["wanted"], &tasks[1]["wanted"]), (&expected, &json!([])));
+        Ok(Ending::Code(1))
+    });
+}
+
+#[test]
 fn an_evaluation_remembers_what_the_driver_said_of_itself_before_it() {
     let bench = Bench::new();
     let done = bench.run_batch("evals.suite", &|program, on_event| {
@@ -214,9 +259,71 @@ fn an_evaluation_remembers_what_the_driver_said_of_itself_before_it() {
         (1..4).for_each(|item| finish(program, item, on_event));
         Ok(Ending::Code(0))
     });
-    let facts = |item: usize| Value::from(done[item].1.as_ref().unwrap().facts.clone());
-    assert_eq!(facts(0), json!({ "device": "cpu", "peak_memory": 7 }));
-    assert_eq!(facts(3), json!({ "device": "cpu", "peak_memory": 9 }));
+    let fact = |item: usize, name: &str| done[item].1.as_ref().unwrap().facts[name].clone();
+    assert_eq!((fact(0, "device"), fact(0, "peak_memory")), (json!("cpu"), json!(7)));
+    assert_eq!((fact(3, "device"), fact(3, "peak_memory")), (json!("cpu"), json!(9)));
+}
+
+#[test]
+fn an_evaluation_remembers_its_command_with_real_paths_and_the_driver_writes_it_without() {
+    let bench = Bench::new();
+    let written = Mutex::new((Value::Null, String::new()));
+    let done = bench.run_batch("evals.suite", &|program, on_event| {
+        *written.lock().unwrap() = (job_of(program), std::fs::read_to_string(&program.log).unwrap());
+        (0..4).for_each(|item| finish(program, item, on_event));
+        Ok(Ending::Code(0))
+    });
+    let (job, log) = written.into_inner().unwrap();
+    let task = &job["models"][1]["tasks"][1];
+    assert_eq!(
+        task["command"],
+        "lm_eval run --model hf --model_args pretrained=MODEL,add_bos_token=false,dtype=float32 --tasks TASK_FILE \
+         --include_path TASK_DIR --num_fewshot 2 --seed 7 --log_samples --output_path OUT"
+    );
+    let command = done[3].1.as_ref().unwrap().facts["command"].as_str().unwrap();
+    let model = bench.path("artifacts/models.b").display().to_string();
+    assert!(command.starts_with("/env/bin/python -m lm_eval run --model hf --model_args pretrained="), "{command}");
+    assert!(command.contains(&model) && command.contains("--device cpu --batch_size 4"), "{command}");
+    assert_eq!(log.lines().count(), 4);
+    assert_eq!(log.lines().nth(3), Some(&*format!("$ {command}  # evals.suite/b/reverse")));
+}
+
+#[test]
+fn a_task_that_runs_out_of_memory_says_what_to_set() {
+    let bench = Bench::new();
+    let failed = |name: &str, message: &str| {
+        let done = bench.run_batch(name, &|_, on_event| {
+            on_event(Event::ItemFailed { item: 0, message: message.to_owned(), fault: Fault::Stage });
+            Ok(Ending::Code(1))
+        });
+        done[0].1.as_ref().unwrap_err().hint.clone().unwrap_or_default()
+    };
+    let hint = failed("evals.suite", "add on a: OutOfMemoryError: CUDA out of memory");
+    assert!(hint.contains("smaller `batch_size`"), "{hint}");
+    let hint = failed("evals.gpu/a", "gsm8k on a: ValueError: No available memory for the cache blocks.");
+    assert!(hint.contains("`gpu_memory_utilization`"), "{hint}");
+    assert_eq!(failed("evals.suite", "add on a: KeyError: 'answer'"), "");
+}
+
+#[test]
+fn a_driver_that_is_killed_or_hangs_says_what_to_do_for_all_that_it_leaves() {
+    for (ending, message, hint) in [
+        (Ending::Code(137), "lm_eval was killed (SIGKILL): out of memory, perhaps", "no more memory"),
+        (Ending::Stalled(Duration::from_mins(1)), "lm_eval showed no sign of progress for 60 s", "`stalled_after`"),
+    ] {
+        let bench = Bench::new();
+        let done = bench.run_batch("evals.suite", &|program, on_event| {
+            assert_eq!(program.stalled_after, Some(Duration::from_hours(1)));
+            finish(program, 0, on_event);
+            Ok(ending)
+        });
+        assert!(done[0].1.is_ok());
+        for (_, result) in &done[1..] {
+            let failure = result.as_ref().unwrap_err();
+            assert!(failure.message.starts_with(message), "{}", failure.message);
+            assert!(failure.hint.as_ref().unwrap().contains(hint), "{:?}", failure.hint);
+        }
+    }
 }
 
 #[test]

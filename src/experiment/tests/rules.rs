@@ -149,6 +149,13 @@ fn a_limit_is_a_count_or_a_share() {
 }
 
 #[test]
+fn a_programs_time_is_of_a_suite_or_of_one_of_its_tasks_and_bounded() {
+    let tasks = &valid(&suite("tasks: [t, { task: u, code_timeout: 0.5 }], code_timeout: 10")).evals["e"].tasks;
+    assert_eq!([tasks[0].options.code_timeout, tasks[1].options.code_timeout], [Some(10.0), Some(0.5)]);
+    assert_eq!(one(&suite("tasks: [t], code_timeout: 3601")), "`code_timeout` is at most 3600 seconds");
+}
+
+#[test]
 fn sizes_have_units() {
     assert_eq!(valid("settings: { requires: { disk: 1.5 GB } }").settings.requires.disk, Some(1_500_000_000));
     assert_eq!(one("settings: { requires: { disk: 40Gib } }"), "`40Gib` is not a size");
@@ -668,6 +675,25 @@ fn a_task_takes_the_suites_options_where_it_has_none() {
     assert_eq!((tasks[0].options.num_fewshot, tasks[1].options.num_fewshot), (Some(5), Some(0)));
     assert_eq!(tasks[0].options.gen_kwargs["until"], json!(["x"]));
     assert!(tasks[1].options.gen_kwargs.is_empty());
+}
+
+#[test]
+fn variables_of_the_chat_template_keep_their_types() {
+    let experiment = valid(&suite("chat_template_args: { enable_thinking: false, effort: low }, tasks: [t]"));
+    let given = &experiment.evals["e"].tasks[0].options.chat_template_args;
+    assert_eq!((&given["enable_thinking"], &given["effort"]), (&json!(false), &json!("low")));
+}
+
+#[test]
+fn a_tripwire_is_a_share_or_accepted_and_a_tasks_own_stands_beside_the_suites() {
+    let experiment =
+        valid(&suite("tripwires: { cut: accept, empty: 0.1 }, tasks: [t, { task: u, tripwires: { empty: 1 } }]"));
+    let of = |task: usize| json!(experiment.evals["e"].tasks[task].options.tripwires);
+    assert_eq!(of(0), json!({ "cut": "accept", "empty": 0.1 }));
+    assert_eq!(of(1), json!({ "cut": "accept", "empty": 1.0 }));
+    assert_eq!(one(&suite("tasks: [t], tripwires: { cut: yes }")), "`cut` must be a share from 0 to 1, or accept");
+    assert_eq!(one(&suite("tasks: [t], tripwires: { cut: 1.5 }")), "`cut` must be from 0 to 1, not 1.5");
+    assert_eq!(one(&suite("tasks: [t], tripwires: { kut: 0.5 }")), "`tripwires` has no key `kut`");
 }
 
 #[test]

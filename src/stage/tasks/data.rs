@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 const FORMATS: [&str; 10] =
     ["json", "csv", "parquet", "text", "arrow", "pandas", "xml", "webdataset", "imagefolder", "audiofolder"];
 
+/// Whether a text names a format, and no data set.
+pub(super) fn is_format(text: &str) -> bool {
+    FORMATS.contains(&text)
+}
+
 /// The file that a text names, if there is one, with an empty name.
 pub(super) fn file(root: &Path, text: &str) -> Vec<(String, PathBuf)> {
     let is_path = text.contains(['/', '.']) && text.len() < 1024 && !text.contains(['\n', '\0']);
