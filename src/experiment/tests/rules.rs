@@ -656,7 +656,7 @@ fn a_loss_suite_says_how_its_rows_run_as_a_gram_does() {
     assert_eq!(loss("kl: []"), "`kl` is an empty list");
     assert_eq!(loss("model_args: { dtype: float32 }"), "`model_args` has no meaning for `backend: loss`");
     assert_eq!(loss("unsafe_code: allow"), "`unsafe_code` has no meaning for `backend: loss`");
-    for keys in ["backend: hf, tasks: [t]", "tasks: [t]", "backend: command, run: [x]"] {
+    for keys in ["backend: hf, tasks: [t]", "tasks: [t]", "backend: command, run: [x, '{model}', '{out}']"] {
         assert_eq!(one(&suite(&format!("{keys}, dtype: float32"))), "`dtype` has no meaning but for `backend: loss`");
     }
     insta::assert_snapshot!(shown("evals: { e: { models: [a], backend: loss, data: [text-a], tokens: assistant } }"));
