@@ -80,6 +80,12 @@ class RulesTest(unittest.TestCase):
             judge(warnings_of({"cut": counted(100, 200)}), {"cut": 0.49})
         judge(warnings_of({"cut": counted(100, 200)}), {"empty": 0})
 
+    def test_all_that_trips_is_told_at_once(self):
+        with self.assertRaises(Tripped) as caught:
+            judge(warnings_of({"cut": counted(120, 200), "nan": counted(1, 9), "empty": counted(1, 200)}), None)
+        self.assertIn("1 of 9 log-likelihoods (11.1 %) are no finite numbers (document 0 of t, for one) and 120 of", str(caught.exception))
+        self.assertTrue(caught.exception.hint.endswith("accept it: `tripwires: { nan: accept, cut: accept }` on the task"))
+
     def test_of_few_answers_no_share_is_judged_but_one_nan_is(self):
         judge(warnings_of({"cut": counted(19, 19), "empty": counted(19, 19), "repeating": counted(19, 19)}), None)
         with self.assertRaises(Tripped):

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::project::{Project, Summary, is_alive, wait_until};
 
 /// Four models and a suite of two tasks.
@@ -191,7 +193,7 @@ fn a_harness_that_is_newer_than_what_was_tried_is_used_and_noted() {
 }
 
 /// A Python with `lm_eval`; or `None`, said aloud.
-fn real_python() -> Option<PathBuf> {
+pub(super) fn real_python() -> Option<PathBuf> {
     let stated = std::env::var_os("MERGELAB_PYTHON").map(PathBuf::from);
     let active = std::env::var_os("VIRTUAL_ENV").map(|root| Path::new(&root).join("bin/python"));
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
@@ -202,6 +204,103 @@ fn real_python() -> Option<PathBuf> {
         println!("skipped: no Python with lm_eval ({})", python.display());
     }
     found.then_some(python)
+}
+
+/// Makes a tiny random model in a directory.
+pub(super) fn make_model(python: &Path, place: &Path) {
+    let made = Command::new(python)
+        .args(["-c", "import sys; from tiny_model import make_model; make_model(sys.argv[1])"])
+        .arg(place)
+        .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("lm-eval-harness"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .status();
+    assert!(made.unwrap().success());
+}
+
+/// What `lm_eval` makes of a command line that a shell has taken apart: its settings as JSON.
+const PARSED_BY_LM_EVAL: &str = r#"
+import json, sys
+from lm_eval._cli.harness import HarnessCLI
+from lm_eval.config.evaluate_config import EvaluatorConfig
+
+words = sys.argv[sys.argv.index("run"):]
+config = EvaluatorConfig.from_cli(HarnessCLI()._parser.parse_args(words))
+names = "model model_args tasks num_fewshot limit gen_kwargs apply_chat_template fewshot_as_multiturn system_instruction"
+names += " seed include_path batch_size device"
+print(json.dumps({name: getattr(config, name) for name in names.split()}))
+"#;
+
+#[test]
+fn the_command_copied_into_a_shell_means_to_lm_eval_what_the_experiment_says() {
+    let Some(python) = real_python() else { return };
+    let project = Project::with(
+        r#"name: x
+models: { a: { path: models/a } }
+evals:
+  plain: { models: [a], backend: hf, tasks: [add] }
+  full:
+    models: [a]
+    backend: vllm
+    task_dirs: ["my tasks"]
+    model_args:
+      dtype: bfloat16
+      tokenizer: "1e5"
+      add_bos_token: true
+      max_model_len: 512
+      tensor_parallel_size: 2
+      gpu_memory_utilization: 0.5
+      chat_template_args: { tone: dry, enable_thinking: true }
+    tasks:
+      - task: reverse
+        num_fewshot: 2
+        limit: 0.25
+        gen_kwargs: { temperature: 0.5, do_sample: true, until: ["\n\n", "it's", "a,b"] }
+        apply_chat_template: true
+        chat_template_args: { enable_thinking: false }
+        fewshot_as_multiturn: false
+        system_instruction: "Don't guess.\nSay \"12\"."
+        batch_size: 16
+        seed: 7
+settings: { seed: 3, device: cpu }
+"#,
+    )
+    .with_fakes()
+    .model("models/a", "a")
+    .file("tasks/add.yaml", "task: add\noutput_type: generate_until\n")
+    .file("my tasks/reverse.yaml", "task: reverse\noutput_type: generate_until\n");
+    project.edit("x.yaml", "backend: hf, tasks: [add]", "backend: hf, task_dirs: [tasks], tasks: [add]");
+    let stages = project.mergelab(&["run", "x.yaml", "--dry-run", "--json"]).exits(0).json();
+    let parsed = |name: &str| -> serde_json::Value {
+        let stage = stages.as_array().unwrap().iter().find(|stage| stage["stage"] == name).unwrap();
+        let script = format!("set -- {}\nexec \"$PARSER\" -c \"$SCRIPT\" \"$@\"", stage["command"].as_str().unwrap());
+        let environment = [("PARSER", python.to_str().unwrap()), ("SCRIPT", PARSED_BY_LM_EVAL)];
+        let output = Command::new("bash").args(["-c", &script]).envs(environment).output().unwrap();
+        assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let path = |path: &str| project.path(path).display().to_string();
+    let plain = json!({
+        "model": "hf",
+        "model_args": { "pretrained": path("models/a"), "add_bos_token": false, "dtype": "auto" },
+        "tasks": ["add"], "num_fewshot": null, "limit": null, "gen_kwargs": {}, "apply_chat_template": false,
+        "fewshot_as_multiturn": null, "system_instruction": null, "seed": [3, 3, 3, 3],
+        "include_path": path("tasks"), "batch_size": 1, "device": "cpu",
+    });
+    assert_eq!(parsed("evals.plain/a/add"), plain);
+    let full = json!({
+        "model": "vllm",
+        "model_args": {
+            "pretrained": path("models/a"), "dtype": "bfloat16", "tokenizer": "1e5", "add_bos_token": true,
+            "max_model_len": 512, "seed": 7, "enable_thinking": false, "chat_template_args": { "tone": "dry" },
+            "tensor_parallel_size": 2, "gpu_memory_utilization": 0.5,
+        },
+        "tasks": ["reverse"], "num_fewshot": 2, "limit": 0.25,
+        "gen_kwargs": { "temperature": 0.5, "do_sample": true, "until": ["\n\n", "it's", "a,b"] },
+        "apply_chat_template": true, "fewshot_as_multiturn": false,
+        "system_instruction": "Don't guess.\nSay \"12\".", "seed": [7, 7, 7, 7],
+        "include_path": path("my tasks"), "batch_size": "16", "device": "cuda:0",
+    });
+    assert_eq!(parsed("evals.full/a/reverse"), full);
 }
 
 /// A task with as many questions as make sure that it is under way when it is killed.
@@ -228,13 +327,7 @@ fn killing_mergelab_in_a_real_evaluation_leaves_no_process_and_the_next_run_goes
     .file("short.jsonl", short.1)
     .file("tasks/long.yaml", long.0)
     .file("long.jsonl", long.1);
-    let made = Command::new(&python)
-        .args(["-c", "import sys; from test_driver import make_model; make_model(sys.argv[1])"])
-        .arg(project.path("a"))
-        .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("lm-eval-harness"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .status();
-    assert!(made.unwrap().success());
+    make_model(&python, &project.path("a"));
 
     let run = project.start(&["run", "x.yaml"]);
     // Its patience is that of programs that do next to nothing; importing lm_eval takes longer.

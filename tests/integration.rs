@@ -21,6 +21,7 @@ mod repository;
 mod reruns;
 #[cfg(feature = "fetch")]
 mod samples;
+mod sandbox;
 mod science;
 mod scorers;
 mod selection;

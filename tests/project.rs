@@ -275,7 +275,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn of(project: &Project, output: Output) -> Self {
+    pub(crate) fn of(project: &Project, output: Output) -> Self {
         let code = output.status.code().unwrap_or_else(|| panic!("ended by a signal: {output:?}"));
         let [raw, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         Self { code, stdout: project.filter(&raw), stderr: project.filter(&stderr), raw }

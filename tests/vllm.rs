@@ -16,7 +16,7 @@ fn environment() -> Option<PathBuf> {
     found
 }
 
-const EXPERIMENT: &str = r#"name: x
+const EXPERIMENT: &str = r"name: x
 models: { a: { path: models/a }, b: { path: models/b } }
 merges:
   average: { method: average, models: [a, b], shard_size: 100kB }
@@ -34,7 +34,7 @@ evals:
     task_dirs: [tasks]
     tasks: [{ task: add, name: add-hf }]
 settings: { device: cpu }
-"#;
+";
 
 const TASK: &str = r#"task: add
 dataset_path: json
@@ -56,7 +56,7 @@ fn project(environment: &Path) -> Project {
     let rows: Vec<_> =
         (0..30).map(|n| format!("{{\"question\": \"{n}+{n}=\", \"answer\": \"{}\"}}\n", 2 * n)).collect();
     let project = Project::with(EXPERIMENT)
-        .file("mergelab.toml", format!("[python]\npath = {environment:?}\n"))
+        .file("mergelab.toml", format!("[python]\npath = \"{}\"\n", environment.display()))
         .file("tasks/add.yaml", TASK)
         .file("rows.jsonl", rows.concat());
     for (model, seed) in [("models/a", "0"), ("models/b", "1")] {

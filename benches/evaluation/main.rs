@@ -92,7 +92,7 @@ impl Project {
         let row = |row: usize| format!("{{\"question\": \"{row}+1=\", \"answer\": \"{}\"}}\n", row + 1);
         fs::write(root.join("sums.jsonl"), (0..QUESTIONS).map(row).collect::<Vec<_>>().concat())?;
         let mut model = Command::new(python);
-        model.args(["-c", "import sys; from test_driver import make_model; make_model(sys.argv[1])", "model"]);
+        model.args(["-c", "import sys; from tiny_model import make_model; make_model(sys.argv[1])", "model"]);
         timed(model.current_dir(root).env("PYTHONPATH", checkout.join("lm-eval-harness")))?;
         let shown =
             Self { root: root.to_owned(), command: String::new() }.ask(&["run", "bench.yaml", "-n", "--json"])?;

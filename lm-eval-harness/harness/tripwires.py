@@ -126,10 +126,11 @@ def percent(share):
 
 
 def judge(warnings, rules):
-    """Raises [`Tripped`] at the first warning that is above its share.
+    """Raises [`Tripped`] where a warning is above its share, with all that are.
 
     `rules` holds, by name, what the task says in place of the default: a share, or `accept`.
     """
+    told, names = [], []
     for warning in warnings:
         name = warning["tripwire"]
         wire = TRIPWIRES[name]
@@ -138,12 +139,13 @@ def judge(warnings, rules):
             continue
         example = warning["examples"][0]
         document = "" if example["doc_id"] is None else f"document {example['doc_id']} of "
-        where = f" ({document}{example['task']}, for one)"
         limit = f"; {percent(allowed)} would pass" if allowed else ""
-        raise Tripped(
-            f"{warning['message']}{where}{limit}",
-            f"{wire.way_out}; or accept it: `tripwires: {{ {name}: accept }}` on the task",
-        )
+        told.append(f"{warning['message']} ({document}{example['task']}, for one){limit}")
+        names.append(name)
+    if names:
+        accepted = ", ".join(f"{name}: accept" for name in names)
+        ways_out = "; ".join(TRIPWIRES[name].way_out for name in names)
+        raise Tripped(" and ".join(told), f"{ways_out}; or accept it: `tripwires: {{ {accepted} }}` on the task")
 
 
 def check_rules(rules):

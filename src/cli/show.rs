@@ -51,17 +51,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
             .unwrap_or(Value::Null),
         _ => Value::Null,
     };
-    let (metrics, warnings) = (of_evaluation("metrics.json"), of_evaluation("warnings.json"));
+    let metrics = of_evaluation("metrics.json");
     if arguments.json {
-        output::print_json(&json!({
+        let mut shown = json!({
             "experiment": session.graph.experiment_name(id),
             "stage": session.graph.stage(id).name,
             "key": outlook.key,
             "path": artifact.location,
             "manifest": manifest,
             "metrics": metrics,
-            "warnings": warnings,
-        }));
+        });
+        let warnings = of_evaluation("warnings.json");
+        if !warnings.is_null() {
+            shown["warnings"] = warnings;
+        }
+        output::print_json(&shown);
         return Ok(exit::DONE);
     }
     let mut text = format!("{}\n  path    {}\n", session.graph.stage(id).name, artifact.location.display());

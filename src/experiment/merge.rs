@@ -228,14 +228,12 @@ impl Reader<'_> {
             return;
         }
         let Some((_, span)) = models.first() else { return };
-        let all_zero = |of: fn(&[f64]) -> Option<&f64>| models.iter().all(|(model, _)| of(&model.weight) == Some(&0.0));
-        let ends: [(fn(&[f64]) -> Option<&f64>, &str); 2] =
-            [(<[f64]>::first, "at the first layer"), (<[f64]>::last, "at the last layer")];
-        let zero: Vec<&str> = ends.into_iter().filter(|(of, _)| all_zero(*of)).map(|(_, place)| place).collect();
-        let place = match zero.as_slice() {
-            [] => return,
-            [one] => format!(" {one}"),
-            _ => String::new(),
+        let zero = |at: fn(&[f64]) -> Option<&f64>| models.iter().all(|(model, _)| at(&model.weight) == Some(&0.0));
+        let place = match (zero(<[f64]>::first), zero(<[f64]>::last)) {
+            (false, false) => return,
+            (true, true) => "",
+            (true, false) => " at the first layer",
+            (false, true) => " at the last layer",
         };
         let diagnostic = Diagnostic::new(*span, format!("all weights are 0{place}"));
         self.context.report.add(diagnostic.hint("one of them must be more than 0"));

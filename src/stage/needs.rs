@@ -6,7 +6,7 @@ use std::path::Path;
 
 use mergelab_wire::{Engine, RowRange};
 
-use crate::experiment::{Backend, Calibration, Capture, Suite};
+use crate::experiment::{Backend, Calibration, Capture, Merge, Suite};
 use crate::plan::{Artifact, Graph, Shard, Spec, Stage};
 
 /// What any program takes, and one layer of each model that it works on, in bytes.
@@ -56,13 +56,14 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             }
             _ => PROGRAM,
         },
-        // The hidden states of all models that it captures by itself.
+        // The system of the widest layer, and the hidden states of all models that it captures by itself.
         Spec::Merge(merge) if !on_gpu => {
             let states = |(index, calibration): (usize, &Calibration)| {
                 let (model, data) = (input(&index.to_string())?, input(&format!("data.{index}"))?);
                 Some(hidden_states(&calibration.capture, model, data, None))
             };
-            merge.captures.iter().enumerate().filter_map(states).fold(PROGRAM, u64::saturating_add)
+            let program = PROGRAM.saturating_add(system(merge, &input));
+            merge.captures.iter().enumerate().filter_map(states).fold(program, u64::saturating_add)
         }
         Spec::Loss(loss) => match (input("model"), input("data")) {
             (Some(model), Some(data)) if !on_gpu => {
@@ -128,6 +129,16 @@ fn hidden_states(capture: &Capture, model: &Artifact, data: &Artifact, shard: Op
     tokens.saturating_mul(width).saturating_mul(4)
 }
 
+/// Bytes of the linear system of a merge's widest layer, `[width, width]` in fp32: its factor, and for each model halves of
+/// the right-hand side and of the Grams that the objective is taken on; 0 where there are no systems or the width is not known.
+fn system<'a>(merge: &Merge, input: &impl Fn(&str) -> Option<&'a Artifact>) -> u64 {
+    let grams = merge.grams.len() + merge.held_out.len();
+    let config = input("0").and_then(|model| config(&model.location)).filter(|_| grams > 0);
+    let size = |key: &str| config.as_ref().and_then(|config| config.get(key)?.as_u64()).unwrap_or(0);
+    let width = size("hidden_size").max(size("intermediate_size"));
+    (4 + 2 * (merge.models.len() + grams) as u64).saturating_mul(width.saturating_mul(width))
+}
+
 /// Bytes of a file of rows, or of some of them, of each of which no more than `length` count.
 fn truncated_bytes(rows: &Path, range: Option<RowRange>, length: u64) -> Option<u64> {
     let (first, count) = range.map_or((0, usize::MAX), |range| (range.first as usize, range.count as usize));
@@ -143,8 +154,11 @@ fn head(model: &Path) -> u64 {
 
 /// A number of a model's configuration.
 fn config_number(model: &Path, key: &str) -> Option<u64> {
-    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(model.join("config.json")).ok()?).ok()?;
-    config.get(key)?.as_u64()
+    config(model)?.get(key)?.as_u64()
+}
+
+fn config(model: &Path) -> Option<serde_json::Value> {
+    serde_json::from_slice(&std::fs::read(model.join("config.json")).ok()?).ok()
 }
 
 /// The widest that a model of so many bytes can be: one layer alone has about 12 h² weights of two bytes.
@@ -177,6 +191,7 @@ data: { d: { path: d.jsonl, text: "{{ t }}" }, e: { path: e.jsonl, text: "{{ t }
 grams:
   short: { model: a, data: d, max_length: 4 }
   long: { model: a, data: d }
+  other: { model: b, data: d }
   parts: { model: a, data: d, shards: 2 }
   cut: { model: a, data: d, shards: 2, max_length: 2 }
 fishers:
@@ -221,6 +236,22 @@ evals:
         assert_eq!(gpus_needed(&named, stage(&named, "fishers.all")), Gpus::This(1));
         let none = graph("settings: { device: cpu }\n");
         assert_eq!(gpus_needed(&none, stage(&none, "grams.long")), Gpus::Any(0));
+    }
+
+    #[test]
+    fn a_merge_with_grams_holds_the_system_of_its_widest_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = r#"{"hidden_size": 100, "intermediate_size": 300}"#;
+        std::fs::write(dir.path().join("config.json"), config).unwrap();
+        let model = artifact(dir.path(), "model.safetensors", 10);
+        let graph = graph(
+            "merges:\n  plain: { method: average, models: [a, b] }\n  \
+             solved: { method: regmean, models: [a, b], grams: [long, other], held_out: [short, other] }\n",
+        );
+        let needed = |name, on_gpu| memory_needed(stage(&graph, name), on_gpu, |_| Some(&model)) - PROGRAM;
+        assert_eq!(needed("merges.plain", false), 0);
+        assert_eq!(needed("merges.solved", false), (4 + 2 * (2 + 4)) * 300 * 300);
+        assert_eq!(needed("merges.solved", true), 0);
     }
 
     #[test]

@@ -74,5 +74,5 @@ pub enum Unit {
     /// The linear system of layers that share their inputs.
     Regmean(Group),
     /// RegMean block by block, on activations that flow through the merged model.
-    Blocks(Blocks),
+    Blocks(Box<Blocks>),
 }

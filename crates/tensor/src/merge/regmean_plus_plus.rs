@@ -63,7 +63,7 @@ impl Method for RegmeanPlusPlus {
                 units.push(Unit::Average(name));
             }
         }
-        units.push(Unit::Blocks(Blocks::plan(context, solved)?));
+        units.push(Unit::Blocks(Box::new(Blocks::plan(context, solved)?)));
         Ok(units)
     }
 }

@@ -10,7 +10,8 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::support::{
-    Outcome, TOY_LAYER, gram_job, merge_job, references, regmean_job, run, run_on, save, source, toy_grams, toy_model,
+    Outcome, PROGRAM, TOY_LAYER, gram_job, merge_job, references, regmean_job, run, run_by, run_on, save, source,
+    toy_grams, toy_model,
 };
 
 /// The program failed with this code, and says each part; the event says the same as the terminal.
@@ -181,6 +182,30 @@ fn a_truncated_or_hostile_checkpoint_is_refused_by_name() {
         });
         refused(&run(Job::Merge(merge_job("average", models)), 1), 3, &["b/model.safetensors", says]);
     }
+}
+
+#[test]
+fn a_disk_with_less_room_than_the_output_needs_is_found_before_any_work() {
+    let mut mounted = Command::new("unshare");
+    mounted.args([
+        "-rm",
+        "sh",
+        "-c",
+        "mount -t tmpfs -o size=64k tmpfs \"$(dirname \"$1\")/out\" && exec \"$0\" \"$1\"",
+    ]);
+    mounted.arg(PROGRAM);
+    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
+        println!("skipped: no name space to mount a small disk in");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let models = ["a", "b"].map(|name| source(name, &toy_model(&home.path().join(name), 1, 200, 300, 9), None));
+    let outcome = run_by(mounted, Job::Merge(merge_job("average", models.to_vec())), 1, "cpu", None);
+    refused(
+        &outcome,
+        1,
+        &["cannot make room for", "out/model.safetensors: No space left", "free some space and run again"],
+    );
 }
 
 #[test]
