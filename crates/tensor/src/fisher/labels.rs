@@ -71,7 +71,8 @@ mod tests {
 
     fn example(row: usize, counts: &[bool]) -> Option<Example> {
         let ids = (10..).take(counts.len()).collect();
-        Example::new(Sequence { row, ids, counts: counts.to_vec() })
+        let bytes = vec![1; ids.len()];
+        Example::new(Sequence { row, ids, counts: counts.to_vec(), bytes })
     }
 
     #[test]
