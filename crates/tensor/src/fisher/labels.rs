@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn example(row: usize, counts: &[bool]) -> Option<Example> {
-        let ids = (10..).take(counts.len()).collect();
+        let ids: Vec<u32> = (10..).take(counts.len()).collect();
         let bytes = vec![1; ids.len()];
         Example::new(Sequence { row, ids, counts: counts.to_vec(), bytes })
     }
