@@ -71,7 +71,7 @@ mod tests {
 
     fn example(row: usize, counts: &[bool]) -> Option<Example> {
         let ids = (10..).take(counts.len()).collect();
-        Example::new(Sequence { row, ids, counts: counts.to_vec() })
+        Example::new(Sequence { row, ids, counts: counts.to_vec(), bytes: vec![1; counts.len()] })
     }
 
     #[test]
