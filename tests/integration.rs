@@ -1,7 +1,7 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for two, in `engines` and `evaluations`, and those in `vllm`, which say so where
-//! they have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in
+//! They need neither Python nor libtorch, but for some in `engines`, `evaluations`, `losses`, `sandbox` and `vllm`, which say
+//! so where they have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in
 //! `fakes/` stand in for `mergelab-tensor` and for Python.
 
 mod project;
@@ -13,6 +13,7 @@ mod help;
 mod inputs;
 mod keys;
 mod locks;
+mod losses;
 mod processes;
 mod recipes;
 mod render;

@@ -11,7 +11,7 @@ const EXPERIMENT: &str = r"name: x
 models: { a: { path: models/a }, b: { path: models/b } }
 evals:
   suite: { models: [a, b], backend: hf, task_dirs: [tasks], tasks: [add, group] }
-  other: { models: [a], backend: command, run: [sh, score.sh, '{out}'] }
+  other: { models: [a], backend: command, run: [sh, score.sh, '{out}', '{model}'] }
 ";
 
 /// Two evaluated models, whose driver hands over the files under `made/MODEL/TASK/`.

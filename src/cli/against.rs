@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::evaluated::Evaluated;
 use super::session::Session;
 use super::{CliError, output};
-use crate::plan::{Spec, StageId};
+use crate::plan::StageId;
 use crate::samples::{Choice, Comparison, Pair, PairError, Pairs, Sample, Test, Width, pair, side_by_side};
 use crate::stats::{Bootstrap, RESAMPLES, SEED};
 
@@ -25,30 +25,28 @@ pub(super) struct Show {
 /// The evaluation that somebody means by another one's side: a stage, or a model of the same suite.
 pub(super) fn find(session: &Session, id: StageId, wanted: &str) -> Result<StageId, CliError> {
     let stage = session.graph.stage(id);
-    let Spec::Eval { suite, suite_name, task, .. } = &stage.spec else {
+    let Some((_, task)) = stage.spec.evaluated() else {
         return Err(CliError::Usage(format!("{} is no evaluation: it has no answers", stage.name)));
     };
     let evaluations: Vec<StageId> = session.find(wanted).unwrap_or_default();
-    let task_of = |id: &StageId| match &session.graph.stage(*id).spec {
-        Spec::Eval { task, .. } => Some(task.name.as_str()),
-        _ => None,
-    };
+    let suite = &stage.entry.1;
+    let task_of = |id: &StageId| session.graph.stage(*id).spec.evaluated().map(|(_, task)| task);
     let found: Vec<StageId> = match evaluations.as_slice() {
         [one] if task_of(one).is_some() => vec![*one],
         // Of a suite, or of a model in it, that on the same task.
-        several => several.iter().copied().filter(|other| task_of(other) == Some(task.name.as_str())).collect(),
+        several => several.iter().copied().filter(|other| task_of(other) == Some(task)).collect(),
     };
     let model = ["models.", "merges."].iter().find_map(|section| wanted.strip_prefix(section)).unwrap_or(wanted);
     let found = match found.as_slice() {
-        [] => session.graph.find(&format!("evals.{suite_name}/{model}/{}", task.name)).unwrap_or_default(),
+        [] => session.graph.find(&format!("evals.{suite}/{model}/{task}")).unwrap_or_default(),
         _ => found,
     };
     match found.as_slice() {
         [one] if *one == id => Err(CliError::Usage(format!("{} stands on both sides", stage.name))),
         [one] => Ok(*one),
         [] => Err(CliError::Usage(format!(
-            "--against {wanted:?} is no evaluation and no model of evals.{suite_name}, which has {}",
-            suite.models.join(", ")
+            "--against {wanted:?} is no evaluation and no model of evals.{suite}, which has {}",
+            session.graph.experiments[stage.experiment].evals[suite].models.join(", ")
         ))),
         several => {
             let names: Vec<_> = several.iter().map(|id| session.graph.stage(*id).name.as_str()).collect();

@@ -40,7 +40,7 @@ impl<'a> Evaluated<'a> {
         id: StageId,
     ) -> Result<Self, CliError> {
         let stage = session.graph.stage(id);
-        let Spec::Eval { suite, model, .. } = &stage.spec else {
+        let Some((model, _)) = stage.spec.evaluated() else {
             return Err(CliError::Usage(format!("{} is no evaluation: it has no answers", stage.name)));
         };
         let (manifest, artifact) = up_to_date(session, outlooks, facts, id)?;
@@ -51,14 +51,15 @@ impl<'a> Evaluated<'a> {
                 return Err(CliError::Damaged { message, hint });
             }
             Some(_) => {}
-            None if suite.backend == Backend::Command => {
-                let (stage, program) = (&stage.name, &suite.run[0]);
-                return Err(CliError::Failed(format!(
-                    "{stage} keeps no answers: {program} wrote no {{out}}/{}",
-                    samples::FILE
-                )));
+            None => {
+                let why = match &stage.spec {
+                    Spec::Eval { suite, .. } if suite.backend == Backend::Command => {
+                        format!(": {} wrote no {{out}}/{}", suite.run[0], samples::FILE)
+                    }
+                    _ => String::new(),
+                };
+                return Err(CliError::Failed(format!("{} keeps no answers{why}", stage.name)));
             }
-            None => return Err(CliError::Failed(format!("{} keeps no answers", stage.name))),
         }
         let metrics = report::files::metrics(&artifact.location.join("metrics.json"))
             .map_err(|error| damaged(error.to_string(), &stage.name))?;

@@ -104,9 +104,22 @@ impl Run<'_, '_, '_> {
         merges.sort_unstable();
         merges.dedup();
         for merge in merges {
-            if let Err(error) = self.drop_unneeded(merge) {
-                self.watcher.note(&format!("{}: its weights cannot be dropped: {error}", graph.stage(merge).name));
-            }
+            self.drop_or_note(merge);
+        }
+    }
+
+    /// Tries once more to drop what was in use when it was to go. It need not be another process that used it: a program
+    /// that is being started has for an instant all that we have open, locks too.
+    pub(super) fn drop_late(&mut self) {
+        for merge in std::mem::take(&mut self.late) {
+            self.drop_or_note(merge);
+        }
+    }
+
+    fn drop_or_note(&mut self, merge: StageId) {
+        if let Err(error) = self.drop_unneeded(merge) {
+            let name = &self.graph().stage(merge).name;
+            self.watcher.note(&format!("{name}: its weights cannot be dropped: {error}"));
         }
     }
 
@@ -132,7 +145,10 @@ impl Run<'_, '_, '_> {
             }
         }
         self.uses.remove(&key);
-        let Some(manifest) = store.drop_files(&key, &stage::is_weights)? else { return Ok(()) };
+        let Some(manifest) = store.drop_files(&key, &stage::is_weights)? else {
+            self.late.insert(merge);
+            return Ok(());
+        };
         let bytes = manifest.outputs.iter().filter(|output| output.dropped).map(|output| output.size).sum();
         self.disk = self.disk.saturating_add(bytes);
         let name = &graph.stage(merge).name;

@@ -168,6 +168,7 @@ pub fn run(
             again: HashMap::new(),
             stale: BTreeSet::new(),
             uses: HashMap::new(),
+            late: BTreeSet::new(),
             has_recipes: has_recipes(graph),
             disk: machine.disk,
             room: Room::new(options.jobs, options.memory, &machine.gpus),
@@ -181,6 +182,7 @@ pub fn run(
             supervisor.stop();
             surveyor.stop();
         })?;
+        run.drop_late();
         run.close();
         run.link();
         run.links.save();
@@ -221,6 +223,8 @@ pub(super) struct Run<'r, 'scope, 'env> {
     pub(super) stale: BTreeSet<StageId>,
     /// What keeps the weights of merges from being dropped by another process.
     pub(super) uses: HashMap<Key, Use>,
+    /// Merges whose weights were to go and were in use at that moment.
+    pub(super) late: BTreeSet<StageId>,
     /// There are merges whose weights go.
     pub(super) has_recipes: bool,
     /// Bytes that were free when the run started, less the weights that were made since and are there.
@@ -309,6 +313,7 @@ impl<'env> Run<'_, '_, 'env> {
                     // A merge that nothing reads can go now that its lock is free.
                     self.drop_after(id);
                 }
+                self.drop_late();
                 // The lock is free as well: those who waited for one of its keys are looked at at once.
                 self.runnable.append(&mut self.elsewhere);
             }

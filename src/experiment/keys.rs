@@ -94,7 +94,7 @@ pub(super) const FILE: &[Key] = &[
     key("grams", Shape::Section(&Shape::Object(&[GRAM, RUN])), "Gram matrices of activations: captured, or imported."),
     key("fishers", Shape::Section(&Shape::Object(&[FISHER, RUN])), "Diagonal Fisher information of models on data."),
     key("merges", Shape::Section(&Shape::Merge), "Merges of models."),
-    key("evals", Shape::Section(&Shape::Object(&[SUITE, OPTIONS])), "Evaluation suites: models times tasks."),
+    key("evals", Shape::Section(&Shape::Object(&[SUITE, OPTIONS, LOSS])), "Evaluation suites: models times tasks."),
     key("tables", Shape::Section(&Shape::Object(&[TABLE])), "Results tables."),
     key("settings", Shape::Object(&[SETTINGS]), "Settings of the whole experiment."),
 ];
@@ -312,6 +312,28 @@ pub(super) const SUITE: &[Key] = &[
         "unsafe_code",
         Shape::Word(|| words(UNSAFE_CODE)),
         "Whether code that a model wrote may run; refuse if absent.",
+    ),
+];
+
+/// What `backend: loss` asks of its rows; the words are those of a Gram entry.
+pub(super) const LOSS: &[Key] = &[
+    key("max_length", Shape::Whole(1), "For `backend: loss`: truncation, in tokens."),
+    key(
+        "add_special_tokens",
+        Shape::Flag,
+        "For `backend: loss`: whether the tokenizer adds its special tokens; true if absent.",
+    ),
+    key("tokens", Shape::Word(|| words(TOKENS)), "For `backend: loss`: which tokens count."),
+    key("chat_template", Shape::Path, "For `backend: loss`: template file in place of the model's."),
+    key(
+        "dtype",
+        Shape::Word(|| words(DTYPES)),
+        "For `backend: loss`: type of the forward pass; the checkpoint's if absent.",
+    ),
+    key(
+        "kl",
+        Shape::Either(&[Shape::Flag, Shape::List(&Shape::Name)]),
+        "For `backend: loss`: whether the KL divergence from each source of a merge is measured, or from these models.",
     ),
 ];
 

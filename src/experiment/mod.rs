@@ -12,6 +12,7 @@ mod gram;
 mod keys;
 mod links;
 mod loaded;
+mod loss;
 mod merge;
 mod methods;
 mod names;

@@ -206,7 +206,7 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     let read_fishers = fishers.read(|item, _| fisher::fisher(&context, item, &read_data));
     let known = Known { grams: &read_grams, fishers: &read_fishers, data: &read_data };
     let read_merges = merges.read(|item, _| merge::merge(&context, item, known));
-    let suites = evals.read(|item, _| suite::suite(&context, item));
+    let suites = evals.read(|item, _| suite::suite(&context, item, &read_data));
     suite::check_twice(report, suites.values());
     let complete = evals.readable && suites.len() == evals.families.len();
     let evaluated = complete.then(|| Evaluated::by(suites.values()));

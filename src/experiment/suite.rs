@@ -7,9 +7,10 @@ use indexmap::IndexMap;
 use super::command::{argument, environment};
 use super::context::{Context, Item};
 use super::diagnostics::{Diagnostic, Report, Span};
-use super::keys::{ACCEPT, BACKENDS, OPTIONS, SUITE, TASK, TRIPWIRES, UNSAFE_CODE};
+use super::keys::{ACCEPT, BACKENDS, LOSS, OPTIONS, SUITE, TASK, TRIPWIRES, UNSAFE_CODE};
+use super::loss;
 use super::read::{Fields, Reading};
-use super::types::{Backend, Suite, Task, TaskOptions};
+use super::types::{Backend, Data, LossOptions, Section, Suite, Task, TaskOptions};
 
 /// The most that the harness lets a program take, in seconds.
 const MAX_CODE_TIMEOUT: f64 = 3600.0;
@@ -25,8 +26,9 @@ pub(super) struct Placed {
 }
 
 /// Reads one suite; `None` when its models or tasks are not all known.
-pub(super) fn suite(context: &Context<'_>, item: Item<'_>) -> Option<Placed> {
-    let fields = Fields::open(context.report, &item.member.view, item.place, "a suite", &[SUITE, OPTIONS])?;
+/// `known` are the data sets that could be read.
+pub(super) fn suite(context: &Context<'_>, item: Item<'_>, known: &Section<Data>) -> Option<Placed> {
+    let fields = Fields::open(context.report, &item.member.view, item.place, "a suite", &[SUITE, OPTIONS, LOSS])?;
     let models = fields.get("models", |models| {
         let before = context.report.count();
         let list = models.list(|model| {
@@ -43,6 +45,7 @@ pub(super) fn suite(context: &Context<'_>, item: Item<'_>) -> Option<Placed> {
         model_args: fields.get("model_args", json_map).unwrap_or_default(),
         tasks: Vec::new(),
         data: Vec::new(),
+        loss: LossOptions::default(),
         run: Vec::new(),
         inputs: Vec::new(),
         env: IndexMap::new(),
@@ -52,9 +55,12 @@ pub(super) fn suite(context: &Context<'_>, item: Item<'_>) -> Option<Placed> {
         task_dirs: fields.get("task_dirs", |dirs| dirs.list(Reading::path)).unwrap_or_default(),
         unsafe_code: fields.get("unsafe_code", |code| code.choice(UNSAFE_CODE)).unwrap_or_default(),
     };
+    if backend.is_some_and(|backend| backend != Backend::Loss) {
+        fields.refuse(&loss::keys(), "but for `backend: loss`");
+    }
     let measures = match backend? {
         Backend::Vllm | Backend::Hf => tasks(context, &fields, &options, &mut suite),
-        Backend::Loss => loss(context, &fields, &mut suite),
+        Backend::Loss => loss(context, &fields, known, &mut suite),
         Backend::Command => command(context, &fields, &mut suite).then(|| {
             let name = item.stage.split_once('.').map_or(item.stage, |(_, name)| name);
             vec![(name.to_owned(), item.place)]
@@ -203,18 +209,16 @@ fn refuse_options(fields: &Fields<'_>, why: &str) {
     fields.refuse(&names, why);
 }
 
-fn loss(context: &Context<'_>, fields: &Fields<'_>, suite: &mut Suite) -> Option<Vec<(String, Span)>> {
+fn loss(
+    context: &Context<'_>,
+    fields: &Fields<'_>,
+    known: &Section<Data>,
+    suite: &mut Suite,
+) -> Option<Vec<(String, Span)>> {
     refuse_options(fields, "for `backend: loss`");
+    fields.refuse(&["model_args", "unsafe_code"], "for `backend: loss`");
     fields.refuse(&OF_COMMAND, "but for `backend: command`");
-    fields.require(&["data"]);
-    let before = context.report.count();
-    let list = fields.get("data", |data| {
-        data.list(|item| Some((context.names.data.all(item, &item.name()?, &context.budget)?, item.node.span)))
-    })?;
-    let measures: Vec<_> =
-        list.into_iter().flat_map(|(names, span)| names.into_iter().map(move |(name, _)| (name, span))).collect();
-    suite.data = measures.iter().map(|(name, _)| name.clone()).collect();
-    (context.report.count() == before).then_some(measures)
+    loss::loss(context, fields, known, suite)
 }
 
 fn command(context: &Context<'_>, fields: &Fields<'_>, suite: &mut Suite) -> bool {

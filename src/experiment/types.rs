@@ -317,6 +317,8 @@ pub struct Suite {
     pub tasks: Vec<Task>,
     /// Names of data sets, for `loss`.
     pub data: Vec<String>,
+    /// How their rows run, for `loss`.
+    pub loss: LossOptions,
     /// Program and arguments, for `command`.
     pub run: Vec<String>,
     /// Files and directories that the program of `command` reads beside the model, relative to the project root.
@@ -350,6 +352,35 @@ impl Suite {
             Backend::Command => vec![named(name)],
         }
     }
+}
+
+/// How the rows of a loss suite run through its models, and what the models are held against.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LossOptions {
+    /// Truncation in tokens.
+    pub max_length: Option<usize>,
+    /// Whether the tokenizer adds its special tokens; true if the file does not say.
+    pub add_special_tokens: bool,
+    /// Which tokens count.
+    pub tokens: TokenMask,
+    /// Template file in place of the model's.
+    pub chat_template: Option<PathBuf>,
+    /// Type of the forward pass; the checkpoint's if absent.
+    pub dtype: Option<String>,
+    /// From which models the KL divergence is measured.
+    pub kl: Kl,
+}
+
+/// From which models the KL divergence of a model's predictions is measured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Kl {
+    /// Of a merge, from the models that it merges; of another model from none.
+    #[default]
+    Sources,
+    /// From these.
+    From(Vec<String>),
+    /// From none.
+    None,
 }
 
 /// What evaluates a model.

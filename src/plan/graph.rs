@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use mergelab_wire::Rows;
+use mergelab_wire::{Engine, Rows};
 
-use super::stage::{Need, Spec, Stage, StageId};
-use crate::experiment::{Calibration, Capture, DataSource, Experiment, Gram, Input, Model};
+use super::stage::{Loss, Need, Spec, Stage, StageId};
+use crate::experiment::{Backend, Calibration, Capture, DataSource, Experiment, Gram, Input, Kl, Model, Suite};
 
 /// The stages of one or more experiments, each after what it needs.
 #[derive(Clone, Debug)]
@@ -138,6 +138,11 @@ impl Builder<'_> {
                 for task in suite.measures(suite_name) {
                     let name = format!("evals.{suite_name}/{model}/{}", task.name);
                     let cell = (model.as_str(), task.name.clone());
+                    if suite.backend == Backend::Loss {
+                        let id = self.loss(name, (suite_name, suite), model, &task.name);
+                        by_cell.insert(cell, id);
+                        continue;
+                    }
                     let spec = Spec::Eval {
                         suite: Box::new(suite.clone()),
                         suite_name: suite_name.clone(),
@@ -245,6 +250,34 @@ impl Builder<'_> {
         });
         let parts = parts.collect();
         self.add(stage, Spec::AddGrams(capture.shards), parts, entry)
+    }
+
+    fn loss(&mut self, stage: String, (name, suite): (&str, &Suite), model: &str, data: &str) -> StageId {
+        let options = &suite.loss;
+        let sources: Vec<String> = match (&options.kl, self.experiment.merges.get(model)) {
+            (Kl::From(models), _) => models.clone(),
+            (Kl::Sources, Some(merge)) => merge.models.iter().map(|model| model.model.clone()).collect(),
+            (Kl::Sources | Kl::None, _) => Vec::new(),
+        };
+        let capture = Capture {
+            model: model.to_owned(),
+            data: data.to_owned(),
+            max_length: options.max_length,
+            add_special_tokens: options.add_special_tokens,
+            tokens: options.tokens,
+            skip_first: 0,
+            chat_template: options.chat_template.clone(),
+            exclude: Vec::new(),
+            dtype: options.dtype.clone(),
+            shards: 1,
+            engine: Engine::Native,
+        };
+        let (rows, strict, mut needs) = self.run(&capture);
+        for (index, source) in sources.iter().enumerate() {
+            needs.push(Need { role: format!("source.{index}"), stage: self.model(source) });
+        }
+        let on = Calibration { capture, rows, strict };
+        self.add(stage, Spec::Loss(Loss { on, sources }), needs, ("evals", name.to_owned()))
     }
 
     /// How the rows that a model runs on become text, whether all of them must, and what is needed for it.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::facts::{Artifact, Facts, HUB, Sighting, Source, digest_of};
-use super::stage::{Kind, Spec, Stage, StageId};
+use super::stage::{Kind, Loss, Spec, Stage, StageId};
 use super::tools;
 use crate::artifact::{Output, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
@@ -113,6 +113,7 @@ pub fn key_struct(stage: &Stage, facts: &Facts) -> Result<KeyStruct, Open> {
             tools = tools::tools(stage, facts)?;
             reader.eval(suite, task, *seed)?
         }
+        Spec::Loss(loss) => reader.loss(loss)?,
         Spec::Table { table, .. } => reader.table(table)?,
     };
     let kind = stage.spec.kind();
@@ -386,7 +387,7 @@ impl Reader<'_> {
         self.roles(&mut inputs, "model", "model", &["weights", "config"], &parts)?;
         match suite.backend {
             Backend::Command => return self.score(suite, inputs),
-            Backend::Loss => return Err(Open::Unsupported("`backend: loss` is not in this version".to_owned())),
+            Backend::Loss => unreachable!("what a loss suite asks for is no evaluation by a task"),
             Backend::Vllm | Backend::Hf => {}
         }
         let definition = Source::Task { dirs: suite.task_dirs.clone(), task: task.task.clone() };
@@ -440,6 +441,23 @@ impl Reader<'_> {
         if let Some(version) = &suite.version {
             params["version"] = json!(version);
         }
+        Ok((params, inputs))
+    }
+
+    fn loss(&self, Loss { on, sources }: &Loss) -> Result<(Value, Inputs), Open> {
+        let Calibration { capture, rows, strict } = on;
+        let mut inputs = Inputs::from([("data".to_owned(), self.artifact("data")?.digest)]);
+        self.roles(&mut inputs, "model", "model", &["weights", "config", "tokenizer"], &[])?;
+        self.template(&mut inputs, ("model", "chat_template"), capture, rows)?;
+        for index in 0..sources.len() {
+            let source = format!("source.{index}");
+            // The tokenizer only to see that its tokens are those of the model.
+            self.roles(&mut inputs, &source, &source, &["weights", "config"], &["tokenizer"])?;
+        }
+        let mut params = on_what(capture, rows, *strict);
+        params["backend"] = json!(Backend::Loss);
+        // By name, since the names of its metrics are made of them.
+        params["kl"] = json!(sources);
         Ok((params, inputs))
     }
 

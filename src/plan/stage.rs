@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::Source;
 use super::key::{scripts, tokenizer};
 use crate::experiment::{
-    Backend, Capture, Command, Data, DataSource, Fisher, Gram, Input, Merge, Model, Suite, Table, Task,
+    Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Input, Merge, Model, Suite, Table, Task,
 };
 
 /// Index of a stage in its graph; a stage's needs have smaller ones.
@@ -94,6 +94,8 @@ pub enum Spec {
         /// Seed where the task states none.
         seed: u64,
     },
+    /// Hold a model's predictions against held-out rows, and against those of other models.
+    Loss(Loss),
     /// Render a table.
     Table {
         /// Its name.
@@ -101,6 +103,16 @@ pub enum Spec {
         /// Its rows and columns.
         table: Table,
     },
+}
+
+/// How well a model predicts held-out rows: an evaluation without a harness.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// What it runs on. The capture's `model` and `data` are those of the evaluation, by name; its `skip_first`, `exclude`,
+    /// `shards` and `engine` mean nothing here.
+    pub on: Calibration,
+    /// Names of the models from which the KL divergence is measured; they are read as `source.0`, `source.1`, …
+    pub sources: Vec<String>,
 }
 
 /// Kind of a stage.
@@ -135,8 +147,17 @@ impl Spec {
             Self::Gram { .. } | Self::AddGrams(_) | Self::ImportGram(_) => Kind::Gram,
             Self::Fisher { .. } => Kind::Fisher,
             Self::Merge(_) => Kind::Merge,
-            Self::Eval { .. } => Kind::Eval,
+            Self::Eval { .. } | Self::Loss(_) => Kind::Eval,
             Self::Table { .. } => Kind::Table,
+        }
+    }
+
+    /// Of an evaluation: what is evaluated, and on what, by the names that results carry.
+    pub fn evaluated(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Eval { model, task, .. } => Some((model, &task.name)),
+            Self::Loss(Loss { on, .. }) => Some((&on.capture.model, &on.capture.data)),
+            _ => None,
         }
     }
 }
@@ -181,7 +202,9 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
                 _ => None,
             })
             .collect(),
-        Spec::Gram { capture, .. } | Spec::Fisher { fisher: Fisher { capture, .. }, .. } => capture
+        Spec::Gram { capture, .. }
+        | Spec::Fisher { fisher: Fisher { capture, .. }, .. }
+        | Spec::Loss(Loss { on: Calibration { capture, .. }, .. }) => capture
             .chat_template
             .iter()
             .map(|path: &PathBuf| (Source::File(path.clone()), vec!["chat_template".to_owned()]))

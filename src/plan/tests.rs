@@ -15,6 +15,7 @@ use crate::experiment::{Data, DataSource, Model, parse};
 mod evals;
 mod fishers;
 mod flowing;
+mod losses;
 mod shards;
 
 const EXPERIMENT: &str = r#"name: x

@@ -14,6 +14,7 @@ mod gram;
 mod kept;
 mod launch;
 mod lm_eval_command;
+mod loss;
 mod merge;
 mod model;
 mod needs;
@@ -147,6 +148,7 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
         Spec::Table { name, table } => table::run(context, name, table, job),
         Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
         Spec::Eval { suite, .. } if suite.backend == Backend::Command => score::run(context, suite, job, on_event),
+        Spec::Loss(loss) => loss::run(context, loss, job, on_event),
         Spec::Eval { .. } => unreachable!("evaluations by the harness run in batches"),
     }
 }
@@ -171,7 +173,6 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         Spec::ImportGram(_) => "importing Grams from a pickle is not in this version".to_owned(),
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
-            (Backend::Loss, _) => "`backend: loss` is not in this version".to_owned(),
             (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) if cfg!(not(target_os = "linux")) => {
                 "`unsafe_code: sandbox` needs Linux".to_owned()
             }
@@ -181,6 +182,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         | Spec::AddGrams(_)
         | Spec::Fisher { .. }
         | Spec::Command(_)
+        | Spec::Loss(_)
         | Spec::Table { .. }
         | Spec::Model(_) => return None,
     };

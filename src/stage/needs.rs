@@ -65,6 +65,15 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             let program = PROGRAM.saturating_add(system(merge, &input));
             merge.captures.iter().enumerate().filter_map(states).fold(program, u64::saturating_add)
         }
+        Spec::Loss(loss) => match (input("model"), input("data")) {
+            (Some(model), Some(data)) if !on_gpu => {
+                // Of the model, and of one source at a time.
+                let models = if loss.sources.is_empty() { 1 } else { 2 };
+                let states = hidden_states(&loss.on.capture, model, data, None);
+                PROGRAM.saturating_add(models * states.saturating_add(head(&model.location)))
+            }
+            _ => PROGRAM,
+        },
         Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Fisher { .. } | Spec::Merge(_) => PROGRAM,
         // The model, as fp32 where it was stored as bf16.
         Spec::Eval { .. } => input("model").map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
@@ -78,7 +87,12 @@ pub fn gpus_needed(graph: &Graph, stage: &Stage) -> Gpus {
     match &stage.spec {
         Spec::Eval { suite, .. } if suite.backend == Backend::Vllm => return Gpus::Any(spread(suite)),
         Spec::Eval { suite, .. } if is_parallel(suite) => return Gpus::Any(usize::MAX),
-        Spec::Eval { .. } | Spec::Gram { .. } | Spec::Fisher { .. } | Spec::Merge(_) | Spec::Command(_) => {}
+        Spec::Eval { .. }
+        | Spec::Loss(_)
+        | Spec::Gram { .. }
+        | Spec::Fisher { .. }
+        | Spec::Merge(_)
+        | Spec::Command(_) => {}
         Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Model(_) | Spec::Data(_) | Spec::Table { .. } => {
             return Gpus::Any(0);
         }
@@ -132,6 +146,12 @@ fn truncated_bytes(rows: &Path, range: Option<RowRange>, length: u64) -> Option<
     lines.map(|line| line.ok().map(|line| (line.len() as u64).min(length))).sum()
 }
 
+/// Bytes of a model's output projection in fp32, as far as its configuration says.
+fn head(model: &Path) -> u64 {
+    let size = |key| config_number(model, key).unwrap_or(0);
+    size("vocab_size").saturating_mul(size("hidden_size")).saturating_mul(4)
+}
+
 /// A number of a model's configuration.
 fn config_number(model: &Path, key: &str) -> Option<u64> {
     config(model)?.get(key)?.as_u64()
@@ -167,7 +187,7 @@ mod tests {
 
     const EXPERIMENT: &str = r#"name: x
 models: { a: { path: a }, b: { path: b } }
-data: { d: { path: d.jsonl, text: "{{ t }}" } }
+data: { d: { path: d.jsonl, text: "{{ t }}" }, e: { path: e.jsonl, text: "{{ t }}" } }
 grams:
   short: { model: a, data: d, max_length: 4 }
   long: { model: a, data: d }
@@ -181,6 +201,8 @@ evals:
   six: { models: [a], backend: vllm, model_args: { tensor_parallel_size: 3, data_parallel_size: 2 }, tasks: [six-task] }
   hf: { models: [a], backend: hf, tasks: [hf-task] }
   all: { models: [a], backend: hf, model_args: { parallelize: true }, tasks: [all-task] }
+  alone: { models: [a], backend: loss, data: [d] }
+  against: { models: [a], backend: loss, data: [e], kl: [a, b] }
 "#;
 
     fn graph(settings: &str) -> Graph {
@@ -208,6 +230,7 @@ evals:
         assert_eq!(gpus_needed(&auto, stage(&auto, "evals.hf")), Gpus::Any(1));
         assert_eq!(gpus_needed(&auto, stage(&auto, "evals.all")), Gpus::Any(usize::MAX));
         assert_eq!(gpus_needed(&auto, stage(&auto, "models.a")), Gpus::Any(0));
+        assert_eq!(gpus_needed(&auto, stage(&auto, "evals.against")), Gpus::Any(1));
         let named = graph("settings: { device: \"cuda:1\" }\n");
         assert_eq!(gpus_needed(&named, stage(&named, "grams.long")), Gpus::This(1));
         assert_eq!(gpus_needed(&named, stage(&named, "fishers.all")), Gpus::This(1));
@@ -253,6 +276,12 @@ evals:
         // Before each of three layers, and after the last.
         assert_eq!((needed("fishers.all", false), needed("fishers.all", true)), (4 * 10 * 5 * 4, 0));
         assert_eq!(bytes_written(stage(&graph, "fishers.all"), input), 2 * 24 * 64);
+        // A loss holds those of the model and of one source, and the output projection of each.
+        assert_eq!((needed("evals.alone", false), needed("evals.against", false)), (200, 2 * 200));
+        std::fs::write(dir.path().join("config.json"), r#"{"hidden_size": 5, "vocab_size": 7}"#).unwrap();
+        let head = 7 * 5 * 4;
+        assert_eq!((needed("evals.alone", false), needed("evals.against", false)), (200 + head, 2 * (200 + head)));
+        assert_eq!(needed("evals.against", true), 0);
         let gemma = Artifact { family: Some("gemma2".to_owned()), ..model.clone() };
         let input = |role: &str| Some(if role == "model" { &gemma } else { &data });
         let needed = |on_gpu| memory_needed(stage(&graph, "grams.long"), on_gpu, input) - PROGRAM;

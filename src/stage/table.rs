@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::{Context, Failure, Job, Product};
 use crate::digest::Key;
 use crate::experiment::{Section, Table};
-use crate::plan::{Artifact, Graph, Spec, StageId};
+use crate::plan::{Artifact, Graph, StageId};
 use crate::report::{self, Absent, FileError, Inputs, Measurement};
 
 /// Figures of all evaluations of an experiment whose results `result` gives, in the order of the experiment.
@@ -21,10 +21,10 @@ pub fn measurements<'a>(
 ) -> Result<Vec<Measurement>, FileError> {
     let mut figures = Vec::new();
     for (id, stage) in graph.iter().filter(|(_, stage)| stage.experiment == experiment) {
-        let Spec::Eval { model, task, .. } = &stage.spec else { continue };
+        let Some((model, task)) = stage.spec.evaluated() else { continue };
         let Some((artifact, key)) = result(id) else { continue };
         let metrics = report::files::metrics(&artifact.location.join("metrics.json"))?;
-        figures.extend(metrics.into_iter().map(|metric| metric.of(model, &task.name, &key.to_string())));
+        figures.extend(metrics.into_iter().map(|metric| metric.of(model, task, &key.to_string())));
     }
     Ok(figures)
 }

@@ -479,6 +479,39 @@ fn a_merge_is_a_stage_file_for_the_tensor_program_and_its_figures_come_back() {
 }
 
 #[test]
+fn a_loss_is_a_stage_file_with_its_rows_and_what_it_is_held_against() {
+    let bench = Bench::of(
+        r#"name: x
+models: { a: { path: models/a }, b: { path: models/b } }
+data: { d: { path: rows.jsonl, text: "{{ t }}", strict: true } }
+merges: { avg: { method: average, models: [a, b] } }
+evals:
+  held: { models: [avg], backend: loss, data: [d], max_length: 9, add_special_tokens: false, dtype: float32, chat_template: t.jinja }
+settings: { device: cpu }
+"#,
+    );
+    let product = bench.run("evals.held/avg/d", &|program, on_event| {
+        assert_eq!((program.program.to_str(), program.locks.len()), (Some("/bin/mergelab-tensor"), 1));
+        let file = mergelab_wire::StageFile::read(Path::new(&program.arguments[0])).unwrap();
+        assert_eq!((file.stage.as_str(), file.device.as_str()), ("evals.held/avg/d", "cpu"));
+        let mergelab_wire::Job::Loss(job) = file.job else { panic!("not a loss") };
+        let capture = job.capture;
+        assert_eq!(capture.model, bench.path("artifacts/merges.avg"));
+        assert_eq!(capture.data, bench.path("artifacts/data.d/rows.jsonl"));
+        assert_eq!(capture.shown.as_deref(), Some(Path::new("rows.jsonl")));
+        assert_eq!((capture.max_length, capture.add_special_tokens, capture.strict), (Some(9), false, true));
+        assert_eq!((capture.dtype.as_deref(), capture.skip_first), (Some("float32"), 0));
+        assert_eq!(capture.chat_template, Some(bench.path("t.jinja")));
+        let sources: Vec<_> = job.sources.into_iter().map(|source| (source.name, source.path)).collect();
+        let expected = ["a", "b"].map(|name| (name.to_owned(), bench.path(&format!("artifacts/models.{name}"))));
+        assert_eq!(sources, expected);
+        on_event(Event::Facts { facts: json!({ "rows": 3 }).as_object().unwrap().clone() });
+        Ok(Ending::Code(0))
+    });
+    assert_eq!(Value::from(product.unwrap().facts), json!({ "rows": 3 }));
+}
+
+#[test]
 fn a_model_without_a_native_forward_pass_is_captured_by_two_programs_one_after_the_other() {
     let bench = Bench::new();
     let (started, notes) = (Mutex::new(0), RefCell::new(Vec::new()));

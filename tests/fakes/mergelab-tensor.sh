@@ -22,6 +22,14 @@ if grep -q '^    "merge"' "$1"; then
         sed -n 's/^ *"grams": "\(.*\)",$/\1/p' "$1" | while read -r grams; do cat "$grams/grams.safetensors"; done
     } > "$out/model.safetensors"
     date > "$out/README.md"
+elif grep -q '^    "loss"' "$1"; then
+    {
+        echo '[{"metric":"bits_per_byte","filter":"none","value":1.5,"stderr":0.25,"n_samples":1,"higher_is_better":false}'
+        sed -n 's/^ *"name": "\(.*\)",$/\1/p' "$1" | while read -r source; do
+            echo ",{\"metric\":\"kl/$source\",\"filter\":\"none\",\"value\":0.125,\"n_samples\":1,\"higher_is_better\":false}"
+        done
+        echo ']'
+    } > "$out/metrics.json"
 elif grep -q '^    "add-grams"' "$1"; then
     sed -n 's/^ *"path": "\(.*\)"$/\1/p' "$1" | while read -r part; do cat "$part"/*; done > "$out/grams.safetensors"
 else

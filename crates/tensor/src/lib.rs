@@ -8,6 +8,7 @@
 //! model       config, decoder layers       linalg      RegMean's linear systems
 //! gram        capture, tiles, index        merge       methods, rules, output directory
 //! fisher      gradients, their squares
+//! loss        bits per byte, KL to sources
 //! ```
 //!
 //! **Same bytes whatever the threads.** libtorch splits one product differently among different numbers of threads, and
@@ -22,6 +23,7 @@ pub mod failure;
 pub mod fisher;
 pub mod gram;
 pub mod linalg;
+pub mod loss;
 pub mod merge;
 pub mod model;
 pub mod parallel;

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::gram::capture::Means;
 use crate::parallel::Pool;
 use crate::report::Reporter;
-use crate::{device, fisher, gram, merge, text};
+use crate::{device, fisher, gram, loss, merge, text};
 
 /// Runs a stage; facts are recorded and sent also when it fails.
 ///
@@ -43,6 +43,7 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
         Job::AddGrams(_) => unreachable!("added above"),
         Job::Tokens(job) => text::tokens::run(job, out, reporter),
         Job::Fisher(job) => fisher::estimate::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
+        Job::Loss(job) => loss::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
         Job::Merge(job) => {
             let machine = merge::Machine { device, pool, host: Pool::new(stage.threads), memory: stage.memory };
             merge::run(job, out, machine, reporter)

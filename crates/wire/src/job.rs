@@ -46,6 +46,8 @@ pub enum Job {
     Fisher(FisherJob),
     /// Merge models.
     Merge(MergeJob),
+    /// How well a model predicts held-out rows.
+    Loss(LossJob),
 }
 
 /// Capture of the Gram matrices of one model's activations on one data set.
@@ -82,6 +84,28 @@ pub struct GramJob {
     pub dtype: Option<String>,
     /// Which engine runs the forward pass.
     pub engine: Engine,
+}
+
+/// How well a model predicts rows, and how far its predictions are from those of other models.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossJob {
+    /// The model, and what it runs on. `range`, `exclude` and `engine` are not read; the first token of a sequence never
+    /// counts, since nothing predicts it.
+    pub capture: GramJob,
+    /// Models that its predictions are held against.
+    #[serde(default)]
+    pub sources: Vec<LossSource>,
+}
+
+/// A model that another's predictions are held against.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossSource {
+    /// Name in the experiment; the metric is `kl/NAME`.
+    pub name: String,
+    /// Model directory.
+    pub path: PathBuf,
 }
 
 /// Estimation of the diagonal Fisher information of one model's parameters on one data set.

@@ -17,8 +17,9 @@ mod job;
 
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
-    AddGramsJob, Alpha, Engine, FisherJob, GramJob, GramPart, Job, Labels, MergeJob, MergeSource, Message,
-    NATIVE_FAMILIES, Normalize, RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch, Weight,
+    AddGramsJob, Alpha, Engine, FisherJob, GramJob, GramPart, Job, Labels, LossJob, LossSource, MergeJob, MergeSource,
+    Message, NATIVE_FAMILIES, Normalize, RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch,
+    Weight,
 };
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.

@@ -635,6 +635,34 @@ fn each_backend_takes_its_own_keys() {
 }
 
 #[test]
+fn a_loss_suite_says_how_its_rows_run_as_a_gram_does() {
+    use crate::experiment::{Kl, LossOptions};
+    let options = |keys: &str| valid(&suite(&format!("backend: loss, data: [text-a], {keys}"))).evals["e"].loss.clone();
+    let plain = options("kl: true");
+    assert_eq!(plain, LossOptions { add_special_tokens: true, ..LossOptions::default() });
+    let all =
+        options("max_length: 8, add_special_tokens: false, chat_template: t.jinja, dtype: float32, kl: [b, a, b]");
+    assert_eq!((all.max_length, all.add_special_tokens, all.dtype.as_deref()), (Some(8), false, Some("float32")));
+    assert_eq!(all.kl, Kl::From(vec!["b".to_owned(), "a".to_owned()]));
+    assert_eq!(options("kl: false").kl, Kl::None);
+
+    let loss = |keys: &str| one(&suite(&format!("backend: loss, data: [text-a], {keys}")));
+    assert_eq!(loss("max_length: 0"), "`max_length` must be at least 1, not 0");
+    assert_eq!(loss("dtype: int8"), "`dtype` cannot be `int8`");
+    assert_eq!(loss("tokens: user"), "`tokens` cannot be `user`");
+    assert_eq!(loss("tokens: assistant"), "`text-a` is plain text, in which no token is the assistant's");
+    assert_eq!(loss("kl: yes"), "`kl` must be true, false or a list of models, not text");
+    assert_eq!(loss("kl: [nobody]"), "there is no model or merge called `nobody`");
+    assert_eq!(loss("kl: []"), "`kl` is an empty list");
+    assert_eq!(loss("model_args: { dtype: float32 }"), "`model_args` has no meaning for `backend: loss`");
+    assert_eq!(loss("unsafe_code: allow"), "`unsafe_code` has no meaning for `backend: loss`");
+    for keys in ["backend: hf, tasks: [t]", "tasks: [t]", "backend: command, run: [x, '{model}', '{out}']"] {
+        assert_eq!(one(&suite(&format!("{keys}, dtype: float32"))), "`dtype` has no meaning but for `backend: loss`");
+    }
+    insta::assert_snapshot!(shown("evals: { e: { models: [a], backend: loss, data: [text-a], tokens: assistant } }"));
+}
+
+#[test]
 fn unsafe_code_is_refuse_sandbox_or_allow() {
     insta::assert_snapshot!(shown("evals: { e: { models: [a], tasks: [mbpp], unsafe_code: sanbox } }"));
 }

@@ -5,7 +5,6 @@
 //! sequences run through a layer is in [`super::flow`].
 
 use std::path::Path;
-use std::thread;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use mergelab_wire::{Engine, GramJob};
@@ -18,8 +17,8 @@ use super::output::{Finished, Output};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::{FloatType, UnknownDtype};
 use crate::failure::Failure;
-use crate::model::{Decoder, DecoderConfig, Input};
-use crate::parallel::{self, Pool};
+use crate::model::{Decoder, DecoderConfig, Input, walk};
+use crate::parallel::Pool;
 use crate::report::Reporter;
 use crate::text::{self, Sequence, TextSpec};
 
@@ -117,27 +116,17 @@ impl Capture<'_> {
         let rope = self.decoder.rope(flow.longest()).map_err(GramError::torch("rotary embedding"))?;
         let mut output = Output::new(out);
 
-        thread::scope(|scope| -> Result<(), GramError> {
-            let load = |index: usize| {
-                scope.spawn(move || {
-                    parallel::one_thread_here();
-                    self.decoder.layer(index)
-                })
-            };
-            let mut next = (needed > 0).then(|| load(0));
-            for (index, wanted) in wanted.into_iter().enumerate().take(needed) {
-                let loading = next.take().expect("the next layer is always on its way");
-                let layer = loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-                next = (index + 1 < needed).then(|| load(index + 1));
-                let inputs: Vec<Input> = wanted.iter().map(|(input, _)| *input).collect();
-                let sums = flow.through(&layer, &inputs, &rope, States::Move, &format!("layer {index}"))?;
-                drop(layer);
-                let finish = |((input, modules), sum): (Wanted, _)| Finished::of(input, modules, sum);
-                let grams = wanted.into_iter().zip(sums).map(finish).collect();
-                output.write(&format!("layer-{index:05}.safetensors"), grams, self.means.pool)?;
-                reporter.progress(index + 1, total, "layers");
-            }
-            Ok(())
+        let mut wanted = wanted.into_iter();
+        walk(self.decoder, needed, |index, layer| {
+            let wanted = wanted.next().expect("each layer has its inputs");
+            let inputs: Vec<Input> = wanted.iter().map(|(input, _)| *input).collect();
+            let sums = flow.through(&layer, &inputs, &rope, States::Move, &format!("layer {index}"))?;
+            drop(layer);
+            let finish = |((input, modules), sum): (Wanted, _)| Finished::of(input, modules, sum);
+            let grams = wanted.into_iter().zip(sums).map(finish).collect();
+            output.write(&format!("layer-{index:05}.safetensors"), grams, self.means.pool)?;
+            reporter.progress(index + 1, total, "layers");
+            Ok::<_, GramError>(())
         })?;
         if let Some(head) = head {
             let sum = flow.head(&self.decoder.final_norm()?)?;

@@ -13,22 +13,22 @@ const CUDA_TOKENS: usize = 8192;
 
 /// Some sequences laid end to end.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     sequences: Vec<Sequence>,
     /// How many tokens.
-    pub(super) tokens: usize,
+    pub(crate) tokens: usize,
     /// Neighbours of equal length, for attention.
-    pub(super) spans: Vec<Span>,
+    pub(crate) spans: Vec<Span>,
     /// Positions that count; `None` if all do.
-    pub(super) counted: Option<Vec<i64>>,
+    pub(crate) counted: Option<Vec<i64>>,
     /// Positions, among those that count, of first tokens.
-    pub(super) first: Vec<i64>,
+    pub(crate) first: Vec<i64>,
 }
 
 impl Chunk {
     /// Cuts sequences into chunks: sorted by length (equal ones in file order), full at a number of tokens that the device
     /// decides.
-    pub(super) fn cut(mut sequences: Vec<Sequence>, device: Device) -> Vec<Self> {
+    pub(crate) fn cut(mut sequences: Vec<Sequence>, device: Device) -> Vec<Self> {
         let full = if device == Device::Cpu { CPU_TOKENS } else { CUDA_TOKENS };
         sequences.sort_by_key(|sequence| sequence.ids.len());
         let mut chunks = Vec::new();
@@ -69,20 +69,30 @@ impl Chunk {
     }
 
     /// The two halves of a chunk, by sequences; `None` of one that has a single sequence.
-    pub(super) fn halves(&self) -> Option<[Self; 2]> {
+    pub(crate) fn halves(&self) -> Option<[Self; 2]> {
         let middle = self.sequences.len() / 2;
         let (left, right) = self.sequences.split_at(middle);
         (middle > 0).then(|| [left, right].map(|half| Self::of(half.to_vec())))
     }
 
     /// The token ids, `[tokens]`.
-    pub(super) fn ids(&self, device: Device) -> Result<Tensor, TchError> {
+    pub(crate) fn ids(&self, device: Device) -> Result<Tensor, TchError> {
         let ids: Vec<i64> = self.sequences.iter().flat_map(|sequence| &sequence.ids).map(|&id| i64::from(id)).collect();
         Tensor::f_from_slice(&ids)?.f_to_device(device)
     }
 
+    /// Of each sequence, in their order: its row, how many of its tokens count, and the bytes of text that these stand for.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (usize, usize, u64)> {
+        self.sequences.iter().map(|sequence| {
+            let counted = sequence.bytes.iter().zip(&sequence.counts).filter(|(_, counts)| **counts);
+            let (tokens, bytes) =
+                counted.fold((0, 0), |(tokens, sum), (bytes, _)| (tokens + 1, sum + u64::from(*bytes)));
+            (sequence.row, tokens, bytes)
+        })
+    }
+
     /// The row of the data file that a token comes from.
-    pub(super) fn row_of(&self, token: usize) -> usize {
+    pub(crate) fn row_of(&self, token: usize) -> usize {
         let mut end = 0;
         let holds = |sequence: &&Sequence| {
             end += sequence.ids.len();
@@ -97,7 +107,8 @@ mod tests {
     use super::*;
 
     fn sequence(row: usize, length: usize, counts: impl Fn(usize) -> bool) -> Sequence {
-        Sequence { row, ids: vec![row as u32; length], counts: (0..length).map(counts).collect() }
+        let (counts, bytes) = ((0..length).map(counts).collect(), vec![2; length]);
+        Sequence { row, ids: vec![row as u32; length], counts, bytes }
     }
 
     #[test]
@@ -108,6 +119,8 @@ mod tests {
         assert_eq!(chunk.spans, [span(0, 1, 3), span(3, 2, 5)]);
         assert_eq!((chunk.row_of(0), chunk.row_of(3), chunk.row_of(8), chunk.row_of(12)), (2, 1, 3, 3));
         assert_eq!(chunk.counted.as_deref().unwrap(), [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12]);
+        let rows: Vec<_> = chunk.rows().collect();
+        assert_eq!(rows, [(2, 3, 6), (1, 5, 10), (3, 4, 8)]);
         // The third row's first token does not count.
         assert_eq!(chunk.first, [0, 3]);
     }

@@ -87,6 +87,19 @@ impl<'a> Flow<'a> {
         Ok(flow)
     }
 
+    /// The chunks, in their order. Flows of the same sequences on the same device have the same.
+    pub(crate) fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// The hidden states of a chunk `[tokens, hidden]`, on the device that computes.
+    ///
+    /// # Errors
+    /// When they cannot be read back from the file, or the device has no room.
+    pub(crate) fn states(&self, chunk: usize) -> Result<Tensor, GramError> {
+        self.hidden.get(chunk)
+    }
+
     /// Bytes of hidden states in main memory.
     pub(crate) fn resident(&self) -> u64 {
         self.hidden.resident()
@@ -370,7 +383,10 @@ mod tests {
     use super::*;
 
     fn chunk(lengths: &[usize]) -> Chunk {
-        let sequence = |(row, &length)| Sequence { row, ids: vec![0; length], counts: vec![true; length] };
+        let sequence = |(row, &length)| {
+            let (ids, counts, bytes) = (vec![0; length], vec![true; length], vec![0; length]);
+            Sequence { row, ids, counts, bytes }
+        };
         let [chunk] = Chunk::cut(lengths.iter().enumerate().map(sequence).collect(), Device::Cpu).try_into().unwrap();
         chunk
     }

@@ -3,7 +3,7 @@
 pub mod accumulate;
 pub mod add;
 pub mod capture;
-mod chunk;
+pub(crate) mod chunk;
 pub mod error;
 pub(crate) mod flow;
 pub(crate) mod hidden;

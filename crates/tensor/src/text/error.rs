@@ -143,7 +143,7 @@ impl Diagnosis for TextError {
             Self::Unusable { .. } => Some("`strict: false` counts such rows and skips them".to_owned()),
             Self::NoTokens { .. } => Some("look at the data, `max_length`, `skip_first` and `tokens`".to_owned()),
             Self::NoChatTemplate { .. } => Some(
-                "give the gram a `chat_template:` file, or the data set a `text:` template in place of `messages:`".to_owned(),
+                "state a `chat_template:` file, or give the data set a `text:` template in place of `messages:`".to_owned(),
             ),
             Self::AssistantOfText => Some("use `messages:` in the data set, or `tokens: all`".to_owned()),
             Self::Assistant { .. } => Some(
@@ -151,7 +151,7 @@ impl Diagnosis for TextError {
                     .to_owned(),
             ),
             Self::Render { place, .. } if place != "text" && !place.starts_with("messages[") => {
-                Some("give the data set `messages` that this template takes, or the gram another one with `chat_template:`".to_owned())
+                Some("give the data set `messages` that this template takes, or state another one with `chat_template:`".to_owned())
             }
             Self::Render { .. } | Self::Template { .. } | Self::NotARow { .. } | Self::Tokenizer { .. } => None,
         }

@@ -68,6 +68,10 @@ pub struct Sequence {
     pub ids: Vec<u32>,
     /// Which tokens count in a Gram.
     pub counts: Vec<bool>,
+    /// Bytes of the row's text (UTF-8) that each token stands for: from where the tokens before it end to where it ends. So a
+    /// character that several tokens share is the first one's, and what the tokenizer drops is that of the token after it.
+    /// What truncation takes from the start is nobody's, and a token that was added stands for nothing.
+    pub bytes: Vec<u32>,
 }
 
 /// How many rows are named that cannot be used for one reason.
@@ -171,14 +175,14 @@ pub fn sequences(spec: &TextSpec<'_>, reporter: &Reporter) -> Result<Vec<Sequenc
             skipped.empty.add(row);
             continue;
         }
-        let (tokens, counts) = tokenise(spec, row, &rendered, chat.as_ref(), &tokenizer)?;
-        if !counts.contains(&true) {
+        let sequence = tokenise(spec, row, rendered, chat.as_ref(), &tokenizer)?;
+        if !sequence.counts.contains(&true) {
             unusable(spec, row, "the row gives no token that counts")?;
             skipped.no_tokens.add(row);
             continue;
         }
-        truncated += usize::from(spec.max_length == Some(tokens.ids.len()));
-        sequences.push(Sequence { row, ids: tokens.ids, counts });
+        truncated += usize::from(spec.max_length == Some(sequence.ids.len()));
+        sequences.push(sequence);
     }
 
     // A column that some rows have is a gap in the data; one that no row has is a mistake in the template.
@@ -235,48 +239,52 @@ fn lacking(file: &Path, row: usize, column: String, available: Vec<String>, nowh
 fn tokenise(
     spec: &TextSpec<'_>,
     row: usize,
-    rendered: &Rendered,
+    rendered: Rendered,
     chat: Option<&ChatTemplate>,
     tokenizer: &Tokenizer,
-) -> Result<(Tokens, Vec<bool>), TextError> {
+) -> Result<Sequence, TextError> {
     let file = || spec.shown.to_path_buf();
-    let (tokens, mut counts) = match (rendered, chat) {
+    // The text, and what the assistant says in it where only that counts.
+    let (text, said) = match (rendered, chat) {
         (Rendered::Turns(turns), Some(chat)) if spec.tokens == TokenMask::Assistant => {
-            let (text, said) = chat.render_with_assistant(turns).map_err(|reason| TextError::Assistant {
-                file: file(),
-                row,
-                reason,
-            })?;
-            let tokens = tokenizer.encode(&text)?;
-            let counts = tokens
-                .characters
-                .iter()
-                .map(|&(start, end)| said.iter().any(|range| start < end && start < range.end && range.start < end))
-                .collect();
-            (tokens, counts)
+            let marked = chat.render_with_assistant(&turns);
+            let (text, said) = marked.map_err(|reason| TextError::Assistant { file: file(), row, reason })?;
+            (text, Some(said))
         }
         (Rendered::Turns(turns), Some(chat)) => {
-            let text = chat.render(turns).map_err(|reason| TextError::Render {
-                file: file(),
-                row,
-                place: chat.place().to_owned(),
-                reason,
-            })?;
-            let tokens = tokenizer.encode(&text)?;
-            let counts = vec![true; tokens.ids.len()];
-            (tokens, counts)
+            let place = || chat.place().to_owned();
+            let text = chat.render(&turns);
+            (text.map_err(|reason| TextError::Render { file: file(), row, place: place(), reason })?, None)
         }
-        (Rendered::Text(text), _) => {
-            let tokens = tokenizer.encode(text)?;
-            let counts = vec![true; tokens.ids.len()];
-            (tokens, counts)
-        }
+        (Rendered::Text(text), _) => (text, None),
         (Rendered::Turns(_), None) => {
             return Err(TextError::NoChatTemplate { model: spec.model.to_path_buf(), named: Vec::new() });
         }
     };
+    let Tokens { ids, characters } = tokenizer.encode(&text)?;
+    let counts = |&(start, end): &(usize, usize)| {
+        let is_in = |range: &std::ops::Range<usize>| start < end && start < range.end && range.start < end;
+        said.as_ref().is_none_or(|said| said.iter().any(is_in))
+    };
+    let mut counts: Vec<bool> = characters.iter().map(counts).collect();
     counts.iter_mut().take(spec.skip_first).for_each(|counts| *counts = false);
-    Ok((tokens, counts))
+    Ok(Sequence { row, ids, counts, bytes: bytes_of(&text, &characters) })
+}
+
+/// Bytes of a text that each token stands for, by the ranges of characters that they come from ([`Sequence::bytes`]).
+fn bytes_of(text: &str, characters: &[(usize, usize)]) -> Vec<u32> {
+    let at: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+    let byte = |character: usize| at.get(character).copied().unwrap_or(text.len());
+    let of_text = |(start, end): &&(usize, usize)| start < end;
+    let mut covered = characters.iter().find(of_text).map_or(0, |(start, _)| byte(*start));
+    let bytes = |range: &(usize, usize)| {
+        let before = covered;
+        if of_text(&range) {
+            covered = covered.max(byte(range.1));
+        }
+        (covered - before) as u32
+    };
+    characters.iter().map(bytes).collect()
 }
 
 /// A template that prints the begin token and a tokenizer that adds it give it twice: legal, and seldom meant.
@@ -297,5 +305,20 @@ fn note_double_begin(
         reporter.note(
             "every sequence starts with two begin tokens: the chat template prints one and the tokenizer adds one",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_from_the_first_token_on_is_that_of_one_token() {
+        // Added, `a`, then a snowman of three bytes in two tokens, then a space that the tokenizer drops, `b`, added.
+        assert_eq!(bytes_of("a☃ b", &[(0, 0), (0, 1), (1, 2), (1, 2), (3, 4), (0, 0)]), [0, 1, 3, 0, 2, 0]);
+        // Truncated on the left, and on the right.
+        assert_eq!(bytes_of("éabc", &[(0, 0), (2, 3), (3, 4)]), [0, 1, 1]);
+        assert_eq!(bytes_of("éabc", &[(0, 1), (1, 2)]), [2, 1]);
+        assert_eq!(bytes_of("", &[(0, 0)]), [0]);
     }
 }

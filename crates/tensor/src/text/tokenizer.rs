@@ -233,6 +233,11 @@ impl Tokenizer {
         Ok(Tokens { ids: encoding.get_ids().to_vec(), characters })
     }
 
+    /// The token of an id.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Id of a token.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)

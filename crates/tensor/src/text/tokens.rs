@@ -43,7 +43,7 @@ pub fn run(job: &GramJob, out: &Path, reporter: &Reporter) -> Result<(), Failure
 
 fn write(path: &Path, sequences: &[Sequence]) -> std::io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
-    for Sequence { row, ids, counts } in sequences {
+    for Sequence { row, ids, counts, .. } in sequences {
         serde_json::to_writer(&mut file, &Line { row: *row, ids, counted: ranges(counts) })?;
         file.write_all(b"\n")?;
     }
@@ -79,7 +79,10 @@ mod tests {
     fn a_sequence_is_one_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        let sequence = |row, ids: &[u32]| Sequence { row, ids: ids.to_vec(), counts: vec![true; ids.len()] };
+        let sequence = |row, ids: &[u32]| {
+            let (counts, bytes) = (vec![true; ids.len()], vec![1; ids.len()]);
+            Sequence { row, ids: ids.to_vec(), counts, bytes }
+        };
         write(&path, &[sequence(1, &[7, 8]), sequence(4, &[9])]).unwrap();
         let expected = "{\"row\":1,\"ids\":[7,8],\"counted\":[[0,2]]}\n{\"row\":4,\"ids\":[9],\"counted\":[[0,1]]}\n";
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);

@@ -16,7 +16,7 @@ use mergelab_tensor::checkpoint::SafeFile;
 use mergelab_tensor::gram::GramSet;
 use mergelab_tensor::report::Reporter;
 use mergelab_tensor::text::{TextSpec, sequences};
-use mergelab_wire::{GramJob, Job, Rows, TokenMask};
+use mergelab_wire::{GramJob, Job, LossJob, Rows, TokenMask};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
@@ -213,6 +213,25 @@ fn bf16_grams_of_a_real_model_are_as_near_to_fp32_as_those_of_transformers_in_bf
         assert!(theirs > 0.0 && ours > 0.0);
         assert!(worst.0 < ANY_BF16, "{} {}: {}", case.name, worst.1, worst.0);
         assert!(ours / theirs < MEAN_BF16, "{}: {}", case.name, ours / theirs);
+    }
+}
+
+#[test]
+fn losses_of_a_real_model_are_those_of_transformers_to_1e_4() {
+    let Some(real) = real() else { return };
+    for case in cases() {
+        let capture = case.job(&real.model, "float32");
+        let outcome = run(Job::Loss(LossJob { capture, sources: Vec::new() }), 2).ok();
+        let expected = &real.figures[case.name]["loss"];
+        let facts = outcome.facts();
+        assert_eq!([&facts["tokens_counted"], &facts["bytes_counted"]], [&expected["tokens"], &expected["bytes"]]);
+        let number = |name: &str| expected[name].as_f64().unwrap();
+        let bits = number("nll") / 2f64.ln() / number("bytes");
+        let metrics = outcome.json("metrics.json");
+        assert_eq!(metrics[0]["metric"], "bits_per_byte");
+        let found = metrics[0]["value"].as_f64().unwrap();
+        println!("{:9} {found:.6} bits per byte, {:.1e} from transformers", case.name, found - bits);
+        assert!((found - bits).abs() < 1e-4 * bits, "{}: {found}, not {bits}", case.name);
     }
 }
 

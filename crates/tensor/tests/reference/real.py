@@ -1,4 +1,4 @@
-"""What `transformers` computes with a real model: Grams by hooks, token ids, assistant masks.
+"""What `transformers` computes with a real model: Grams by hooks, token ids, assistant masks, losses.
 
     python real.py MODEL ROWS OUT
 
@@ -7,7 +7,10 @@ MODEL is a Llama directory (`make real`), ROWS a folder with chat.jsonl ({questi
     OUT/<case>.safetensors   gram:<module>  X^T X / n over the tokens that count, fp32 forward pass, summed in float64
     OUT/reference.json       per case: ids and counts (which tokens count) of each row; per module: how far the Gram of
                              `transformers`' own bfloat16 pass is from the fp32 one, what share of the trace the
-                             first token of each row holds and what share the largest feature
+                             first token of each row holds and what share the largest feature; per case the loss:
+                             `nll`, -log p of the tokens that count, without the first of each row, in nats (fp32
+                             logits, summed in float64), how many they are, and the bytes of text that they stand for,
+                             where a character is that of the first token it is in
 
 for the cases `chat`, `assistant` (chat rows, only what the assistant says counts) and `text`. Rows run one at a time, so
 there is no padding. The distance is the root mean square of (A - B)ij / sqrt(Bii Bjj): no feature, however large, hides another.
@@ -29,36 +32,53 @@ MARKED = ("{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] ==
           "{{ message['content'] + '<|im_end|>' + '\n' }}{% endif %}")
 
 
+def token_bytes(text: str, offsets) -> list:
+    """Bytes of a text that each token stands for."""
+    found, owned = [], set()
+    for start, end in offsets:
+        mine = set(range(start, end)) - owned
+        owned |= mine
+        found.append(sum(len(text[character].encode()) for character in mine))
+    return found
+
+
+def encode(tokenizer, text: str):
+    """Token ids of a text, and the bytes that each stands for."""
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    return encoded.input_ids, token_bytes(text, encoded.offset_mapping)
+
+
 def chat(tokenizer, path: Path):
-    """Token ids of each row, and which of them the assistant says."""
+    """Token ids of each row, the bytes that each stands for, and which of them the assistant says."""
     marked = tokenizer.chat_template.replace(PLAIN, MARKED)
     if marked == tokenizer.chat_template:
         sys.exit("the model's chat template is not the one that this program knows how to mark")
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         messages = [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}]
-        ids = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False)).input_ids
+        ids, sizes = encode(tokenizer, tokenizer.apply_chat_template(messages, tokenize=False))
         masked = tokenizer.apply_chat_template(messages, chat_template=marked, tokenize=True, return_dict=True,
                                                return_assistant_tokens_mask=True)
         if masked["input_ids"] != ids:
             sys.exit("the marked template renders unlike the model's own")
-        yield ids, masked["assistant_masks"]
+        yield ids, sizes, masked["assistant_masks"]
 
 
 def text(tokenizer, path: Path):
-    """Token ids of each row; all of them count."""
+    """Token ids of each row and the bytes that each stands for; all of them count."""
     for line in path.read_text(encoding="utf-8").splitlines():
-        ids = tokenizer(json.loads(line)["text"]).input_ids
-        yield ids, [1] * len(ids)
+        ids, sizes = encode(tokenizer, json.loads(line)["text"])
+        yield ids, sizes, [1] * len(ids)
 
 
 class Sums:
-    """float64 sums of x x^T over the tokens that count, of each linear layer's input, for several masks at once."""
+    """float64 sums of x x^T over the tokens that count, of each linear layer's input, for several masks at once; and losses."""
 
     def __init__(self, model, masks: int) -> None:
         self.sums = [{} for _ in range(masks)]
         self.first = [{} for _ in range(masks)]
         self.counts = [0] * masks
+        self.losses = [{"nll": 0.0, "tokens": 0, "bytes": 0} for _ in range(masks)]
         self.row = []
         self.last = (None, None)
         # The tied lm_head is the embedding and has no Gram.
@@ -84,12 +104,17 @@ class Sums:
         return run
 
     def run(self, model, rows) -> None:
-        """Runs rows of (ids, masks), each by itself."""
+        """Runs rows of (ids, bytes, masks), each by itself."""
         with torch.no_grad():
-            for ids, *masks in rows:
+            for ids, sizes, *masks in rows:
                 self.row = [torch.tensor(mask, dtype=torch.bool) for mask in masks]
                 self.counts = [count + sum(mask) for count, mask in zip(self.counts, masks)]
-                model.model(torch.tensor([ids]))
+                logits = model(torch.tensor([ids])).logits[0, :-1].float()
+                loss = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none").double()
+                for mask, losses in zip(self.row, self.losses):
+                    losses["nll"] += loss[mask[1:]].sum().item()
+                    losses["tokens"] += int(mask[1:].sum())
+                    losses["bytes"] += int(torch.tensor(sizes[1:])[mask[1:]].sum())
         for handle in self.handles:
             handle.remove()
 
@@ -103,7 +128,8 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 def main(directory: Path, data: Path, out: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(directory)
     chats, texts = list(chat(tokenizer, data / "chat.jsonl")), list(text(tokenizer, data / "text.jsonl"))
-    runs = [(["chat", "assistant"], [(ids, [1] * len(ids), said) for ids, said in chats]), (["text"], texts)]
+    both = [(ids, sizes, [1] * len(ids), said) for ids, sizes, said in chats]
+    runs = [(["chat", "assistant"], both), (["text"], texts)]
     models = {dtype: AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
               for dtype in (torch.float32, torch.bfloat16)}
     reference = {}
@@ -123,7 +149,8 @@ def main(directory: Path, data: Path, out: Path) -> None:
                 grams[f"gram:{name}"] = (total / count).float()
             # Modules that share an input share a tensor, which the format refuses to hold twice.
             save_file({name: gram.clone() for name, gram in grams.items()}, out / f"{case}.safetensors")
-            reference[case] = {"rows": [{"ids": row[0], "counts": row[1 + index]} for row in rows], "modules": figures}
+            reference[case] = {"rows": [{"ids": row[0], "counts": row[2 + index]} for row in rows], "modules": figures,
+                               "loss": exact.losses[index]}
     (out / "reference.json").write_text(json.dumps(reference))
 
 
