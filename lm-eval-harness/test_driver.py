@@ -156,7 +156,7 @@ class DriverCase(unittest.TestCase):
         out = Path(tempfile.mkdtemp(dir=self.root))
         tasks = [{"item": item, **task} for item, task in enumerate(tasks)]
         job = {
-            "wire": 2,
+            "wire": 3,
             "events": str(out / "events.jsonl"),
             "out": str(out / "out"),
             "backend": "hf",

@@ -111,7 +111,7 @@ class Evaluation:
                 task["item"] = item
                 item += 1
         job = {
-            "wire": 2,
+            "wire": 3,
             "events": str(self.out / "events.jsonl"),
             "out": str(self.out / "out"),
             "backend": backend,
