@@ -16,7 +16,7 @@ fn environment() -> Option<PathBuf> {
     found
 }
 
-const EXPERIMENT: &str = r"name: x
+const EXPERIMENT: &str = "name: x
 models: { a: { path: models/a }, b: { path: models/b } }
 merges:
   average: { method: average, models: [a, b], shard_size: 100kB }
@@ -26,12 +26,16 @@ evals:
     backend: vllm
     model_args: { dtype: float32 }
     task_dirs: [tasks]
+    # Weights drawn at random trip over these.
+    tripwires: { template: accept, cut: accept, repeating: accept, empty: accept }
     tasks: [add]
   hf:
     models: [average]
     backend: hf
     model_args: { dtype: float32 }
     task_dirs: [tasks]
+    # Weights drawn at random trip over these.
+    tripwires: { template: accept, cut: accept, repeating: accept, empty: accept }
     tasks: [{ task: add, name: add-hf }]
 settings: { device: cpu }
 ";
