@@ -45,7 +45,7 @@ fn run(project: &Project, path: Option<&str>) -> Said {
 fn code_runs_in_the_sandbox_or_not_at_all_and_time_outs_are_counted_apart() {
     let Some(python) = real_python() else { return };
     let project = Project::with(
-        "name: x\nmodels: { a: { path: a } }\nevals:\n  suite: { models: [a], backend: hf, task_dirs: [tasks], unsafe_code: sandbox, code_timeout: 2, tasks: [code] }\nsettings: { device: cpu }\n",
+        "name: x\nmodels: { a: { path: a } }\nevals:\n  suite: { models: [a], backend: hf, task_dirs: [tasks], unsafe_code: sandbox, code_timeout: 2, apply_chat_template: false, tasks: [code] }\nsettings: { device: cpu }\n",
     )
     .file("mergelab.toml", format!("[python]\npath = {:?}\n", python.parent().unwrap().parent().unwrap()))
     .file("tasks/code.yaml", TASK)
