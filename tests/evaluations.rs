@@ -320,7 +320,7 @@ fn killing_mergelab_in_a_real_evaluation_leaves_no_process_and_the_next_run_goes
     let Some(python) = real_python() else { return };
     let (short, long) = (real_task("short", 2), real_task("long", 4000));
     let project = Project::with(
-        "name: x\nmodels: { a: { path: a } }\nevals:\n  suite: { models: [a], backend: hf, task_dirs: [tasks], batch_size: 1, tasks: [short, long] }\nsettings: { device: cpu }\n",
+        "name: x\nmodels: { a: { path: a } }\nevals:\n  suite: { models: [a], backend: hf, task_dirs: [tasks], apply_chat_template: false, batch_size: 1, tasks: [short, long] }\nsettings: { device: cpu }\n",
     )
     .file("mergelab.toml", format!("[python]\npath = {:?}\n", python.parent().unwrap().parent().unwrap()))
     .file("tasks/short.yaml", short.0)

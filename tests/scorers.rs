@@ -114,7 +114,7 @@ fn its_environment_reaches_the_program() {
 }
 
 #[test]
-fn a_program_that_is_told_neither_model_nor_place_is_refused() {
+fn a_program_that_is_not_told_where_to_write_is_refused() {
     let project = project("");
     project.edit("x.yaml", "\"{model}\", \"{out}\"", "\"{model}\"");
     let said = project.mergelab(&["run", "x.yaml"]).exits(3).says("`run` does not name `{out}`");

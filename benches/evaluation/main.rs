@@ -22,7 +22,7 @@ const STAGE: &str = "evals.suite/tiny/sums";
 const EXPERIMENT: &str = "name: bench
 models: { tiny: { path: model } }
 evals:
-  suite: { models: [tiny], backend: hf, task_dirs: [tasks], batch_size: 16, tasks: [sums] }
+  suite: { models: [tiny], backend: hf, task_dirs: [tasks], apply_chat_template: false, batch_size: 16, tasks: [sums] }
 settings: { device: cpu }
 ";
 

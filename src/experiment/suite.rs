@@ -235,9 +235,9 @@ fn command(context: &Context<'_>, fields: &Fields<'_>, suite: &mut Suite) -> boo
     let Some(run) = fields.get("run", |run| run.list(|item| argument(item, Some(&known), &mut used))) else {
         return false;
     };
-    if let Some(name) = known.iter().find(|name| !used.contains(name) && context.report.count() == before) {
+    if !used.iter().any(|name| name == "out") && context.report.count() == before {
         let place = fields.node("run").map_or(fields.place, |node| node.span);
-        let diagnostic = Diagnostic::new(place, format!("`run` does not name `{{{name}}}`"));
+        let diagnostic = Diagnostic::new(place, "`run` does not name `{out}`");
         context.report.add(diagnostic.hint("the program finds the model in {model} and writes {out}/metrics.json"));
     }
     suite.run = run;

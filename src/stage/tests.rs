@@ -289,6 +289,12 @@ fn an_evaluation_remembers_its_command_with_real_paths_and_the_driver_writes_it_
 }
 
 #[test]
+fn the_driver_understands_the_version_in_which_jobs_are_written() {
+    let reader = include_str!("../../lm-eval-harness/harness/job.py");
+    assert!(reader.contains(&format!("\nWIRE = {}\n", mergelab_wire::VERSION)));
+}
+
+#[test]
 fn a_task_that_runs_out_of_memory_says_what_to_set() {
     let bench = Bench::new();
     let failed = |name: &str, message: &str| {

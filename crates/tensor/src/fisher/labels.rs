@@ -70,8 +70,9 @@ mod tests {
     use super::*;
 
     fn example(row: usize, counts: &[bool]) -> Option<Example> {
-        let ids = (10..).take(counts.len()).collect();
-        Example::new(Sequence { row, ids, counts: counts.to_vec() })
+        let ids: Vec<u32> = (10..).take(counts.len()).collect();
+        let bytes = vec![1; ids.len()];
+        Example::new(Sequence { row, ids, counts: counts.to_vec(), bytes })
     }
 
     #[test]
