@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use mergelab_wire::exit;
 
 use crate::experiment::{Diagnostics, LoadError};
-use crate::plan::GraphError;
+use crate::plan::{GraphError, WAY_OUT};
 use crate::project::ProjectError;
 use crate::report::{Errors, FileError, ReportError};
 use crate::store::StoreError;
@@ -70,14 +70,9 @@ impl CliError {
                 return;
             }
             Self::Usage(message) | Self::Failed(message) => (message.clone(), None),
-            Self::Missing { message } => (
-                message.clone(),
-                Some(
-                    "`make setup` installs it; or name a Python that has it under `[python] path` in mergelab.toml; \
-                     --keep-going does what does not need it"
-                        .to_owned(),
-                ),
-            ),
+            Self::Missing { message } => {
+                (message.clone(), Some(format!("{WAY_OUT}; --keep-going does what does not need it")))
+            }
             Self::Source { message, hint } => (message.clone(), hint.clone()),
             Self::Damaged { message, hint } => (message.clone(), Some(hint.clone())),
             Self::Project(error) => (error.to_string(), None),

@@ -22,7 +22,7 @@ use super::supervise::Supervisor;
 use super::survey::Surveyor;
 use super::work::Shop;
 use crate::digest::Key;
-use crate::plan::{self, Facts, Graph, KeyStruct, Open, Sighting, Source, Spec, StageId};
+use crate::plan::{self, Facts, Graph, KeyStruct, Open, Sighting, Source, Spec, StageId, WAY_OUT};
 use crate::stage::{Context, Failure};
 use crate::store::{Inspection, Manifest, Store, StoreError, Use};
 
@@ -471,8 +471,7 @@ impl<'env> Run<'_, '_, 'env> {
 /// A stage that cannot even have a key.
 fn refusal(message: String, open: &Open) -> Failure {
     match open {
-        Open::NoTool(_) | Open::OldTool { .. } => Failure::stage(message)
-            .hint("`make setup` installs it; or name a Python that has it under `[python] path` in mergelab.toml"),
+        Open::NoTool(_) | Open::OldTool { .. } => Failure::stage(message).hint(WAY_OUT),
         _ => Failure::experiment(message),
     }
 }

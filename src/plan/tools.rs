@@ -10,6 +10,10 @@ use super::key::Open;
 use super::stage::{Spec, Stage};
 use crate::experiment::Backend;
 
+/// What to do about a distribution that is not there, or too old.
+pub const WAY_OUT: &str = "`make setup` installs it; or name a Python that has it under `[python] path` in mergelab.toml \
+                           (`make eval-cpu` and `make eval-gpu` make one with vllm)";
+
 /// Versions of a distribution that evaluations work with.
 struct Wanted {
     name: &'static str,
