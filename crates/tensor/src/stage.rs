@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::gram::capture::Means;
 use crate::parallel::Pool;
 use crate::report::Reporter;
+use crate::system::share_freed_memory;
 use crate::{device, fisher, gram, loss, merge, text};
 
 /// Runs a stage; facts are recorded and sent also when it fails.
@@ -33,6 +34,9 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
         // As much is read and written as is added: a GPU has nothing to do here.
         reporter.fact("device", device::name(Device::Cpu));
         return Ok(gram::add::run(job, out, Pool::new(stage.threads), reporter)?);
+    }
+    if matches!(stage.job, Job::Merge(_)) {
+        share_freed_memory();
     }
     let device = device::choose(&stage.device)?;
     reporter.fact("device", device::name(device));

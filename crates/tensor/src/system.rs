@@ -1,8 +1,8 @@
-//! The three places where this crate needs `unsafe`: mapping a file, loading the CUDA half of libtorch, and code for wider
-//! vectors than every processor has.
+//! The four places where this crate needs `unsafe`: mapping a file, loading the CUDA half of libtorch, code for wider
+//! vectors than every processor has, and a setting of the allocator.
 #![expect(
     unsafe_code,
-    reason = "mmap, dlopen and CPU features are unsafe by nature; every other module is checked by the compiler"
+    reason = "mmap, dlopen, CPU features and mallopt are unsafe by nature; every other module is checked by the compiler"
 )]
 
 use std::fs::File;
@@ -63,6 +63,16 @@ pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
         }
     }
     work()
+}
+
+/// Makes all threads allocate from one arena, to be called before there are any.
+///
+/// Tensors come and go by the ten megabytes here, on threads that come and go as well. With an arena for each of them, what one
+/// freed is of no use to the next: glibc holds up to twice of what is in use.
+pub(crate) fn share_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it sets a number of the allocator's, under its lock. Where it is refused, nothing changes.
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
 /// Loads a shared library for the life of the process, its symbols visible to what is loaded already.

@@ -11,7 +11,8 @@ use tch::{Kind, TchError, Tensor};
 
 use super::symmetric::{Symmetric, bytes};
 use super::system::ScaledSystem;
-use super::{EPS32, SolveError, condition, square, tiled};
+use super::tiled::Triangle;
+use super::{EPS32, SolveError, condition, square};
 use crate::parallel::Pool;
 
 /// Rows checked may be off by this share of the correction before all are refined.
@@ -46,10 +47,10 @@ pub enum Path {
 
 #[derive(Debug)]
 enum Kept {
-    /// Upper factor, fp32.
-    Single(Tensor),
-    /// Upper factor, fp64.
-    Double(Tensor),
+    /// fp32.
+    Single(Triangle),
+    /// fp64.
+    Double(Triangle),
     /// Vectors `[n, kept]` and the inverses `[kept]` of their eigenvalues, fp64.
     Eigen(Tensor, Tensor),
 }
@@ -82,22 +83,21 @@ impl Factor {
     /// When a Gram cannot be read or is not finite, or libtorch fails.
     pub fn new(system: &ScaledSystem<'_>, pool: Pool) -> Result<Self, SolveError> {
         let cut = Self::cut_for(system.width());
-        let matrix = system.upper(Kind::Float, pool)?;
+        let matrix = system.matrix(Kind::Float, pool)?;
         let largest = condition::largest(&matrix)?;
         let mut steps = Vec::new();
-        if tiled::cholesky(&matrix, pool)? {
+        if let Some(factor) = Triangle::of(matrix, pool)? {
             // `α C + (1-α) I` with a positive C has no eigenvalue under `1-α`.
             let bound = 1.0 - system.alpha();
-            let smallest = if bound > SURE_ABOVE { bound } else { condition::smallest(&matrix)? };
+            let smallest = if bound > SURE_ABOVE { bound } else { condition::smallest(&factor)? };
             let condition = largest / smallest;
             if condition * EPS32 <= DOUBLE_ABOVE && smallest > 2.0 * cut {
-                return Ok(Self { kept: Kept::Single(matrix), path: Path::Cholesky, condition, cut: 0, steps });
+                return Ok(Self { kept: Kept::Single(factor), path: Path::Cholesky, condition, cut: 0, steps });
             }
             steps.push(format!("condition number about {condition:.1e} is too much for fp32"));
         } else {
             steps.push("not positive definite in fp32".to_owned());
         }
-        drop(matrix);
         Self::double(system, steps, pool)
     }
 
@@ -109,11 +109,11 @@ impl Factor {
         let cut = Self::cut_for(system.width());
         system.afford("an fp64 factor", 8)?;
         if Self::is_above(system, cut, pool)? {
-            let matrix = system.upper(Kind::Double, pool)?;
+            let matrix = system.matrix(Kind::Double, pool)?;
             let largest = condition::largest(&matrix)?;
-            if tiled::cholesky(&matrix, pool)? {
-                let condition = largest / condition::smallest(&matrix)?.max(cut);
-                return Ok(Self { kept: Kept::Double(matrix), path: Path::CholeskyDouble, condition, cut: 0, steps });
+            if let Some(factor) = Triangle::of(matrix, pool)? {
+                let condition = largest / condition::smallest(&factor)?.max(cut);
+                return Ok(Self { kept: Kept::Double(factor), path: Path::CholeskyDouble, condition, cut: 0, steps });
             }
             steps.push("not positive definite in fp64".to_owned());
         } else {
@@ -152,9 +152,9 @@ impl Factor {
         if 1.0 - system.alpha() > 2.0 * cut {
             return Ok(true);
         }
-        let shifted = system.upper(Kind::Double, pool)?;
-        let _ = shifted.f_diagonal(0, 0, 1)?.f_sub_scalar_(cut)?;
-        Ok(tiled::cholesky(&shifted, pool)?)
+        let shifted = system.matrix(Kind::Double, pool)?;
+        shifted.shift(-cut)?;
+        Ok(Triangle::of(shifted, pool)?.is_some())
     }
 
     /// Eigenvalues under this are cut: a matrix of this width with unit diagonal, from fp32 Grams.
@@ -180,7 +180,7 @@ impl Factor {
     /// Bytes of its numbers.
     pub fn bytes(&self) -> u64 {
         match &self.kept {
-            Kept::Single(factor) | Kept::Double(factor) => bytes(factor),
+            Kept::Single(factor) | Kept::Double(factor) => factor.bytes(),
             Kept::Eigen(vectors, inverses) => bytes(vectors) + bytes(inverses),
         }
     }
@@ -193,8 +193,8 @@ impl Factor {
     /// Another handle on the same factor, for another thread.
     pub(crate) fn share(&self) -> Self {
         let kept = match &self.kept {
-            Kept::Single(factor) => Kept::Single(factor.shallow_clone()),
-            Kept::Double(factor) => Kept::Double(factor.shallow_clone()),
+            Kept::Single(factor) => Kept::Single(factor.share()),
+            Kept::Double(factor) => Kept::Double(factor.share()),
             Kept::Eigen(vectors, inverses) => Kept::Eigen(vectors.shallow_clone(), inverses.shallow_clone()),
         };
         Self { kept, steps: self.steps.clone(), ..*self }
@@ -232,7 +232,7 @@ impl Factor {
                 (x, residual, converged)
             }
             Kept::Double(factor) => {
-                let x = tiled::solve(factor, rhs)?;
+                let x = factor.solve(rhs)?;
                 let residual = residual_of(&x)?;
                 (x, residual, true)
             }
@@ -248,6 +248,6 @@ impl Factor {
     /// Solves in fp32 alone.
     pub(super) fn solve_single(&self, rhs: &Tensor) -> Result<Tensor, TchError> {
         let Kept::Single(factor) = &self.kept else { unreachable!("an fp32 solve has an fp32 factor") };
-        tiled::solve(factor, rhs)
+        factor.solve(rhs)
     }
 }

@@ -21,6 +21,7 @@ pub use plain::PlainSolver;
 pub use symmetric::Symmetric;
 pub(crate) use symmetric::kept;
 pub use system::{ScaledSystem, Term};
+pub(crate) use tiled::TILE;
 
 use mergelab_wire::Fault;
 use tch::{Kind, TchError, Tensor};
@@ -84,7 +85,18 @@ impl Diagnosis for SolveError {
     }
 }
 
-/// `Σ x²` in fp64.
+/// `Σ x²` of a matrix: of a row in its own type, of all rows in fp64. (Asked for fp64 alone, libtorch first makes all of it wide.)
 pub(crate) fn square(x: &Tensor) -> Result<f64, TchError> {
-    x.f_square()?.f_sum(Kind::Double)?.f_double_value(&[])
+    x.f_norm_scalaropt_dim(2.0, [-1i64].as_slice(), false)?
+        .f_to_kind(Kind::Double)?
+        .f_square()?
+        .f_sum(Kind::Double)?
+        .f_double_value(&[])
+}
+
+/// `Σ a b` of two matrices, in the same way.
+pub(crate) fn inner(a: &Tensor, b: &Tensor) -> Result<f64, TchError> {
+    let products = a.f_mul(b)?;
+    let rows = products.f_sum_dim_intlist([-1i64].as_slice(), false, products.f_kind()?)?;
+    rows.f_sum(Kind::Double)?.f_double_value(&[])
 }

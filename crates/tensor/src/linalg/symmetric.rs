@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
-use super::SolveError;
+use super::{SolveError, inner};
 use crate::gram::Gram;
 use crate::parallel::Pool;
 
@@ -64,7 +64,7 @@ impl Symmetric {
         let width = whole.size2()?.0;
         let strip = |rows: Range<usize>| {
             let (start, height) = (rows.start as i64, rows.len() as i64);
-            Ok((start, whole.f_narrow(0, start, height)?.f_narrow(1, start, width - start)?))
+            Ok((start, whole.f_narrow(0, start, height)?.f_narrow(1, start, width - start)?.copy()))
         };
         Ok(Self { strips: strips(width as usize).map(strip).collect::<Result<_, TchError>>()? })
     }
@@ -78,6 +78,44 @@ impl Symmetric {
     /// Bytes of its numbers.
     pub fn bytes(&self) -> u64 {
         self.strips.iter().map(|(_, strip)| bytes(strip)).sum()
+    }
+
+    /// Rows and columns.
+    pub(super) fn width(&self) -> i64 {
+        self.strips.first().map_or(0, |(_, strip)| strip.size()[1])
+    }
+
+    /// A tensor of its type, where it lies.
+    pub(super) fn like(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let Some((_, strip)) = self.strips.first() else { return Ok(x.shallow_clone()) };
+        x.f_to_device(strip.device())?.f_to_kind(strip.f_kind()?)
+    }
+
+    /// Its numbers in rows of at most so many, which divide those of a strip: each from its first diagonal element to the right.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub(super) fn rows(&self, height: usize) -> Result<Vec<Tensor>, TchError> {
+        let mut rows = Vec::new();
+        for (_, strip) in &self.strips {
+            let (all, span) = strip.size2()?;
+            for first in (0..all).step_by(height) {
+                let row = strip.f_narrow(0, first, (all - first).min(height as i64))?;
+                rows.push(row.f_narrow(1, first, span - first)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Adds a number to every element of the diagonal.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub(super) fn shift(&self, by: f64) -> Result<(), TchError> {
+        for (_, strip) in &self.strips {
+            let _ = strip.f_diagonal(0, 0, 1)?.f_add_scalar_(by)?;
+        }
+        Ok(())
     }
 
     /// Adds `x A` to `sum`, both `[rows, width]` and of the matrix's type.
@@ -118,8 +156,6 @@ impl Symmetric {
 /// Adds to the forms of a basis what one strip and its mirror below the diagonal contribute.
 pub(super) fn add_forms(forms: &mut [f64], basis: &[Tensor], start: i64, strip: &Tensor) -> Result<(), TchError> {
     let size = basis.len();
-    let inner =
-        |a: &Tensor, b: &Tensor| -> Result<f64, TchError> { a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[]) };
     let (height, span) = strip.size2()?;
     let rest = span - height;
     for (left, a) in basis.iter().enumerate() {
@@ -149,6 +185,8 @@ pub(super) fn add_product(sum: &Tensor, x: &Tensor, start: i64, strip: &Tensor) 
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     #[test]

@@ -1,109 +1,127 @@
 //! Cholesky and its triangular solves by tiles, in any float type, on the upper half of a matrix.
 //!
 //! libtorch's own run in one thread here, since results may not depend on how many there are. By tiles of a fixed size the
-//! factorisation is work for all workers, and a solve is made of full-rate products. `A = UᵀU` with `U` upper triangular; what
-//! is left of the diagonal tiles is neither read nor written.
+//! factorisation is work for all workers, and a solve is made of full-rate products. `A = UᵀU` with `U` upper triangular, kept
+//! as [`Symmetric`] keeps `A`: rows of tiles, each from its diagonal tile to the right.
 
 use tch::{TchError, Tensor};
 
+use super::symmetric::{Symmetric, bytes};
 use crate::parallel::Pool;
 
 /// Rows and columns of a tile.
-const TILE: i64 = 256;
+pub(crate) const TILE: usize = 256;
 
 /// Columns that one worker takes in a row of tiles.
-const PIECE: i64 = 4 * TILE;
+const PIECE: i64 = 4 * TILE as i64;
 
-/// First rows of the tiles of a matrix.
-fn starts(n: i64) -> impl DoubleEndedIterator<Item = i64> + Clone {
-    (0..(n + TILE - 1) / TILE).map(|tile| tile * TILE)
+/// The factor of a positive definite matrix, for any number of solves.
+#[derive(Debug)]
+pub(super) struct Triangle {
+    upper: Symmetric,
+    /// The inverses of its diagonal tiles, their signs turned, `[256, 256]`.
+    ///
+    /// They stand in place of substitution within a tile, which libtorch does in columns: it copies what it is given, there and
+    /// back, which takes longer than the substitution.
+    inverses: Vec<Tensor>,
 }
 
-/// `x[rows.., columns..]` with these lengths.
-fn part(x: &Tensor, (row, rows): (i64, i64), (column, columns): (i64, i64)) -> Result<Tensor, TchError> {
-    x.f_narrow(0, row, rows)?.f_narrow(1, column, columns)
-}
-
-/// `x A` for a row `[1, n]` and a symmetric matrix of which the upper half is there.
-///
-/// # Errors
-/// When libtorch fails.
-pub(super) fn product(upper: &Tensor, x: &Tensor) -> Result<Tensor, TchError> {
-    let n = upper.size2()?.0;
-    let y = x.f_zeros_like()?;
-    for start in starts(n) {
-        let height = TILE.min(n - start);
-        super::symmetric::add_product(&y, x, start, &part(upper, (start, height), (start, n - start))?)?;
-    }
-    Ok(y)
-}
-
-/// Puts the factor `U` `[n, n]` of a symmetric matrix in its place. False where the matrix is not positive definite in this
-/// type.
-///
-/// Row of tiles by row, each taking what the rows before it take off in one tall product.
-///
-/// # Errors
-/// When libtorch fails.
-pub(super) fn cholesky(matrix: &Tensor, pool: Pool) -> Result<bool, TchError> {
-    let n = matrix.size2()?.0;
-    for start in starts(n) {
-        let rows = (start, TILE.min(n - start));
-        let above = part(matrix, (0, start), rows)?.f_tr()?;
-        let rest_of = |columns: (i64, i64)| -> Result<Tensor, TchError> {
-            let own = part(matrix, rows, columns)?;
-            if start == 0 { Ok(own) } else { own.f_sub(&above.f_mm(&part(matrix, (0, start), columns)?)?) }
-        };
-        // libtorch's own works on lower factors; the tile is symmetric.
-        let (lower, info) = rest_of(rows)?.f_linalg_cholesky_ex(false, false)?;
-        if info.f_int64_value(&[])? != 0 {
-            return Ok(false);
+impl Triangle {
+    /// Factors a symmetric matrix in its place. None where it is not positive definite in its type.
+    ///
+    /// Row of tiles by row, each taken off all that are below it.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub(super) fn of(upper: Symmetric, pool: Pool) -> Result<Option<Self>, TchError> {
+        let rows = upper.rows(TILE)?;
+        let mut inverses = Vec::with_capacity(rows.len());
+        for (index, row) in rows.iter().enumerate() {
+            let (height, span) = row.size2()?;
+            let mut diagonal = row.f_narrow(1, 0, height)?;
+            // libtorch's own works on lower factors; the tile is symmetric.
+            let (lower, info) = diagonal.f_linalg_cholesky_ex(false, false)?;
+            if info.f_int64_value(&[])? != 0 {
+                return Ok(None);
+            }
+            diagonal.f_copy_(&lower.f_tr()?)?;
+            let one = Tensor::f_eye(height, (row.f_kind()?, row.device()))?;
+            let inverse = Tensor::f_linalg_solve_triangular(&lower, &one, false, true, false)?.f_contiguous()?;
+            let piece = |column: i64| {
+                let columns = row.f_narrow(1, column, PIECE.min(span - column))?;
+                Ok::<_, TchError>((columns, inverse.shallow_clone()))
+            };
+            let pieces = (height..span).step_by(PIECE as usize).map(piece).collect::<Result<_, _>>()?;
+            pool.map(pieces, |(mut own, inverse): (Tensor, Tensor)| own.f_copy_(&inverse.f_mm(&own)?))?;
+            let below = (0..).zip(&rows[index + 1..]).map(|(tile, below)| {
+                let column = height + tile * TILE as i64;
+                let beside = row.f_narrow(1, column, span - column)?;
+                Ok::<_, TchError>((below.shallow_clone(), beside))
+            });
+            pool.map(below.collect::<Result<_, _>>()?, |(mut below, beside): (Tensor, Tensor)| {
+                let above = beside.f_narrow(1, 0, below.size2()?.0)?.f_tr()?.f_neg()?;
+                below.f_addmm_(&above, &beside).map(drop)
+            })?;
+            inverses.push(inverse.f_tr()?.f_neg()?.f_contiguous()?);
         }
-        part(matrix, rows, rows)?.f_copy_(&lower.f_tr()?)?;
-        let after = start + rows.1;
-        let pieces = (0..(n - after + PIECE - 1) / PIECE).map(|piece| {
-            let column = after + piece * PIECE;
-            let columns = (column, PIECE.min(n - column));
-            let own = part(matrix, rows, columns)?;
-            Ok((own, part(matrix, (0, start), columns)?, above.shallow_clone(), lower.shallow_clone()))
-        });
-        pool.map(pieces.collect::<Result<Vec<_>, TchError>>()?, |(mut own, before, above, lower)| {
-            let rest = if start == 0 { own.shallow_clone() } else { own.f_sub(&above.f_mm(&before)?)? };
-            own.f_copy_(&Tensor::f_linalg_solve_triangular(&lower, &rest, false, true, false)?)
-        })?;
+        Ok(Some(Self { upper, inverses }))
     }
-    Ok(true)
-}
 
-/// Solves `X UᵀU = B` for a block of rows `[rows, n]`.
-///
-/// # Errors
-/// When libtorch fails.
-pub(super) fn solve(factor: &Tensor, rhs: &Tensor) -> Result<Tensor, TchError> {
-    let (rows, n) = rhs.size2()?;
-    let all = (0, rows);
-    let x = Tensor::f_empty([rows, n], (rhs.f_kind()?, rhs.device()))?;
-    for start in starts(n) {
-        let columns = (start, TILE.min(n - start));
-        let mut rest = part(rhs, all, columns)?;
-        if start > 0 {
-            rest = rest.f_sub(&part(&x, all, (0, start))?.f_mm(&part(factor, (0, start), columns)?)?)?;
+    /// Solves `X UᵀU = B` for a block of rows `[rows, width]`.
+    ///
+    /// Substitution forwards leaves the negative of what it solves for, so that every product is one that adds in place.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub(super) fn solve(&self, rhs: &Tensor) -> Result<Tensor, TchError> {
+        let mut x = rhs.f_empty_like()?;
+        x.f_copy_(rhs)?;
+        let rows = self.upper.rows(TILE)?;
+        // A row of tiles with what it is solved with, the part of the solution that is its own, and the one behind it.
+        let mut parts = Vec::with_capacity(rows.len());
+        let mut start = 0;
+        for (row, inverse) in rows.into_iter().zip(&self.inverses) {
+            let (height, span) = row.size2()?;
+            let behind = span - height;
+            let after = x.f_narrow(1, start + height, behind)?;
+            parts.push((row.f_narrow(1, height, behind)?, inverse, x.f_narrow(1, start, height)?, after));
+            start += height;
         }
-        let solved = Tensor::f_linalg_solve_triangular(&part(factor, columns, columns)?, &rest, true, false, false)?;
-        part(&x, all, columns)?.f_copy_(&solved)?;
-    }
-    for start in starts(n).rev() {
-        let columns = (start, TILE.min(n - start));
-        let after = (start + columns.1, n - start - columns.1);
-        let mut rest = part(&x, all, columns)?;
-        if after.1 > 0 {
-            rest = rest.f_sub(&part(&x, all, after)?.f_mm(&part(factor, columns, after)?.f_tr()?)?)?;
+        for (row, inverse, own, after) in &mut parts {
+            own.f_copy_(&own.f_mm(inverse)?)?;
+            if after.numel() > 0 {
+                let _ = after.f_addmm_(own, row)?;
+            }
         }
-        let diagonal = part(factor, columns, columns)?.f_tr()?;
-        let solved = Tensor::f_linalg_solve_triangular(&diagonal, &rest, false, false, false)?;
-        part(&x, all, columns)?.f_copy_(&solved)?;
+        for (row, inverse, own, after) in parts.iter_mut().rev() {
+            if after.numel() > 0 {
+                let _ = own.f_addmm_(after, &row.f_tr()?)?;
+            }
+            own.f_copy_(&own.f_mm(&inverse.f_tr()?)?)?;
+        }
+        Ok(x)
     }
-    Ok(x)
+
+    /// Another handle on the same factor, for another thread.
+    pub(super) fn share(&self) -> Self {
+        let inverses = self.inverses.iter().map(Tensor::shallow_clone).collect();
+        Self { upper: self.upper.share(), inverses }
+    }
+
+    /// Bytes of its numbers.
+    pub(super) fn bytes(&self) -> u64 {
+        self.upper.bytes() + self.inverses.iter().map(bytes).sum::<u64>()
+    }
+
+    /// Rows and columns.
+    pub(super) fn width(&self) -> i64 {
+        self.upper.width()
+    }
+
+    /// A tensor of its type, where it lies.
+    pub(super) fn like(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        self.upper.like(x)
+    }
 }
 
 #[cfg(test)]
@@ -119,16 +137,9 @@ mod tests {
         for n in [1, 3, 256, 257, 600, 1500] {
             let x = Tensor::randn([2 * n, n], options);
             let matrix = x.tr().matmul(&x) / (2.0 * n as f64);
-            // Below the diagonal tiles there may be anything.
-            let factor = matrix.triu(-TILE + 1) + Tensor::full([n, n], 7.0, options).tril(-TILE);
-            let row = Tensor::randn([1, n], options);
-            let gap = product(&factor, &row).unwrap() - row.matmul(&matrix);
-            assert!(gap.abs().max().double_value(&[]) < 1e-10, "{n}");
-            assert!(cholesky(&factor, Pool::new(2)).unwrap());
-            let upper = factor.triu(0);
-            assert!((upper.tr().matmul(&upper) - &matrix).abs().max().double_value(&[]) < 1e-12);
+            let factor = Triangle::of(Symmetric::of(&matrix).unwrap(), Pool::new(2)).unwrap().unwrap();
             let rhs = Tensor::randn([5, n], options);
-            let gap = solve(&factor, &rhs).unwrap().matmul(&matrix) - &rhs;
+            let gap = factor.solve(&rhs).unwrap().matmul(&matrix) - &rhs;
             assert!(gap.abs().max().double_value(&[]) < 1e-9, "{n}");
         }
     }
@@ -138,7 +149,8 @@ mod tests {
         for place in [0, 255, 300, 599] {
             let mut diagonal = vec![1.0; 600];
             diagonal[place] = -1e-3;
-            assert!(!cholesky(&Tensor::from_slice(&diagonal).diag(0), Pool::new(2)).unwrap());
+            let matrix = Symmetric::of(&Tensor::from_slice(&diagonal).diag(0)).unwrap();
+            assert!(Triangle::of(matrix, Pool::new(2)).unwrap().is_none());
         }
     }
 }

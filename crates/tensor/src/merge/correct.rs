@@ -5,6 +5,7 @@
 use tch::{Kind, Tensor};
 
 use super::mats::Conjugate;
+use super::objective::Known;
 use crate::linalg::{Factor, PlainSolver, ScaledSystem, SolveError, Symmetric, right_hand_side, square};
 use crate::parallel::Pool;
 
@@ -35,8 +36,8 @@ pub(super) struct Scaled {
 pub(super) struct Corrected {
     /// `W - W̄`, `[rows, width]`.
     pub(super) correction: Tensor,
-    /// Right-hand side and solution of the scaled system, where it was that which was solved.
-    pub(super) system: Option<(Tensor, Tensor)>,
+    /// What the scaled system tells of the objective, where it was that which was solved.
+    pub(super) known: Option<Known>,
     /// `Σ (B - X A)²` and `Σ B²` where they were formed; of an iteration, its residual and that of its start.
     pub(super) residual: (f64, f64),
     /// Of an iteration: steps of the row that took most, and how many rows ended early for want of information.
@@ -72,25 +73,26 @@ impl Method {
     }
 
     /// The corrections of some rows of every model `[rows, width]` and their mean, whose type they have; `None` if a
-    /// refinement did not converge.
+    /// refinement did not converge. The rows are let go as soon as they are done with.
     pub(super) fn correct(
         &self,
-        rows: &[Tensor],
+        rows: Vec<Tensor>,
         mean: &Tensor,
         differences: &[Tensor],
         base: Option<&Tensor>,
     ) -> Result<Option<Corrected>, SolveError> {
         let wide = mean.f_kind()?;
-        let (mut system, mut residual, mut iterated) = (None, (0.0, 0.0), (0, 0));
+        let (mut known, mut residual, mut iterated) = (None, (0.0, 0.0), (0, 0));
         let correction = match self {
             Self::Average => mean.f_zeros_like()?,
-            Self::Plain(solver) => solver.solve(rows)?.f_to_kind(wide)?.f_sub(mean)?,
+            Self::Plain(solver) => solver.solve(&rows)?.f_to_kind(wide)?.f_sub(mean)?,
             Self::Conjugate(conjugate) => {
                 let (correction, solved) = conjugate.solve(mean, differences, base)?;
                 (residual, iterated) = ((solved.residual, solved.start), (solved.iterations, solved.given_up));
                 correction
             }
             Self::Scaled(scaled) => {
+                drop(rows);
                 let rhs = right_hand_side(differences, &scaled.sides, &scaled.root.f_to_kind(self.kind())?)?;
                 let solved = scaled.factor.solve(scaled.matrix.as_ref(), &rhs)?;
                 if !solved.converged {
@@ -99,12 +101,12 @@ impl Method {
                 if let Some(left) = solved.residual {
                     residual = (left, square(&rhs)?);
                 }
-                let correction = solved.solution.f_to_kind(wide)?.f_mul(&scaled.root.f_to_kind(wide)?)?;
-                system = Some((rhs, solved.solution));
-                correction
+                known = Some(Known::of(differences, (&rhs, &solved.solution), &scaled.root, &scaled.diagonals)?);
+                drop(rhs);
+                solved.solution.f_to_kind(wide)?.f_mul_(&scaled.root.f_to_kind(wide)?)?
             }
         };
-        Ok(Some(Corrected { correction, system, residual, iterated }))
+        Ok(Some(Corrected { correction, known, residual, iterated }))
     }
 
     /// The same with an fp64 factor, where a refinement did not converge.

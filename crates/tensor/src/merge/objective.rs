@@ -8,7 +8,7 @@ use serde::Serialize;
 use tch::{Kind, TchError, Tensor};
 
 use super::figures::finite;
-use crate::linalg::{Measure, SolveError};
+use crate::linalg::{Measure, SolveError, inner, square};
 
 /// `Σᵢ uᵢ tr (W - Wᵢ) Gᵢ (W - Wᵢ)ᵀ`: how far weights are from each model on that model's own inputs. Lower is better; RegMean
 /// at α = 1 minimises it.
@@ -58,10 +58,12 @@ impl Known {
         diagonals: &[Tensor],
     ) -> Result<Self, TchError> {
         // Sums over rows first: what is left to weigh is one number a column.
-        let columns = |a: &Tensor, b: &Tensor| a.f_mul(b)?.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+        let columns = |a: &Tensor, b: &Tensor| {
+            let products = a.f_mul(b)?;
+            products.f_sum_dim_intlist([0i64].as_slice(), false, products.f_kind()?)?.f_to_kind(Kind::Double)
+        };
         let total = |x: &Tensor| x.f_sum(Kind::Double)?.f_double_value(&[]);
-        let mut known =
-            Self { correction: total(&rhs.f_mul(solution)?)?, norm: total(&solution.f_square()?)?, ..Self::default() };
+        let mut known = Self { correction: inner(rhs, solution)?, norm: square(solution)?, ..Self::default() };
         for (difference, diagonal) in differences.iter().zip(diagonals) {
             known.diagonal += total(&columns(solution, difference)?.f_mul(root)?.f_mul(diagonal)?)?;
         }

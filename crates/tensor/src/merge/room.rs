@@ -14,7 +14,7 @@ use super::error::MergeError;
 use super::method::Context;
 use super::solve::{BLOCK_ROWS, Group, SAMPLED_ROWS};
 use super::stream::PROGRAM;
-use crate::linalg::{SolveError, kept};
+use crate::linalg::{SolveError, TILE, kept};
 use crate::parallel::Pool;
 
 /// Rows of a strip of a matrix.
@@ -36,8 +36,9 @@ pub(super) struct Load {
 }
 
 impl Load {
-    fn square(&self) -> u64 {
-        (self.width * self.width) as u64
+    /// Bytes of a factored system with its right-hand side, in fp32.
+    fn factored(&self) -> u64 {
+        self.models as u64 * self.gram() + 4 * (TILE * self.width) as u64
     }
 
     /// Bytes of a Gram that is held, in fp32.
@@ -68,9 +69,8 @@ impl Load {
 
     /// Bytes of the least that an fp32 solve with one worker can do with, the program included.
     pub(super) fn least(&self) -> u64 {
-        let matrices = 4 * self.square() + (self.models as u64 - 1) * self.gram();
         let strip = 4 * STRIP * self.width as u64;
-        PROGRAM + matrices + self.sample() + self.block(self.rows, Kind::Float).max(strip) + strip
+        PROGRAM + self.factored() + self.sample() + self.block(self.rows, Kind::Float).max(strip) + strip
     }
 }
 
@@ -98,8 +98,7 @@ impl Room {
     /// Workers for making a system's matrices: as many as have a strip each beside an fp32 factor and right-hand side; one
     /// at least.
     pub(super) fn makers(self, pool: Pool, load: &Load) -> Pool {
-        let matrices = 4 * load.square() + (load.models as u64 - 1) * load.gram();
-        self.beside(matrices).share(pool, load.strip()).unwrap_or_else(|| Pool::new(1))
+        self.beside(load.factored()).share(pool, load.strip()).unwrap_or_else(|| Pool::new(1))
     }
 
     /// Whether so many Grams may be held as well, without a worker less.

@@ -471,17 +471,15 @@ impl Group {
         let mut sums = Sums::default();
         let base = piece.method.reads_base().then_some(context.sources.base.as_ref()).flatten();
         let base = base.map(read).transpose()?;
-        let corrected = piece.method.correct(&rows, &mean, &differences, base.as_ref());
+        let corrected = piece.method.correct(rows, &mean, &differences, base.as_ref());
         let Some(corrected) = corrected.map_err(MergeError::solve(name))? else { return Ok(None) };
         (sums.residual, sums.rhs) = corrected.residual;
         (sums.iterations, sums.given_up) = corrected.iterated;
-        if let (Method::Scaled(scaled), Some((rhs, solution)), true) = (&piece.method, &corrected.system, known) {
-            let known = Known::of(&differences, (rhs, solution), &scaled.root, &scaled.diagonals);
-            sums.known = known.map_err(fail())?;
-        }
+        sums.known = corrected.known.unwrap_or_default();
         let correction = corrected.correction;
-        drop(rows);
-        let merged = mean.f_add(&correction).map_err(fail())?;
+        sums.mean = square(&mean).map_err(fail())?;
+        let mut mean = mean;
+        let merged = mean.f_add_(&correction).map_err(fail())?;
         if self.transposed {
             let stored = merged.f_tr().and_then(|merged| merged.f_contiguous()).map_err(fail())?;
             writer.write(name, 0, &stored)?;
@@ -489,10 +487,11 @@ impl Group {
             writer.write(name, piece.rows.start * width, &merged)?;
         }
 
-        let mut measure = || -> Result<(), SolveError> {
-            let rounded = merged.f_to_kind(stored)?.f_to_kind(wide)?;
-            sums.rounding = square(&rounded.f_sub(&merged)?)?;
-            sums.mean = square(&mean)?;
+        let measure = || -> Result<(), SolveError> {
+            let mut rounded = merged.f_to_kind(stored)?.f_to_kind(wide)?;
+            // Stored in the type that it is computed in, it is the same tensor.
+            sums.rounding = if stored == wide { 0.0 } else { square(&rounded.f_sub_(&merged)?)? };
+            drop(merged);
             sums.correction = square(&correction)?;
             let basis = differences.iter().chain([&correction]).map(|x| x.f_to_kind(Kind::Float));
             let basis = basis.collect::<Result<Vec<_>, _>>()?;
