@@ -6,6 +6,7 @@ mod capture;
 mod card;
 mod command;
 mod data;
+mod dataset;
 mod diagnosis;
 mod eval;
 mod failure;
@@ -27,6 +28,7 @@ mod tasks;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
