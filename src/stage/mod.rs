@@ -6,6 +6,7 @@ mod capture;
 mod card;
 mod command;
 mod data;
+#[cfg(feature = "fetch")]
 mod dataset;
 mod diagnosis;
 mod eval;

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::Failure;
+#[cfg(feature = "fetch")]
+pub(crate) use mergelab_fetch::parquet::Form;
 
 /// One row: its columns, in the file's order.
 pub(crate) type Row = Result<Map<String, Value>, Failure>;
@@ -26,14 +28,15 @@ impl Iterator for Rows {
 }
 
 /// How rows are written, and how that is compressed.
-struct Form {
+struct Written {
     /// `jsonl`, `json`, `csv`, `parquet`, or what else stands there; in lower case, as the experiment language takes it.
+    /// `ndjson` is `jsonl` under the name that some data sets of the hub give it.
     format: String,
     /// `gz` or `zst`.
     compression: Option<String>,
 }
 
-impl Form {
+impl Written {
     fn of(path: &Path) -> Self {
         let ending = |path: &Path| path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         match ending(path) {
@@ -46,9 +49,16 @@ impl Form {
     }
 }
 
+/// How a file's rows are written, if they can be read: the ending that says so, in lower case.
+pub(super) fn format(path: &Path) -> Option<String> {
+    const FORMATS: [&str; 5] = ["jsonl", "ndjson", "json", "csv", "parquet"];
+    let Written { format, compression } = Written::of(path);
+    (FORMATS.contains(&&*format) && (format != "parquet" || compression.is_none())).then_some(format)
+}
+
 /// What this build of the program cannot read.
 pub(super) fn unsupported(path: &Path) -> Option<String> {
-    let form = Form::of(path);
+    let form = Written::of(path);
     let large = form.compression.or((form.format == "parquet").then_some(form.format))?;
     (!cfg!(feature = "fetch")).then(|| {
         format!("{}: this mergelab was built without the feature `fetch`, which reads .{large}", path.display())
@@ -61,10 +71,10 @@ impl Rows {
         if let Some(reason) = unsupported(path) {
             return Err(Failure::stage(reason));
         }
-        let form = Form::of(path);
+        let form = Written::of(path);
         match (form.format.as_str(), form.compression.as_deref()) {
-            ("jsonl", compression) => Ok(Self(Box::new(json_lines(path.to_path_buf(), stream(path, compression)?)))),
-            ("json", compression) => json_array(path, stream(path, compression)?),
+            ("jsonl" | "ndjson", compression) => Ok(Self(Box::new(json_lines(path.to_path_buf(), stream(path, compression)?)))),
+            ("json", compression) => json(path, stream(path, compression)?),
             ("csv", compression) => comma_separated(path, stream(path, compression)?),
             ("parquet", None) => parquet(path),
             ("parquet", Some(ending)) => {
@@ -80,7 +90,7 @@ impl Rows {
     /// How many rows a file has. Where that is written nowhere, all of them are read.
     pub(super) fn count(path: &Path) -> Result<u64, Failure> {
         #[cfg(feature = "fetch")]
-        if matches!(Form::of(path), Form { format, compression: None } if format == "parquet") {
+        if matches!(Written::of(path), Written { format, compression: None } if format == "parquet") {
             return Ok(mergelab_fetch::parquet::Rows::open(path).map_err(|error| of_parquet(&error))?.total());
         }
         let mut count = 0;
@@ -90,6 +100,39 @@ impl Rows {
         }
         Ok(count)
     }
+}
+
+/// The columns of a file, as far as they are known without all of its rows: of Parquet and CSV what they say, of JSON
+/// those of its first `bytes`, or of the whole list where it is one.
+#[cfg(feature = "fetch")]
+pub(super) fn columns(path: &Path, bytes: usize) -> Result<Vec<(String, Option<Form>)>, Failure> {
+    let Written { format, compression } = Written::of(path);
+    if format == "parquet" {
+        let rows = mergelab_fetch::parquet::Rows::open(path).map_err(|error| of_parquet(&error))?;
+        return Ok(rows.columns().into_iter().map(|(name, form)| (name, Some(form))).collect());
+    }
+    let mut left = match &*format {
+        "csv" => 1,
+        "json" if is_list(path, compression.as_deref())? => usize::MAX,
+        _ => bytes,
+    };
+    let mut names = indexmap::IndexSet::new();
+    for row in Rows::open(path)? {
+        let row = row?;
+        left = left.saturating_sub(serde_json::to_string(&row).map_or(0, |text| text.len() + 1));
+        names.extend(row.into_iter().map(|(name, _)| name));
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(names.into_iter().map(|name| (name, None)).collect())
+}
+
+#[cfg(feature = "fetch")]
+fn is_list(path: &Path, compression: Option<&str>) -> Result<bool, Failure> {
+    let mut stream = BufReader::new(stream(path, compression)?);
+    let start = stream.fill_buf().map_err(|error| broken_off(&path.display().to_string(), &error))?;
+    Ok(start.trim_ascii_start().first() == Some(&b'['))
 }
 
 /// A file's contents, out of its compression.
@@ -159,16 +202,28 @@ fn json_lines(path: PathBuf, stream: Box<dyn Read>) -> impl Iterator<Item = Row>
     })
 }
 
-fn json_array(path: &Path, stream: Box<dyn Read>) -> Result<Rows, Failure> {
+/// A `.json` file holds one list of rows, or, as many on the hub do, one row a line.
+fn json(path: &Path, stream: Box<dyn Read>) -> Result<Rows, Failure> {
+    let mut stream = BufReader::with_capacity(1 << 16, stream);
+    let start = stream.fill_buf().map_err(|error| broken_off(&path.display().to_string(), &error))?;
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    if start.trim_ascii_start().first() == Some(&b'{') {
+        let hint = "a .json file holds one list of objects, or one object a line";
+        let rows = json_lines(path.to_path_buf(), Box::new(stream));
+        return Ok(Rows(Box::new(rows.map(move |row| row.map_err(|failure| failure.hint(hint))))));
+    }
+    json_array(path, stream)
+}
+
+fn json_array(path: &Path, stream: BufReader<Box<dyn Read>>) -> Result<Rows, Failure> {
     let refuse = |error: serde_json::Error| {
         let shown = path.display().to_string();
         if error.is_io() { broken_off(&shown, &error.into()) } else { Failure::experiment(format!("{shown}: {error}")) }
     };
-    let mut stream = BufReader::with_capacity(1 << 16, stream);
-    let value: Value = serde_json::from_reader(&mut stream).map_err(refuse)?;
+    let value: Value = serde_json::from_reader(stream).map_err(refuse)?;
     let Value::Array(items) = value else {
         return Err(Failure::experiment(format!("{}: not a list of rows", path.display()))
-            .hint("a .json file holds one list of objects; for one object a line, name it .jsonl"));
+            .hint("a .json file holds one list of objects, or one object a line"));
     };
     let path = path.to_path_buf();
     let rows = items.into_iter().enumerate();
@@ -240,6 +295,10 @@ mod tests {
         );
         assert_eq!(rows("x.json", "[{\"q\": \"1 + 1\", \"a\": \"2\"},\n {\"q\":\"é\",\"a\":\"\"}]").unwrap(), expected);
         assert_eq!(rows("x.csv", "q,a\n1 + 1,2\né,\n").unwrap(), expected);
+        // Under the names that they often have on the hub.
+        let lines = "\u{feff}{\"q\": \"1 + 1\", \"a\": \"2\"}\n{\"q\":\"é\",\"a\":\"\"}\n";
+        assert_eq!(rows("x.json", lines).unwrap(), expected);
+        assert_eq!(rows("x.ndjson", lines).unwrap(), expected);
     }
 
     #[test]
@@ -248,7 +307,8 @@ mod tests {
         assert_eq!(message("x.jsonl", "{}\n{\"a\": }\n"), "DIR/x.jsonl:2:7: not JSON: expected value");
         assert_eq!(message("x.jsonl", "{}\n{\"a\""), "DIR/x.jsonl:2:4: not JSON: EOF while parsing an object");
         assert_eq!(message("x.jsonl", "[1]\n"), "DIR/x.jsonl:1: a row is an object of columns");
-        assert_eq!(message("x.json", "{}"), "DIR/x.json: not a list of rows");
+        assert_eq!(message("x.json", "1"), "DIR/x.json: not a list of rows");
+        assert_eq!(message("x.json", "{\n  \"a\": [1]\n}"), "DIR/x.json:1:1: not JSON: EOF while parsing an object");
         assert_eq!(message("x.csv", "a,b\n1,2\n1\n"), "DIR/x.csv:3: 1 fields, where the header has 2");
         assert_eq!(message("x.txt", ""), "DIR/x.txt: not a file of rows by its name");
         assert_eq!(message("x.gz", ""), "DIR/x.gz: not a file of rows by its name");

@@ -82,7 +82,7 @@ pub(crate) enum NoChoice {
     #[error("there are no files of data in it")]
     NoData,
     /// It is data of another kind.
-    #[error("its files are not read: {path}")]
+    #[error("its files, such as {path}, are not read")]
     Unread {
         /// One of them.
         path: String,

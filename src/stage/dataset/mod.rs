@@ -1,0 +1,217 @@
+//! Data sets of the hub: which files of a repository hold the rows that are asked for, and the rows out of them.
+//!
+//! The rules are those of the `datasets` library, so that the first N rows are those of `load_dataset(REPO, CONFIG,
+//! split=SPLIT)`. [`card`] reads what the repository says of itself, [`pattern`] and [`format`] know file names,
+//! [`choice`] puts them together without looking at anything else, and [`read`] fetches one file after the other.
+
+mod card;
+mod choice;
+mod columns;
+mod format;
+mod pattern;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::PathBuf;
+
+use mergelab_fetch::hub::{HubError, RemoteFile};
+
+use self::card::Card;
+pub(crate) use self::choice::{Choice, NoChoice};
+use self::choice::{Wanted, choose, choose_converted};
+pub(crate) use self::read::Sequence;
+use super::Failure;
+
+/// The branch on which the hub keeps what it converted to Parquet.
+pub(crate) const CONVERSION: &str = "refs/convert/parquet";
+
+/// What the header of a repository is read from.
+const CARD: [&str; 2] = ["README.md", ".huggingface.yaml"];
+
+/// One repository with data, at the hub or where a test has it.
+pub(crate) trait Repository {
+    /// `ORG/NAME`.
+    fn name(&self) -> &str;
+
+    /// The commit that a branch names.
+    fn resolve(&self, revision: &str) -> Result<String, HubError>;
+
+    /// All files at a commit.
+    fn files(&self, commit: &str) -> Result<Vec<RemoteFile>, HubError>;
+
+    /// Where a file lies here, after it was fetched.
+    fn fetch(&self, commit: &str, file: &RemoteFile) -> Result<PathBuf, HubError>;
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Query<'a> {
+    /// Branch, tag or commit, as the experiment has it.
+    pub(crate) revision: Option<&'a str>,
+    /// Configuration.
+    pub(crate) config: Option<&'a str>,
+    /// Split.
+    pub(crate) split: &'a str,
+}
+
+/// Where rows are.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Which files.
+    pub(crate) choice: Choice,
+    /// The commit that has them: of the conversion, where it stands in.
+    pub(crate) commit: String,
+    /// Why the hub's own conversion stands in for the files of the repository, if it does.
+    pub(crate) converted: Option<NoChoice>,
+    listing: Vec<RemoteFile>,
+}
+
+impl Found {
+    /// A file of the choice as the hub lists it.
+    pub(crate) fn file(&self, path: &str) -> &RemoteFile {
+        self.listing.iter().find(|file| file.path == path).expect("a choice is made of the files that are listed")
+    }
+}
+
+/// Why rows are not found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotFound {
+    /// The hub does not give what is needed for it.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// A file that was fetched cannot be read.
+    #[error("{}: {source}", path.display())]
+    Card {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The repository does not have it.
+    #[error("{repo}: {why}")]
+    Choice {
+        /// `ORG/NAME`.
+        repo: String,
+        /// Why not.
+        why: NoChoice,
+    },
+    /// A conversion would have it, but not of this revision.
+    #[error("{repo} at {revision}: {why}; the hub's conversion to Parquet follows main, and is not of this revision")]
+    Pinned {
+        /// `ORG/NAME`.
+        repo: String,
+        /// As asked for.
+        revision: String,
+        /// Why a conversion is needed.
+        why: NoChoice,
+    },
+    /// A conversion would have it, but there is none.
+    #[error("{repo}: {why}, and the hub has no conversion of it to Parquet")]
+    Unconverted {
+        /// `ORG/NAME`.
+        repo: String,
+        /// Why a conversion is needed.
+        why: NoChoice,
+    },
+    /// The conversion does not have it.
+    #[error("{repo}, in the hub's conversion to Parquet: {why}")]
+    Converted {
+        /// `ORG/NAME`.
+        repo: String,
+        /// Why not.
+        why: NoChoice,
+    },
+}
+
+impl NotFound {
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Hub(error) => error.hint(),
+            Self::Card { .. } => None,
+            Self::Choice { why, .. } | Self::Converted { why, .. } => why.hint(),
+            Self::Pinned { .. } => Some("leave out `revision`, or export the rows to a file and name it in `path`".into()),
+            Self::Unconverted { .. } => Some("export the rows to a .jsonl file, and name it in `path`".into()),
+        }
+    }
+}
+
+impl From<NotFound> for Failure {
+    fn from(error: NotFound) -> Self {
+        let failure = match &error {
+            NotFound::Hub(hub) if !hub.is_of_the_file() => Self::stage(error.to_string()),
+            NotFound::Card { .. } => Self::stage(error.to_string()),
+            _ => Self::experiment(error.to_string()),
+        };
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+/// Finds rows at a commit of a repository; `conversion` is the commit of the hub's conversion where that is settled
+/// already.
+///
+/// # Errors
+/// Why they are not found.
+pub(crate) fn find(
+    repository: &dyn Repository,
+    commit: &str,
+    conversion: Option<&str>,
+    query: Query<'_>,
+) -> Result<Found, NotFound> {
+    let listing = repository.files(commit)?;
+    let wanted = Wanted { config: query.config, split: query.split };
+    let repo = || repository.name().to_owned();
+    let why = match card(repository, commit, &listing)? {
+        Ok(card) => {
+            let own_name = repository.name().rsplit('/').next().unwrap_or_default();
+            match choose(&paths(&listing), own_name, &card, wanted) {
+                Ok(choice) => return Ok(Found { choice, commit: commit.to_owned(), converted: None, listing }),
+                Err(why) => why,
+            }
+        }
+        Err(header) => NoChoice::Header(header),
+    };
+    if !why.may_be_converted() {
+        return Err(NotFound::Choice { repo: repo(), why });
+    }
+    if let Some(revision) = query.revision.filter(|revision| *revision != "main") {
+        return Err(NotFound::Pinned { repo: repo(), revision: revision.to_owned(), why });
+    }
+    let conversion = match conversion.map(ToOwned::to_owned).map_or_else(|| repository.resolve(CONVERSION), Ok) {
+        Ok(commit) => commit,
+        Err(HubError::NoRevision { .. }) => return Err(NotFound::Unconverted { repo: repo(), why }),
+        Err(error) => return Err(error.into()),
+    };
+    let listing = repository.files(&conversion)?;
+    match choose_converted(&paths(&listing), wanted) {
+        Ok(choice) => Ok(Found { choice, commit: conversion, converted: Some(why), listing }),
+        Err(why) => Err(NotFound::Converted { repo: repo(), why }),
+    }
+}
+
+fn paths(listing: &[RemoteFile]) -> Vec<&str> {
+    listing.iter().map(|file| &*file.path).collect()
+}
+
+/// What the repository says of itself, or what is wrong with that.
+fn card(
+    repository: &dyn Repository,
+    commit: &str,
+    listing: &[RemoteFile],
+) -> Result<Result<Card, String>, NotFound> {
+    let read = |name: &str| {
+        let Some(file) = listing.iter().find(|file| file.path == name) else { return Ok(None) };
+        let path = repository.fetch(commit, file)?;
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(source) => Err(NotFound::Card { path, source }),
+        }
+    };
+    let [readme, yaml] = [read(CARD[0])?, read(CARD[1])?];
+    Ok(Card::read(readme.as_deref(), yaml.as_deref()))
+}
