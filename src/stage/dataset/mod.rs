@@ -10,77 +10,74 @@ mod columns;
 mod format;
 mod pattern;
 mod read;
+mod stage;
 #[cfg(test)]
 mod tests;
 
 use std::fs;
 use std::path::PathBuf;
 
-use mergelab_fetch::hub::{HubError, RemoteFile};
+use mergelab_fetch::hub::RemoteFile;
 
 use self::card::Card;
-pub(crate) use self::choice::{Choice, NoChoice};
-use self::choice::{Wanted, choose, choose_converted};
-pub(crate) use self::read::Sequence;
+use self::choice::{Choice, NoChoice, Wanted, choose, choose_converted};
+pub(super) use self::stage::{conversion, run};
 use super::Failure;
-
-/// The branch on which the hub keeps what it converted to Parquet.
-pub(crate) const CONVERSION: &str = "refs/convert/parquet";
 
 /// What the header of a repository is read from.
 const CARD: [&str; 2] = ["README.md", ".huggingface.yaml"];
 
 /// One repository with data, at the hub or where a test has it.
-pub(crate) trait Repository {
+trait DataRepository {
     /// `ORG/NAME`.
     fn name(&self) -> &str;
 
-    /// The commit that a branch names.
-    fn resolve(&self, revision: &str) -> Result<String, HubError>;
-
     /// All files at a commit.
-    fn files(&self, commit: &str) -> Result<Vec<RemoteFile>, HubError>;
+    fn files(&self, commit: &str) -> Result<Vec<RemoteFile>, Failure>;
 
     /// Where a file lies here, after it was fetched.
-    fn fetch(&self, commit: &str, file: &RemoteFile) -> Result<PathBuf, HubError>;
+    fn fetch(&self, commit: &str, file: &RemoteFile) -> Result<PathBuf, Failure>;
+
+    /// The commit of the hub's own conversion to Parquet, if there is one.
+    fn conversion(&self) -> Result<Option<String>, Failure>;
 }
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Query<'a> {
+struct Query<'a> {
     /// Branch, tag or commit, as the experiment has it.
-    pub(crate) revision: Option<&'a str>,
+    revision: Option<&'a str>,
     /// Configuration.
-    pub(crate) config: Option<&'a str>,
+    config: Option<&'a str>,
     /// Split.
-    pub(crate) split: &'a str,
+    split: &'a str,
 }
 
 /// Where rows are.
 #[derive(Debug)]
-pub(crate) struct Found {
+struct Found {
     /// Which files.
-    pub(crate) choice: Choice,
+    choice: Choice,
     /// The commit that has them: of the conversion, where it stands in.
-    pub(crate) commit: String,
+    commit: String,
     /// Why the hub's own conversion stands in for the files of the repository, if it does.
-    pub(crate) converted: Option<NoChoice>,
+    converted: Option<NoChoice>,
     listing: Vec<RemoteFile>,
 }
 
 impl Found {
     /// A file of the choice as the hub lists it.
-    pub(crate) fn file(&self, path: &str) -> &RemoteFile {
+    fn file(&self, path: &str) -> &RemoteFile {
         self.listing.iter().find(|file| file.path == path).expect("a choice is made of the files that are listed")
     }
 }
 
 /// Why rows are not found.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotFound {
-    /// The hub does not give what is needed for it.
-    #[error(transparent)]
-    Hub(#[from] HubError),
+enum NotFound {
+    /// What is needed for it cannot be had.
+    #[error("{}", .0.message)]
+    Failed(Failure),
     /// A file that was fetched cannot be read.
     #[error("{}: {source}", path.display())]
     Card {
@@ -127,9 +124,9 @@ pub(crate) enum NotFound {
 
 impl NotFound {
     /// What to do about it.
-    pub(crate) fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         match self {
-            Self::Hub(error) => error.hint(),
+            Self::Failed(failure) => failure.hint.clone(),
             Self::Card { .. } => None,
             Self::Choice { why, .. } | Self::Converted { why, .. } => why.hint(),
             Self::Pinned { .. } => Some("leave out `revision`, or export the rows to a file and name it in `path`".into()),
@@ -138,10 +135,16 @@ impl NotFound {
     }
 }
 
+impl From<Failure> for NotFound {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 impl From<NotFound> for Failure {
     fn from(error: NotFound) -> Self {
         let failure = match &error {
-            NotFound::Hub(hub) if !hub.is_of_the_file() => Self::stage(error.to_string()),
+            NotFound::Failed(failure) => return failure.clone(),
             NotFound::Card { .. } => Self::stage(error.to_string()),
             _ => Self::experiment(error.to_string()),
         };
@@ -152,15 +155,13 @@ impl From<NotFound> for Failure {
     }
 }
 
-/// Finds rows at a commit of a repository; `conversion` is the commit of the hub's conversion where that is settled
-/// already.
+/// Finds rows at a commit of a repository.
 ///
 /// # Errors
 /// Why they are not found.
-pub(crate) fn find(
-    repository: &dyn Repository,
+fn find(
+    repository: &dyn DataRepository,
     commit: &str,
-    conversion: Option<&str>,
     query: Query<'_>,
 ) -> Result<Found, NotFound> {
     let listing = repository.files(commit)?;
@@ -182,10 +183,8 @@ pub(crate) fn find(
     if let Some(revision) = query.revision.filter(|revision| *revision != "main") {
         return Err(NotFound::Pinned { repo: repo(), revision: revision.to_owned(), why });
     }
-    let conversion = match conversion.map(ToOwned::to_owned).map_or_else(|| repository.resolve(CONVERSION), Ok) {
-        Ok(commit) => commit,
-        Err(HubError::NoRevision { .. }) => return Err(NotFound::Unconverted { repo: repo(), why }),
-        Err(error) => return Err(error.into()),
+    let Some(conversion) = repository.conversion()? else {
+        return Err(NotFound::Unconverted { repo: repo(), why });
     };
     let listing = repository.files(&conversion)?;
     match choose_converted(&paths(&listing), wanted) {
@@ -200,7 +199,7 @@ fn paths(listing: &[RemoteFile]) -> Vec<&str> {
 
 /// What the repository says of itself, or what is wrong with that.
 fn card(
-    repository: &dyn Repository,
+    repository: &dyn DataRepository,
     commit: &str,
     listing: &[RemoteFile],
 ) -> Result<Result<Card, String>, NotFound> {

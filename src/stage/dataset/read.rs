@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use super::choice::Choice;
 use super::columns::Columns;
 use crate::stage::Failure;
+use crate::stage::data::Ordered;
 use crate::stage::rows::{self, Row, Rows};
 
 /// How much of a JSON file decides which columns a data set has, in bytes: as much as `datasets` reads at once.
 const FIRST_BYTES: usize = 10 << 20;
 
 /// Gets a file of the repository, by its path there, and says where it lies here.
-pub(crate) type Fetch<'a> = &'a mut dyn FnMut(&str) -> Result<PathBuf, Failure>;
+pub(super) type Fetch<'a> = &'a mut dyn FnMut(&str) -> Result<PathBuf, Failure>;
 
 /// The rows of a split, in order.
-pub(crate) struct Sequence<'a> {
+pub(super) struct Sequence<'a> {
     choice: &'a Choice,
     fetch: Fetch<'a>,
     columns: Option<Columns>,
@@ -24,14 +25,9 @@ pub(crate) struct Sequence<'a> {
 }
 
 impl<'a> Sequence<'a> {
-    pub(crate) fn new(choice: &'a Choice, fetch: Fetch<'a>) -> Self {
+    pub(super) fn new(choice: &'a Choice, fetch: Fetch<'a>) -> Self {
         let columns = choice.columns.as_deref().map(Columns::declared);
         Self { choice, fetch, columns, next: 0, rows: None }
-    }
-
-    /// How many rows there are: all files are fetched. Those of Parquet files stand in their footers.
-    pub(crate) fn count(&mut self) -> Result<u64, Failure> {
-        self.choice.files.iter().map(|path| Rows::count(&(self.fetch)(path)?)).sum()
     }
 
     fn open(&mut self, path: &str) -> Result<Rows, Failure> {
@@ -47,6 +43,17 @@ impl<'a> Sequence<'a> {
             columns.check(&said, path)?;
         }
         Rows::open(&file)
+    }
+}
+
+impl Ordered for Sequence<'_> {
+    /// All files are fetched for it. How many rows a Parquet file has stands in its footer.
+    fn count(&mut self) -> Result<u64, Failure> {
+        self.choice.files.iter().map(|path| Rows::count(&(self.fetch)(path)?)).sum()
+    }
+
+    fn rows(&mut self) -> Result<Box<dyn Iterator<Item = Row> + '_>, Failure> {
+        Ok(Box::new(self))
     }
 }
 

@@ -3,10 +3,14 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use mergelab_fetch::hub::{HubError, RemoteFile};
+use mergelab_fetch::hub::RemoteFile;
 use serde_json::Value;
 
+use super::read::Sequence;
 use super::*;
+
+/// The branch on which the hub keeps what it converted.
+const CONVERSION: &str = "refs/convert/parquet";
 
 /// A data set whose commits are directories.
 struct Fake {
@@ -34,7 +38,7 @@ impl Fake {
     }
 
     fn find(&self, config: Option<&str>, split: &str) -> Result<Found, NotFound> {
-        find(self, "main", None, Query { revision: None, config, split })
+        find(self, "main", Query { revision: None, config, split })
     }
 
     /// The first rows as JSON Lines, and which files were fetched for them.
@@ -50,27 +54,24 @@ impl Fake {
     }
 }
 
-impl Repository for Fake {
+impl DataRepository for Fake {
     fn name(&self) -> &str {
         "acme/sums"
     }
 
-    fn resolve(&self, revision: &str) -> Result<String, HubError> {
-        if self.dir(revision).is_dir() {
-            return Ok(revision.to_owned());
-        }
-        Err(HubError::NoRevision { repo: self.name().to_owned(), revision: revision.to_owned() })
-    }
-
-    fn files(&self, commit: &str) -> Result<Vec<RemoteFile>, HubError> {
+    fn files(&self, commit: &str) -> Result<Vec<RemoteFile>, Failure> {
         let names = crate::store::list_files(&self.dir(commit), true).unwrap();
         let file = |path| RemoteFile { path, size: 0, sha256: None, oid: None };
         Ok(names.into_iter().map(file).collect())
     }
 
-    fn fetch(&self, commit: &str, file: &RemoteFile) -> Result<PathBuf, HubError> {
+    fn fetch(&self, commit: &str, file: &RemoteFile) -> Result<PathBuf, Failure> {
         self.fetched.borrow_mut().push(file.path.clone());
         Ok(self.dir(commit).join(&file.path))
+    }
+
+    fn conversion(&self) -> Result<Option<String>, Failure> {
+        Ok(self.dir(CONVERSION).is_dir().then(|| CONVERSION.to_owned()))
     }
 }
 
@@ -182,8 +183,8 @@ fn what_a_program_makes_is_read_from_the_conversion_of_the_hub() {
     assert!(matches!(found.converted, Some(NoChoice::Script { .. })));
     assert!(fake.find(Some("a"), "test").unwrap().choice.is_partial);
     let pinned = Query { revision: Some("v1"), config: Some("a"), split: "train" };
-    let pinned = find(&fake, "main", None, pinned).unwrap_err().to_string();
-    assert!(find(&fake, "main", None, Query { revision: Some("main"), config: Some("a"), split: "train" }).is_ok());
+    let pinned = find(&fake, "main", pinned).unwrap_err().to_string();
+    assert!(find(&fake, "main", Query { revision: Some("main"), config: Some("a"), split: "train" }).is_ok());
     let all = [unconverted, pinned, error(&fake, None, "train"), error(&fake, Some("c"), "train")];
     insta::assert_snapshot!([&all[..], &[error(&fake, Some("a"), "valid")]].concat().join("\n"));
 }
