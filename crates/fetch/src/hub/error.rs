@@ -1,7 +1,7 @@
 //! What goes wrong between here and the hub, in words, whose fault it is, and the way out.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Why something cannot be had from the hub. No message holds a token.
@@ -158,6 +158,10 @@ pub enum HubError {
 }
 
 impl HubError {
+    pub(super) fn cache(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Cache { what, path: path.to_path_buf(), source }
+    }
+
     /// Whether what the experiment file names is wrong; otherwise this machine cannot get it now.
     pub fn is_of_the_file(&self) -> bool {
         matches!(self, Self::NoRepo { .. } | Self::NoRevision { .. } | Self::NoFile { .. })
