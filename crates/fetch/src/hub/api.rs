@@ -34,7 +34,8 @@ struct Large {
 pub(super) fn commit(http: &Http, endpoint: &str, target: &Target<'_>, control: &Control) -> Result<String, HubError> {
     let url = format!("{endpoint}/api/{}/revision/{}", repo(target), encode(target.revision, ""));
     let (text, _) = http.text(&url, target, control)?;
-    let said: Revision = serde_json::from_str(&text).map_err(|_| http.strange(format!("{url} is no description of a repository")))?;
+    let said: Revision =
+        serde_json::from_str(&text).map_err(|_| http.strange(format!("{url} is no description of a repository")))?;
     match said.sha {
         Some(commit) if super::is_commit(&commit) => Ok(commit.to_ascii_lowercase()),
         _ => Err(http.strange(format!("{url} names no commit"))),

@@ -215,8 +215,7 @@ mod tests {
     fn a_list_and_a_name_are_read_back_and_nothing_leads_out() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path(), RepoKind::Dataset, "acme/rows");
-        let files =
-            [RemoteFile { path: "x".to_owned(), size: 3, sha256: None, oid: Some("b".repeat(40)) }];
+        let files = [RemoteFile { path: "x".to_owned(), size: 3, sha256: None, oid: Some("b".repeat(40)) }];
         assert_eq!(folder.listing(COMMIT), None);
         folder.keep_listing(COMMIT, &files).unwrap();
         assert_eq!(folder.listing(COMMIT).unwrap(), files);

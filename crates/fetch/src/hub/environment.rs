@@ -71,7 +71,8 @@ impl Settings {
         let endpoint = endpoint.trim().trim_end_matches('/').to_owned();
         let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
         if rest.is_none_or(|rest| rest.is_empty() || rest.contains(['@', '?', '#', ' '])) {
-            let message = "HF_ENDPOINT is no address of a hub, such as https://hub.example.org (without a name or password)";
+            let message =
+                "HF_ENDPOINT is no address of a hub, such as https://hub.example.org (without a name or password)";
             return Err(HubError::Setting(message.to_owned()));
         }
         let user = variable("HOME").map(PathBuf::from);
@@ -83,7 +84,9 @@ impl Settings {
             .map(path)
             .or_else(|| variable("XDG_CACHE_HOME").map(|cache| path(cache).join("huggingface")))
             .or_else(|| user.as_ref().map(|user| user.join(".cache/huggingface")))
-            .ok_or_else(|| HubError::Setting("neither HF_HOME nor HOME says where the cache of the hub is".to_owned()))?;
+            .ok_or_else(|| {
+                HubError::Setting("neither HF_HOME nor HOME says where the cache of the hub is".to_owned())
+            })?;
         let cache = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE")).map(path);
         let token_file = variable("HF_TOKEN_PATH").map_or_else(|| home.join("token"), path);
         let token = if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { token(&variable, &token_file) };
@@ -109,9 +112,7 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Settings, HubError> {
-        Settings::read(&|name| {
-            variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned())
-        })
+        Settings::read(&|name| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned()))
     }
 
     #[test]

@@ -197,7 +197,8 @@ impl HubError {
             Self::Damaged { .. } => "something between here and the hub changes what it sends".to_owned(),
             Self::NoRoom { .. } => "free some space, or set HF_HUB_CACHE to a directory on another disk".to_owned(),
             Self::Cache { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free some space, or set HF_HUB_CACHE to a directory on another disk; it goes on where it was".to_owned()
+                "free some space, or set HF_HUB_CACHE to a directory on another disk; it goes on where it was"
+                    .to_owned()
             }
             Self::Cache { .. } => "HF_HUB_CACHE names another directory for the cache".to_owned(),
             Self::Setting(_) | Self::Stopped => return None,

@@ -131,12 +131,7 @@ impl Fetch<'_> {
     }
 
     /// Gets whatever is missing of a file, with as many requests as it takes.
-    fn transfer(
-        &self,
-        http: &Http,
-        incomplete: &Path,
-        on_progress: &mut dyn FnMut(u64),
-    ) -> Result<Partial, HubError> {
+    fn transfer(&self, http: &Http, incomplete: &Path, on_progress: &mut dyn FnMut(u64)) -> Result<Partial, HubError> {
         let mut partial = self.read(incomplete, true, on_progress)?;
         if partial.size > self.file.size {
             self.restart(&mut partial, incomplete)?;

@@ -67,7 +67,12 @@ impl Http {
     }
 
     /// The body of a page, as text.
-    pub(super) fn text(&self, url: &str, target: &Target<'_>, control: &Control) -> Result<(String, Response<()>), HubError> {
+    pub(super) fn text(
+        &self,
+        url: &str,
+        target: &Target<'_>,
+        control: &Control,
+    ) -> Result<(String, Response<()>), HubError> {
         let response = self.get(Request { url, from: 0 }, target, control)?;
         let (parts, body) = response.into_parts();
         let text = body.into_with_config().limit(1 << 30).read_to_string();
@@ -96,7 +101,10 @@ impl Http {
                         let (endpoint, with_token) = (self.endpoint.clone(), self.token.is_some());
                         return Err(HubError::RateLimited { endpoint, wait, with_token });
                     }
-                    control.note(&format!("the hub limits how often it is asked: waiting {} s, as it says", wait.as_secs()));
+                    control.note(&format!(
+                        "the hub limits how often it is asked: waiting {} s, as it says",
+                        wait.as_secs()
+                    ));
                     waited += wait;
                     wait
                 }

@@ -218,7 +218,11 @@ impl Hub {
         }
         let Some(http) = &self.http else {
             let files = folder.cached(commit);
-            return if files.is_empty() { Err(self.not_cached(format!("{repo} at {commit}"), repo)) } else { Ok(files) };
+            return if files.is_empty() {
+                Err(self.not_cached(format!("{repo} at {commit}"), repo))
+            } else {
+                Ok(files)
+            };
         };
         let target = Target { kind, repo, revision: commit, path: None };
         let files = api::files(http, &self.settings.endpoint, &target, &self.control)?;
@@ -262,9 +266,8 @@ impl Hub {
         let fetch = Fetch { http, endpoint, folder: &folder, target, file, control: &self.control };
         let path = fetch.run(on_progress)?.ok_or_else(|| self.not_cached(target.to_string(), repo))?;
         let mut named = self.named.lock().expect("no holder of this lock panics");
-        let names: Vec<_> = named
-            .extract_if(|(of, name, _), at| (*of, name.as_str(), at.as_str()) == (kind, repo, commit))
-            .collect();
+        let names: Vec<_> =
+            named.extract_if(|(of, name, _), at| (*of, name.as_str(), at.as_str()) == (kind, repo, commit)).collect();
         for ((_, _, revision), commit) in names {
             folder.name_revision(&revision, &commit)?;
         }
@@ -276,7 +279,9 @@ impl Hub {
     }
 
     fn not_cached(&self, what: String, repo: &str) -> HubError {
-        let how = format!("run once without HF_HUB_OFFLINE, or fill the cache on a machine with a network: `hf download {repo}`");
+        let how = format!(
+            "run once without HF_HUB_OFFLINE, or fill the cache on a machine with a network: `hf download {repo}`"
+        );
         HubError::NotCached { what, cache: self.settings.cache.clone(), how }
     }
 }
