@@ -28,7 +28,7 @@ pub enum CliError {
     Project(ProjectError),
     /// The store cannot be used.
     Store(StoreError),
-    /// Something in the store is not what it was.
+    /// Something in the store is not what it was, or a lock file does not agree.
     Damaged {
         /// What.
         message: String,

@@ -98,7 +98,9 @@ impl Run<'_, '_, '_> {
                 store.try_lock(&key)?.map_or(Lookup::Busy, |lock| Lookup::Miss { lock, damage: None })
             } else {
                 match store.lookup(&key)? {
-                    Lookup::Hit(manifest) if self.again.contains_key(&id) && manifest.is_dropped() => {
+                    Lookup::Hit(manifest)
+                        if self.again.contains_key(&id) && (manifest.is_dropped() || manifest.external) =>
+                    {
                         store.try_lock(&key)?.map_or(Lookup::Busy, |lock| Lookup::Miss { lock, damage: None })
                     }
                     other => other,
@@ -159,7 +161,9 @@ impl Run<'_, '_, '_> {
                 .collect(),
         };
         let again = self.again.get(&id).cloned();
-        Task { id, key_struct, lock, inputs: self.inputs(id), sources, files, gpus: Vec::new(), again }
+        let commit = plan::repository(stage)
+            .and_then(|(repository, _)| self.facts.commit(stage.experiment, &repository).map(str::to_ascii_lowercase));
+        Task { commit, id, key_struct, lock, inputs: self.inputs(id), sources, files, gpus: Vec::new(), again }
     }
 
     fn inputs(&self, id: StageId) -> HashMap<String, Arc<Artifact>> {

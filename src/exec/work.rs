@@ -33,6 +33,8 @@ pub(super) struct Task {
     /// Files outside the store on which the result rests.
     pub(super) sources: Vec<Source>,
     pub(super) files: Vec<Output>,
+    /// The commit of the repository on the hub that it reads.
+    pub(super) commit: Option<String>,
     /// GPUs that it was given.
     pub(super) gpus: Vec<String>,
     /// What its result was before files of it were dropped, where it is made again for them.
@@ -138,6 +140,7 @@ impl Shop<'_> {
             key,
             inputs: task.inputs.clone(),
             files: task.files.clone(),
+            commit: task.commit.clone(),
             out: work.out(),
             scratch: work.dir().to_path_buf(),
             partial: self.store.partial_dir(&key),
@@ -204,6 +207,9 @@ impl Shop<'_> {
             roles: stage::roles(kind),
         };
         let manifest = self.store.commit(&task.lock, work, draft, product.external)?;
+        for (path, output) in &product.seen {
+            self.store.learn(path, output);
+        }
         let partial = self.store.partial_dir(task.lock.key());
         if partial.exists() {
             // Only space is lost if this fails.

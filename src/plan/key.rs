@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::facts::{Artifact, Facts, HUB, Sighting, Source, digest_of};
-use super::stage::{Kind, Loss, Spec, Stage, StageId};
+use super::stage::{Kind, Loss, Repository, Spec, Stage, StageId, repository};
 use super::tools;
 use crate::artifact::{Output, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
@@ -60,6 +60,8 @@ pub enum Open {
     Unhashed(Source),
     /// A source is not there.
     Missing(Source, String),
+    /// Nobody has asked the hub yet which commit a revision names.
+    Unresolved(Repository),
     /// This version cannot do it.
     Unsupported(String),
     /// A Python distribution is not there.
@@ -141,6 +143,16 @@ impl Reader<'_> {
         }
     }
 
+    /// The repository on the hub that the stage reads, and the commit that its revision names.
+    fn commit(&self) -> Result<(Repository, String), Open> {
+        let (repository, _) = repository(self.stage).expect("asked of stages that read a repository");
+        let commit = self.facts.commit(self.stage.experiment, &repository).map(str::to_ascii_lowercase);
+        match commit {
+            Some(commit) => Ok((repository, commit)),
+            None => Err(Open::Unresolved(repository)),
+        }
+    }
+
     fn source_digest(&self, source: &Source) -> Result<Digest, Open> {
         self.source(source).map(|files| digest_of(source, files))
     }
@@ -195,7 +207,11 @@ impl Reader<'_> {
         let files = match model {
             Model::Path(path) => self.source(&Source::Tree(path.clone()))?.to_vec(),
             Model::From(output) => self.output("command", output.path.as_deref())?,
-            Model::Hub { repo, .. } => return Err(no_hub(repo)),
+            // The commit decides what the files are, and is known before any of them is there.
+            Model::Hub { .. } => {
+                let (Repository { name, .. }, commit) = self.commit()?;
+                return Ok((json!({ "hub": name, "commit": commit }), Inputs::new()));
+            }
         };
         let inputs = files.into_iter().map(|file| (file.path, file.sha256)).collect();
         Ok((json!({}), inputs))

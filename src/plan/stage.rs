@@ -189,6 +189,40 @@ impl Kind {
     }
 }
 
+/// What a repository on the hub holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holds {
+    /// A model; Gram matrices are kept in such ones too.
+    Model,
+    /// A data set.
+    Dataset,
+}
+
+/// A repository on the hub, at a revision.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Repository {
+    /// What it holds.
+    pub holds: Holds,
+    /// `ORG/NAME`.
+    pub name: String,
+    /// A branch, a tag or a commit; `main` where the experiment names none.
+    pub revision: String,
+}
+
+/// The repository on the hub that a stage reads, if it reads one, with the keys under its entry that name it.
+pub fn repository(stage: &Stage) -> Option<(Repository, &'static [&'static str])> {
+    let (holds, name, revision, place): (_, _, _, &[&str]) = match &stage.spec {
+        Spec::Model(Model::Hub { repo, revision }) => (Holds::Model, repo, revision, &["hub"]),
+        Spec::Data(Data { source: DataSource::Hub { repo, revision, .. }, .. }) => {
+            (Holds::Dataset, repo, revision, &["hub"])
+        }
+        Spec::ImportGram(Gram::PickleHub { repo, revision, .. }) => (Holds::Model, repo, revision, &["pickle", "hub"]),
+        _ => return None,
+    };
+    let revision = revision.clone().unwrap_or_else(|| "main".to_owned());
+    Some((Repository { holds, name: name.clone(), revision }, place))
+}
+
 /// What a stage reads that no stage makes, with the keys under its entry that name it.
 pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
     let one = |source: Source, place: &[&str]| vec![(source, place.iter().map(|&part| part.to_owned()).collect())];

@@ -13,12 +13,16 @@ mod eval;
 mod failure;
 mod fisher;
 mod gram;
+#[cfg(feature = "fetch")]
+mod hub;
 mod kept;
 mod launch;
 mod lm_eval_command;
 mod loss;
 mod merge;
 mod model;
+#[cfg(feature = "fetch")]
+mod model_files;
 mod needs;
 mod python;
 pub(crate) mod rows;
@@ -50,7 +54,7 @@ pub use tasks::{Definition, TaskFiles};
 use crate::artifact::{Output, model_roles};
 use crate::digest::{Digest, Key};
 use crate::experiment::Backend;
-use crate::plan::{Artifact, Graph, Kind, Spec, Stage, StageId};
+use crate::plan::{Artifact, Graph, Kind, Repository, Spec, Stage, StageId};
 use crate::project::{Project, Python};
 
 /// What stages need of the world.
@@ -83,6 +87,8 @@ pub struct Job<'a> {
     pub inputs: HashMap<String, Arc<Artifact>>,
     /// Files that it reads from outside the store, as seen for the key.
     pub files: Vec<Output>,
+    /// The commit of the repository on the hub that it reads, if it reads one.
+    pub commit: Option<String>,
     /// Empty directory for its result.
     pub out: PathBuf,
     /// Directory for whatever else it needs.
@@ -129,6 +135,8 @@ pub struct Product {
     pub logged: bool,
     /// Files that are somebody else's, for stages that only point at them.
     pub external: Option<Vec<Output>>,
+    /// Where files that are somebody else's lie, which were hashed just now.
+    pub seen: Vec<(PathBuf, Output)>,
     /// Files whose digests the program took while it wrote them, by path in the result: size and digest.
     pub hashed: HashMap<String, (u64, Digest)>,
 }
@@ -139,7 +147,7 @@ pub struct Product {
 /// What went wrong, in words, and whose fault it is.
 pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)) -> Result<Product, Failure> {
     match &job.stage.spec {
-        Spec::Model(model) => model::run(model, job),
+        Spec::Model(model) => model::run(context, model, job, on_event),
         Spec::Data(data) => data::run(context, data, job, on_event),
         Spec::Command(command) => command::run(context, command, job, on_event),
         Spec::Gram { capture, rows, strict, shard } => {
@@ -160,9 +168,7 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
 pub fn unsupported(stage: &Stage) -> Option<String> {
     use crate::experiment::{DataSource, Gram, Model, UnsafeCode};
     let reason = match &stage.spec {
-        Spec::Model(Model::Hub { repo, .. }) => {
-            format!("the model {repo} comes from the hub, which this version cannot reach")
-        }
+        Spec::Model(Model::Hub { repo, .. }) => without_hub(repo)?,
         Spec::Data(data) => match &data.source {
             DataSource::Hub { repo, .. } => {
                 format!("the data set {repo} comes from the hub, which this version cannot reach")
@@ -190,6 +196,47 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         | Spec::Model(_) => return None,
     };
     Some(reason)
+}
+
+/// Of a repository on the hub: that this build cannot reach it, where it cannot.
+fn without_hub(repo: &str) -> Option<String> {
+    (!cfg!(feature = "fetch")).then(|| {
+        format!("{repo} comes from the hub, which needs the feature `fetch`: this mergelab was built without it")
+    })
+}
+
+/// The commit that the revision of a repository on the hub names, by asking the hub, or the cache where it is not to be
+/// asked. `on_note` is told what a person should know meanwhile.
+///
+/// # Errors
+/// When there is no such repository or revision, or the hub cannot be asked.
+#[cfg_attr(not(feature = "fetch"), expect(unused_variables, reason = "there is nobody to tell"))]
+pub fn resolve(repository: &Repository, on_note: impl Fn(&str) + Send + Sync + 'static) -> Result<String, Failure> {
+    #[cfg(feature = "fetch")]
+    return hub::resolve(repository, on_note);
+    #[cfg(not(feature = "fetch"))]
+    Err(Failure::stage(without_hub(&repository.name).unwrap_or_default()))
+}
+
+/// Where the files of a commit lie in the cache of the hub, once they are fetched.
+#[cfg_attr(not(feature = "fetch"), expect(unused_variables, reason = "there is no cache"))]
+pub fn hub_snapshot(repository: &Repository, commit: &str) -> Option<PathBuf> {
+    #[cfg(feature = "fetch")]
+    return hub::snapshot(repository, commit);
+    #[cfg(not(feature = "fetch"))]
+    None
+}
+
+/// How many bytes a stage that reads a repository on the hub would fetch; nothing where that is not known without asking.
+#[cfg_attr(not(feature = "fetch"), expect(unused_variables, reason = "nothing is fetched"))]
+pub fn bytes_to_fetch(stage: &Stage, repository: &Repository, commit: &str) -> Option<u64> {
+    #[cfg(feature = "fetch")]
+    return match &stage.spec {
+        Spec::Model(_) => model_files::bytes_to_fetch(repository, commit),
+        _ => None,
+    };
+    #[cfg(not(feature = "fetch"))]
+    None
 }
 
 /// Files of a kind's artifact that are outside its digest.

@@ -1,9 +1,11 @@
 //! What Gram, Fisher and merge stages have in common: a stage file, and `mergelab-tensor` to do it.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use mergelab_wire::{Event, Fault, Job as Work, StageFile, VERSION};
 
+use super::launch::TOKENS;
 use super::{Context, Ending, Failure, Job, Product, Program};
 
 /// Writes the stage file and runs the tensor program on it.
@@ -48,7 +50,7 @@ pub(super) fn run_in(
         arguments: vec![path.into()],
         directory: context.project.root.clone(),
         environment: job.visible_gpus().into_iter().collect(),
-        unset: Vec::new(),
+        unset: TOKENS.map(OsString::from).to_vec(),
         locks: vec![job.lock],
         log: job.log.clone(),
         events: Some(events),

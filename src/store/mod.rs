@@ -22,6 +22,7 @@
 mod commit;
 mod drop;
 mod error;
+mod external;
 mod format;
 mod lock;
 mod lookup;

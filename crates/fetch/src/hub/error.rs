@@ -1,7 +1,7 @@
 //! What goes wrong between here and the hub, in words, whose fault it is, and the way out.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Why something cannot be had from the hub. No message holds a token.
@@ -158,6 +158,10 @@ pub enum HubError {
 }
 
 impl HubError {
+    pub(super) fn cache(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Cache { what, path: path.to_path_buf(), source }
+    }
+
     /// Whether what the experiment file names is wrong; otherwise this machine cannot get it now.
     pub fn is_of_the_file(&self) -> bool {
         matches!(self, Self::NoRepo { .. } | Self::NoRevision { .. } | Self::NoFile { .. })
@@ -193,7 +197,8 @@ impl HubError {
             Self::Damaged { .. } => "something between here and the hub changes what it sends".to_owned(),
             Self::NoRoom { .. } => "free some space, or set HF_HUB_CACHE to a directory on another disk".to_owned(),
             Self::Cache { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free some space, or set HF_HUB_CACHE to a directory on another disk; it goes on where it was".to_owned()
+                "free some space, or set HF_HUB_CACHE to a directory on another disk; it goes on where it was"
+                    .to_owned()
             }
             Self::Cache { .. } => "HF_HUB_CACHE names another directory for the cache".to_owned(),
             Self::Setting(_) | Self::Stopped => return None,
