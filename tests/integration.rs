@@ -1,12 +1,14 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for some in `engines`, `evaluations`, `losses`, `sandbox` and `vllm`, which say
+//! They need neither Python nor libtorch, but for some in `datasets`, `engines`, `evaluations`, `losses`, `sandbox` and `vllm`, which say
 //! so where they have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in
 //! `fakes/` stand in for `mergelab-tensor` and for Python.
 
 mod project;
 
 mod crash;
+#[cfg(feature = "fetch")]
+mod datasets;
 mod engines;
 mod evaluations;
 mod help;

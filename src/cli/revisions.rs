@@ -24,6 +24,12 @@ pub(super) fn of_lock_files(session: &Session) -> HashMap<(usize, Repository), S
         {
             commits.insert((stage.experiment, repository), commit.clone());
         }
+        if let Some(conversion) = plan::repository(stage).and_then(|(repository, _)| repository.conversion())
+            && let Some(revisions) = session.locks[stage.experiment].datasets.get(&conversion.name)
+            && let Some(commit) = revisions.get(&conversion.revision)
+        {
+            commits.insert((stage.experiment, conversion), commit.clone());
+        }
     }
     commits
 }
@@ -74,8 +80,14 @@ pub(super) fn resolve(
             continue;
         }
         let note = |note: &str| say!("note    {note}");
-        match asked.entry(repository.clone()).or_insert_with_key(|repository| stage::resolve(repository, note)) {
-            Ok(commit) => fresh.push((stage.experiment, repository, commit.clone())),
+        let commit = asked.entry(repository.clone()).or_insert_with_key(|repository| stage::resolve(repository, note));
+        let found = commit.clone().and_then(|commit| Ok((stage::conversion(stage, &commit, note)?, commit)));
+        match &found {
+            Ok((converted, commit)) => {
+                let conversion = repository.conversion().zip(converted.clone());
+                fresh.push((stage.experiment, repository, commit.clone()));
+                fresh.extend(conversion.map(|(conversion, commit)| (stage.experiment, conversion, commit)));
+            }
             Err(failure) if failure.fault == Fault::Experiment => {
                 let (message, hint) = (failure.message.clone(), failure.hint.clone());
                 let place: Vec<String> = place.iter().map(|&part| part.to_owned()).collect();
@@ -93,6 +105,11 @@ pub(super) fn resolve(
     for (blocked, mut reasons) in blocked.iter_mut().zip(reasons) {
         reasons.dedup();
         blocked.append(&mut reasons);
+    }
+    for (experiment, repository, _) in &fresh {
+        if let Some(conversion) = repository.conversion() {
+            facts.commits.remove(&(*experiment, conversion));
+        }
     }
     for (experiment, repository, commit) in &fresh {
         facts.commits.insert((*experiment, repository.clone()), commit.clone());
@@ -116,12 +133,21 @@ fn write(
     let path = path_of(file);
     // Another run may have written it since it was read.
     let mut lock = LockFile::read(&path)?;
+    for (_, repository, _) in fresh {
+        // Which conversion counts was asked together with it, if any does.
+        if let Some(conversion) = repository.conversion() {
+            lock.datasets.entry(conversion.name).or_default().remove(&conversion.revision);
+        }
+    }
     for (_, repository, commit) in fresh {
         let of_name = section_mut(&mut lock, repository.holds).entry(repository.name.clone()).or_default();
         of_name.insert(repository.revision.clone(), commit.clone());
     }
     let stages = session.graph.iter().filter(|(_, stage)| stage.experiment == experiment);
-    let named: BTreeSet<Repository> = stages.filter_map(|(_, stage)| Some(plan::repository(stage)?.0)).collect();
+    let named: BTreeSet<Repository> = stages
+        .filter_map(|(_, stage)| Some(plan::repository(stage)?.0))
+        .flat_map(|repository| repository.conversion().into_iter().chain([repository]))
+        .collect();
     for holds in [Holds::Model, Holds::Dataset] {
         for (name, revisions) in &mut *section_mut(&mut lock, holds) {
             revisions.retain(|revision, _| {

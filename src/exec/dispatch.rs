@@ -9,7 +9,7 @@ use super::schedule::{Message, Outcome, Run};
 use super::work::Task;
 use crate::artifact::subtree;
 use crate::experiment::Model;
-use crate::plan::{self, Artifact, KeyStruct, Sighting, Source, Spec, StageId};
+use crate::plan::{self, Artifact, KeyStruct, Repository, Sighting, Source, Spec, StageId};
 use crate::stage::{self, Failure};
 use crate::store::{KeyLock, Lookup, StoreError};
 
@@ -161,9 +161,23 @@ impl Run<'_, '_, '_> {
                 .collect(),
         };
         let again = self.again.get(&id).cloned();
-        let commit = plan::repository(stage)
-            .and_then(|(repository, _)| self.facts.commit(stage.experiment, &repository).map(str::to_ascii_lowercase));
-        Task { commit, id, key_struct, lock, inputs: self.inputs(id), sources, files, gpus: Vec::new(), again }
+        let repository = plan::repository(stage).map(|(repository, _)| repository);
+        let commit =
+            |repository: &Repository| self.facts.commit(stage.experiment, repository).map(str::to_ascii_lowercase);
+        let conversion = repository.as_ref().and_then(Repository::conversion).as_ref().and_then(commit);
+        let commit = repository.as_ref().and_then(commit);
+        Task {
+            commit,
+            conversion,
+            id,
+            key_struct,
+            lock,
+            inputs: self.inputs(id),
+            sources,
+            files,
+            gpus: Vec::new(),
+            again,
+        }
     }
 
     fn inputs(&self, id: StageId) -> HashMap<String, Arc<Artifact>> {

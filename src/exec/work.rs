@@ -35,6 +35,8 @@ pub(super) struct Task {
     pub(super) files: Vec<Output>,
     /// The commit of the repository on the hub that it reads.
     pub(super) commit: Option<String>,
+    /// The commit of the hub's conversion of that, where its rows are read from there.
+    pub(super) conversion: Option<String>,
     /// GPUs that it was given.
     pub(super) gpus: Vec<String>,
     /// What its result was before files of it were dropped, where it is made again for them.
@@ -141,6 +143,7 @@ impl Shop<'_> {
             inputs: task.inputs.clone(),
             files: task.files.clone(),
             commit: task.commit.clone(),
+            conversion: task.conversion.clone(),
             out: work.out(),
             scratch: work.dir().to_path_buf(),
             partial: self.store.partial_dir(&key),

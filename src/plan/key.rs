@@ -224,7 +224,19 @@ impl Reader<'_> {
                 let path = output.path.as_deref();
                 (self.output_digest("command", path)?, path.unwrap_or(Path::new("")))
             }
-            DataSource::Hub { repo, .. } => return Err(no_hub(repo)),
+            DataSource::Hub { config, split, .. } => {
+                let (repository, commit) = self.commit()?;
+                let mut params = json!({
+                    "hub": repository.name, "commit": commit, "config": config, "split": split, "rows": data.rows,
+                });
+                // Where the rows are read from the hub's own conversion, what they are is decided by its commit too.
+                let conversion = repository.conversion();
+                let experiment = self.stage.experiment;
+                if let Some(commit) = conversion.as_ref().and_then(|of_it| self.facts.commit(experiment, of_it)) {
+                    params["conversion"] = json!(commit.to_ascii_lowercase());
+                }
+                return Ok((params, Inputs::new()));
+            }
         };
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let format = name.split_once('.').map_or("", |(_, extensions)| extensions).to_owned();

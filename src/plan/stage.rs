@@ -209,6 +209,17 @@ pub struct Repository {
     pub revision: String,
 }
 
+/// The branch of a data set on which the hub keeps what it converted to Parquet by itself. It follows `main`.
+pub const CONVERSION: &str = "refs/convert/parquet";
+
+impl Repository {
+    /// Where the hub's conversion of this data set to Parquet is, if it can have one.
+    pub fn conversion(&self) -> Option<Self> {
+        let can_have = self.holds == Holds::Dataset && self.revision == "main";
+        can_have.then(|| Self { revision: CONVERSION.to_owned(), ..self.clone() })
+    }
+}
+
 /// The repository on the hub that a stage reads, if it reads one, with the keys under its entry that name it.
 pub fn repository(stage: &Stage) -> Option<(Repository, &'static [&'static str])> {
     let (holds, name, revision, place): (_, _, _, &[&str]) = match &stage.spec {

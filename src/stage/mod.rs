@@ -89,6 +89,8 @@ pub struct Job<'a> {
     pub files: Vec<Output>,
     /// The commit of the repository on the hub that it reads, if it reads one.
     pub commit: Option<String>,
+    /// The commit of the hub's conversion of that repository to Parquet, where its rows are read from there.
+    pub conversion: Option<String>,
     /// Empty directory for its result.
     pub out: PathBuf,
     /// Directory for whatever else it needs.
@@ -170,9 +172,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
     let reason = match &stage.spec {
         Spec::Model(Model::Hub { repo, .. }) => without_hub(repo)?,
         Spec::Data(data) => match &data.source {
-            DataSource::Hub { repo, .. } => {
-                format!("the data set {repo} comes from the hub, which this version cannot reach")
-            }
+            DataSource::Hub { repo, .. } => without_hub(repo)?,
             DataSource::Path(path) => rows::unsupported(path)?,
             DataSource::From(output) => rows::unsupported(output.path.as_deref()?)?,
         },
@@ -216,6 +216,23 @@ pub fn resolve(repository: &Repository, on_note: impl Fn(&str) + Send + Sync + '
     return hub::resolve(repository, on_note);
     #[cfg(not(feature = "fetch"))]
     Err(Failure::stage(without_hub(&repository.name).unwrap_or_default()))
+}
+
+/// The commit of the hub's own conversion to Parquet, for a stage whose rows are not in files of the repository itself that
+/// can be read. `on_note` is told what a person should know meanwhile.
+///
+/// # Errors
+/// When the rows are not there at all, or the hub cannot be asked.
+#[cfg_attr(not(feature = "fetch"), expect(unused_variables, reason = "there is nobody to tell"))]
+pub fn conversion(
+    stage: &Stage,
+    commit: &str,
+    on_note: impl Fn(&str) + Send + Sync + 'static,
+) -> Result<Option<String>, Failure> {
+    #[cfg(feature = "fetch")]
+    return dataset::conversion(stage, commit, on_note);
+    #[cfg(not(feature = "fetch"))]
+    Ok(None)
 }
 
 /// Where the files of a commit lie in the cache of the hub, once they are fetched.

@@ -73,7 +73,9 @@ impl Rows {
         }
         let form = Written::of(path);
         match (form.format.as_str(), form.compression.as_deref()) {
-            ("jsonl" | "ndjson", compression) => Ok(Self(Box::new(json_lines(path.to_path_buf(), stream(path, compression)?)))),
+            ("jsonl" | "ndjson", compression) => {
+                Ok(Self(Box::new(json_lines(path.to_path_buf(), stream(path, compression)?))))
+            }
             ("json", compression) => json(path, stream(path, compression)?),
             ("csv", compression) => comma_separated(path, stream(path, compression)?),
             ("parquet", None) => parquet(path),

@@ -125,6 +125,7 @@ impl Bench {
             inputs: inputs.collect::<HashMap<_, _>>(),
             files: Vec::new(),
             commit: None,
+            conversion: None,
             out: work.join("out"),
             scratch: work.clone(),
             partial: work.join("partial"),

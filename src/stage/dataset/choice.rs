@@ -297,10 +297,8 @@ pub(super) fn choose_converted(paths: &[&str], wanted: Wanted<'_>) -> Result<Cho
     files.retain(|(of, ..)| *of == config);
     let whole = |split: &str| split.strip_prefix(PARTIAL).unwrap_or(split) == wanted.split;
     let Some((_, found, _)) = files.iter().find(|(_, split, _)| whole(split)).cloned() else {
-        let mut splits: Vec<String> = files
-            .iter()
-            .map(|(_, split, _)| split.strip_prefix(PARTIAL).unwrap_or(split).to_owned())
-            .collect();
+        let mut splits: Vec<String> =
+            files.iter().map(|(_, split, _)| split.strip_prefix(PARTIAL).unwrap_or(split).to_owned()).collect();
         splits.dedup();
         return Err(no_split(&config, wanted.split, splits));
     };

@@ -129,7 +129,9 @@ impl NotFound {
             Self::Failed(failure) => failure.hint.clone(),
             Self::Card { .. } => None,
             Self::Choice { why, .. } | Self::Converted { why, .. } => why.hint(),
-            Self::Pinned { .. } => Some("leave out `revision`, or export the rows to a file and name it in `path`".into()),
+            Self::Pinned { .. } => {
+                Some("leave out `revision`, or export the rows to a file and name it in `path`".into())
+            }
             Self::Unconverted { .. } => Some("export the rows to a .jsonl file, and name it in `path`".into()),
         }
     }
@@ -159,11 +161,7 @@ impl From<NotFound> for Failure {
 ///
 /// # Errors
 /// Why they are not found.
-fn find(
-    repository: &dyn DataRepository,
-    commit: &str,
-    query: Query<'_>,
-) -> Result<Found, NotFound> {
+fn find(repository: &dyn DataRepository, commit: &str, query: Query<'_>) -> Result<Found, NotFound> {
     let listing = repository.files(commit)?;
     let wanted = Wanted { config: query.config, split: query.split };
     let repo = || repository.name().to_owned();

@@ -48,6 +48,10 @@ pub(crate) fn run(
     }
     let mut files: BTreeMap<&str, PathBuf> = BTreeMap::new();
     let mut fetch = |path: &str| {
+        // One that is read twice, to count its rows first, is held against its digest once.
+        if let Some(place) = files.get(path) {
+            return Ok(place.clone());
+        }
         let file = found.file(path);
         let place = fetched.fetch(&found.commit, file)?;
         files.insert(&file.path, place.clone());
@@ -77,7 +81,10 @@ fn came_from(
             Some(sha256) => sha256.clone(),
             None => {
                 let digest = Digest::of_file(place);
-                digest.map_err(|error| Failure::stage(format!("cannot read {}: {error}", place.display())))?.0.to_string()
+                digest
+                    .map_err(|error| Failure::stage(format!("cannot read {}: {error}", place.display())))?
+                    .0
+                    .to_string()
             }
         };
         read.push(json!({ "path": path, "size": file.size, "sha256": sha256 }));

@@ -121,15 +121,9 @@ fn a_column_that_a_file_lacks_is_null_and_one_that_it_has_beside_is_refused() {
         ("train_0.jsonl", "{\"a\":1,\"b\":2}\n{\"b\":3}\n"),
         ("train_1.jsonl", "{\"b\":5,\"a\":4}\n{\"a\":6,\"c\":7}\n"),
     ]);
-    assert_eq!(
-        fake.rows(None, "train", 3).unwrap().0,
-        "{\"a\":1,\"b\":2}\n{\"a\":null,\"b\":3}\n{\"a\":4,\"b\":5}\n"
-    );
+    assert_eq!(fake.rows(None, "train", 3).unwrap().0, "{\"a\":1,\"b\":2}\n{\"a\":null,\"b\":3}\n{\"a\":4,\"b\":5}\n");
     let failure = fake.rows(None, "train", 4).unwrap_err();
-    assert_eq!(
-        failure.message,
-        "train_1.jsonl: it has a column `c`, where train_0.jsonl has `a`, `b` and no other"
-    );
+    assert_eq!(failure.message, "train_1.jsonl: it has a column `c`, where train_0.jsonl has `a`, `b` and no other");
 }
 
 #[test]
@@ -174,7 +168,8 @@ fn what_a_program_makes_is_read_from_the_conversion_of_the_hub() {
     let fake = Fake::new(&[("sums.py", "raise"), ("data/train.csv", "a\n1\n")]);
     let unconverted = error(&fake, None, "train");
     let at = |commit: &str, path: &str| fake.write(commit, path, b"");
-    for path in ["a/train/0001.parquet", "a/train/0000.parquet", "a/partial-test/0000.parquet", "b/train/0000.parquet"] {
+    for path in ["a/train/0001.parquet", "a/train/0000.parquet", "a/partial-test/0000.parquet", "b/train/0000.parquet"]
+    {
         at(CONVERSION, path);
     }
     let found = fake.find(Some("a"), "train").unwrap();

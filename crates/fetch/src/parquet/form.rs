@@ -64,9 +64,9 @@ impl Form {
             (Self::Entries(key, value), Self::Entries(other_key, other_value)) => {
                 key.takes(other_key) && value.takes(other_value)
             }
-            (Self::Object(fields), Self::Object(others)) => others.iter().all(|(name, other)| {
-                fields.iter().any(|(own_name, own)| own_name == name && own.takes(other))
-            }),
+            (Self::Object(fields), Self::Object(others)) => others
+                .iter()
+                .all(|(name, other)| fields.iter().any(|(own_name, own)| own_name == name && own.takes(other))),
             _ => self == other,
         }
     }
