@@ -1,4 +1,4 @@
-//! Rows of a file, one at a time where the format allows: JSON Lines, JSON, CSV and Parquet, by the ending of its name.
+//! Rows of a file, one at a time: JSON Lines, JSON, CSV and Parquet, by the ending of its name.
 //!
 //! The first three may lie in gzip or zstd, with `.gz` or `.zst` after their own ending. Parquet is compressed inside. It
 //! and the compressions need large libraries, and are there with the feature `fetch`.
@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Failure;
@@ -133,8 +134,9 @@ pub(super) fn columns(path: &Path, bytes: usize) -> Result<Vec<(String, Option<F
 #[cfg(feature = "fetch")]
 fn is_list(path: &Path, compression: Option<&str>) -> Result<bool, Failure> {
     let mut stream = BufReader::new(stream(path, compression)?);
-    let start = stream.fill_buf().map_err(|error| broken_off(&path.display().to_string(), &error))?;
-    Ok(start.trim_ascii_start().first() == Some(&b'['))
+    let refuse = |error: io::Error| broken_off(&path.display().to_string(), &error);
+    pass_mark(&mut stream).map_err(refuse)?;
+    Ok(peek(&mut stream).map_err(refuse)? == Some(b'['))
 }
 
 /// A file's contents, out of its compression.
@@ -207,31 +209,96 @@ fn json_lines(path: PathBuf, stream: Box<dyn Read>) -> impl Iterator<Item = Row>
 /// A `.json` file holds one list of rows, or, as many on the hub do, one row a line.
 fn json(path: &Path, stream: Box<dyn Read>) -> Result<Rows, Failure> {
     let mut stream = BufReader::with_capacity(1 << 16, stream);
-    let start = stream.fill_buf().map_err(|error| broken_off(&path.display().to_string(), &error))?;
-    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
-    if start.trim_ascii_start().first() == Some(&b'{') {
+    let refuse = |error: io::Error| broken_off(&path.display().to_string(), &error);
+    pass_mark(&mut stream).map_err(refuse)?;
+    if peek(&mut stream).map_err(refuse)? == Some(b'{') {
         let hint = "a .json file holds one list of objects, or one object a line";
         let rows = json_lines(path.to_path_buf(), Box::new(stream));
         return Ok(Rows(Box::new(rows.map(move |row| row.map_err(|failure| failure.hint(hint))))));
     }
-    json_array(path, stream)
+    Ok(Rows(Box::new(json_list(path.to_path_buf(), stream))))
 }
 
-fn json_array(path: &Path, stream: BufReader<Box<dyn Read>>) -> Result<Rows, Failure> {
-    let refuse = |error: serde_json::Error| {
-        let shown = path.display().to_string();
-        if error.is_io() { broken_off(&shown, &error.into()) } else { Failure::experiment(format!("{shown}: {error}")) }
-    };
-    let value: Value = serde_json::from_reader(stream).map_err(refuse)?;
-    let Value::Array(items) = value else {
+/// A list, of which one row at a time is held.
+fn json_list(path: PathBuf, mut stream: BufReader<Box<dyn Read>>) -> impl Iterator<Item = Row> {
+    let mut row = 0_u64;
+    let mut over = false;
+    std::iter::from_fn(move || {
+        if over {
+            return None;
+        }
+        let next = next_of_list(&path, &mut stream, row);
+        row += 1;
+        over = !matches!(next, Ok(Some(_)));
+        next.transpose()
+    })
+}
+
+/// The next row of a list, of which so many were read; nothing after its end.
+fn next_of_list(
+    path: &Path,
+    stream: &mut BufReader<Box<dyn Read>>,
+    before: u64,
+) -> Result<Option<Map<String, Value>>, Failure> {
+    let broken = |error: &io::Error| broken_off(&path.display().to_string(), error);
+    let refuse = |reason: &str| Failure::experiment(format!("{}: row {}: {reason}", path.display(), before + 1));
+    if before == 0 && symbol(stream).map_err(|error| broken(&error))? != Some(b'[') {
         return Err(Failure::experiment(format!("{}: not a list of rows", path.display()))
             .hint("a .json file holds one list of objects, or one object a line"));
-    };
-    let path = path.to_path_buf();
-    let rows = items.into_iter().enumerate();
-    Ok(Rows(Box::new(
-        rows.map(move |(index, item)| object(Ok(item), || format!("{}: row {}", path.display(), index + 1))),
-    )))
+    }
+    let mut next = peek(stream).map_err(|error| broken(&error))?;
+    if before > 0 && next == Some(b',') {
+        stream.consume(1);
+        next = peek(stream).map_err(|error| broken(&error))?;
+    } else if before > 0 && next.is_some_and(|next| next != b']') {
+        return Err(refuse("not JSON: expected `,` or `]`"));
+    } else if next == Some(b']') {
+        stream.consume(1);
+        return match peek(stream).map_err(|error| broken(&error))? {
+            None => Ok(None),
+            Some(_) => Err(refuse("not JSON: something stands behind the list")),
+        };
+    }
+    match next {
+        Some(b'{') => {}
+        Some(_) => return Err(refuse("a row is an object of columns")),
+        None => return Err(refuse("the file ends before the list does: it is cut off")),
+    }
+    // It ends with its `}`, so that no byte behind it is read ahead.
+    let value = Map::deserialize(&mut serde_json::Deserializer::from_reader(stream));
+    value.map(Some).map_err(|error| {
+        if error.is_io() { broken(&error.into()) } else { refuse(&format!("not JSON: {error} of the row")) }
+    })
+}
+
+/// Goes past a mark of byte order.
+fn pass_mark(stream: &mut impl BufRead) -> io::Result<()> {
+    let is_there = stream.fill_buf()?.starts_with(b"\xef\xbb\xbf");
+    stream.consume(if is_there { 3 } else { 0 });
+    Ok(())
+}
+
+/// The next byte that is no space, which stays.
+fn peek(stream: &mut impl BufRead) -> io::Result<Option<u8>> {
+    loop {
+        let buffer = stream.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        let spaces = buffer.len() - buffer.trim_ascii_start().len();
+        let next = buffer.get(spaces).copied();
+        stream.consume(spaces);
+        if next.is_some() {
+            return Ok(next);
+        }
+    }
+}
+
+/// The same, taken.
+fn symbol(stream: &mut impl BufRead) -> io::Result<Option<u8>> {
+    let next = peek(stream)?;
+    stream.consume(usize::from(next.is_some()));
+    Ok(next)
 }
 
 fn comma_separated(path: &Path, stream: Box<dyn Read>) -> Result<Rows, Failure> {
@@ -297,6 +364,7 @@ mod tests {
         );
         assert_eq!(rows("x.json", "[{\"q\": \"1 + 1\", \"a\": \"2\"},\n {\"q\":\"é\",\"a\":\"\"}]").unwrap(), expected);
         assert_eq!(rows("x.csv", "q,a\n1 + 1,2\né,\n").unwrap(), expected);
+        assert_eq!(rows("x.json", " [ ] \n").unwrap(), [""; 0]);
         // Under the names that they often have on the hub.
         let lines = "\u{feff}{\"q\": \"1 + 1\", \"a\": \"2\"}\n{\"q\":\"é\",\"a\":\"\"}\n";
         assert_eq!(rows("x.json", lines).unwrap(), expected);
@@ -310,6 +378,15 @@ mod tests {
         assert_eq!(message("x.jsonl", "{}\n{\"a\""), "DIR/x.jsonl:2:4: not JSON: EOF while parsing an object");
         assert_eq!(message("x.jsonl", "[1]\n"), "DIR/x.jsonl:1: a row is an object of columns");
         assert_eq!(message("x.json", "1"), "DIR/x.json: not a list of rows");
+        assert_eq!(message("x.json", "[{}, 1]"), "DIR/x.json: row 2: a row is an object of columns");
+        assert_eq!(message("x.json", "[{} {}]"), "DIR/x.json: row 2: not JSON: expected `,` or `]`");
+        for cut in ["[{}", "[{},"] {
+            let ends = "DIR/x.json: row 2: the file ends before the list does: it is cut off";
+            assert_eq!(message("x.json", cut), ends);
+        }
+        assert_eq!(message("x.json", "[{}]]"), "DIR/x.json: row 2: not JSON: something stands behind the list");
+        let column = "DIR/x.json: row 1: not JSON: expected value at line 1 column 7 of the row";
+        assert_eq!(message("x.json", "[{\"a\": }]"), column);
         assert_eq!(message("x.json", "{\n  \"a\": [1]\n}"), "DIR/x.json:1:1: not JSON: EOF while parsing an object");
         assert_eq!(message("x.csv", "a,b\n1,2\n1\n"), "DIR/x.csv:3: 1 fields, where the header has 2");
         assert_eq!(message("x.txt", ""), "DIR/x.txt: not a file of rows by its name");
@@ -319,6 +396,7 @@ mod tests {
     #[test]
     fn a_mark_of_byte_order_is_no_part_of_the_first_row() {
         assert_eq!(rows("x.jsonl", "\u{feff}{\"a\":1}\n").unwrap(), ["{\"a\":1}"]);
+        assert_eq!(rows("x.json", "\u{feff}[{\"a\":1}]").unwrap(), ["{\"a\":1}"]);
         assert_eq!(rows("x.csv", "\u{feff}a\n1\n").unwrap(), ["{\"a\":\"1\"}"]);
     }
 }
