@@ -10,6 +10,10 @@ mod crash;
 mod engines;
 mod evaluations;
 mod help;
+#[cfg(feature = "fetch")]
+mod hub;
+#[cfg(feature = "fetch")]
+mod hub_server;
 mod inputs;
 mod keys;
 mod locks;

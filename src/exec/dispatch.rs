@@ -136,10 +136,16 @@ impl Run<'_, '_, '_> {
         let graph = self.graph();
         let stage = graph.stage(id);
         let mut sources: Vec<Source> = plan::sources(stage).into_iter().map(|(source, _)| source).collect();
+        let mut cached = Vec::new();
         for need in &stage.needs {
-            // A model by path is not copied, so whoever reads it rests on files that are not ours.
-            if let Spec::Model(Model::Path(path)) = &graph.stage(need.stage).spec {
-                sources.push(Source::Tree(path.clone()));
+            // A model that is not copied: whoever reads it rests on files that are not ours.
+            match &graph.stage(need.stage).spec {
+                Spec::Model(Model::Path(path)) => sources.push(Source::Tree(path.clone())),
+                Spec::Model(Model::Hub { .. }) => {
+                    let Artifact { location, outputs, .. } = &*self.facts.results[&need.stage];
+                    cached.extend(outputs.iter().map(|output| (location.join(&output.path), output.clone())));
+                }
+                _ => {}
             }
         }
         let files = match &stage.spec {
@@ -163,7 +169,7 @@ impl Run<'_, '_, '_> {
         let again = self.again.get(&id).cloned();
         let commit = plan::repository(stage)
             .and_then(|(repository, _)| self.facts.commit(stage.experiment, &repository).map(str::to_ascii_lowercase));
-        Task { commit, id, key_struct, lock, inputs: self.inputs(id), sources, files, gpus: Vec::new(), again }
+        Task { cached, commit, id, key_struct, lock, inputs: self.inputs(id), sources, files, gpus: Vec::new(), again }
     }
 
     fn inputs(&self, id: StageId) -> HashMap<String, Arc<Artifact>> {

@@ -15,6 +15,7 @@ use crate::experiment::{Data, DataSource, Model, parse};
 mod evals;
 mod fishers;
 mod flowing;
+mod hub;
 mod losses;
 mod shards;
 
