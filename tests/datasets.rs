@@ -2,34 +2,24 @@
 //! are none. The hub is a Python program; rows are held against those of the `datasets` library where there is one.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::hub_server::HubServer;
 use crate::project::{Project, Said};
 
 /// A project, and a hub that knows the data set `acme/sums` and others.
 struct World {
     project: Project,
-    server: Child,
-    hub: tempfile::TempDir,
+    server: Option<HubServer>,
 }
 
 impl World {
     fn new(data: &str) -> Self {
-        let hub = tempfile::tempdir().unwrap();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/hub.py");
-        let server = Command::new("python3").arg(script).arg(hub.path()).stdout(Stdio::piped()).spawn();
-        let mut server = server.expect("the hub of these tests needs python3");
-        let mut address = String::new();
-        BufReader::new(server.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        let home = hub.path().join("home");
-        let project = Project::with(&format!("name: x\ndata:\n  d: {data}\n"))
-            .variable("HF_ENDPOINT", address.trim())
-            .variable("HF_HOME", home.to_str().unwrap());
-        Self { project, server, hub }
+        let (project, server) = HubServer::of(Project::with(&format!("name: x\ndata:\n  d: {data}\n")));
+        Self { project, server: Some(server) }
     }
 
     /// With three files of two rows each.
@@ -44,27 +34,26 @@ impl World {
     }
 
     fn dir(&self, repo: &str) -> PathBuf {
-        self.hub.path().join("datasets/acme").join(repo)
+        self.project.path("hub/datasets/acme").join(repo)
     }
 
     fn write(&self, branch: &str, path: &str, contents: impl AsRef<[u8]>) {
-        let path = self.dir("sums").join(branch.replace('/', "%2F")).join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, contents).unwrap();
+        self.server().write(&format!("datasets/acme/sums/{}/{path}", branch.replace('/', "%2F")), contents);
     }
 
-    /// Paths of files of a repository whose contents were sent, in the order in which they were.
+    fn server(&self) -> &HubServer {
+        self.server.as_ref().expect("a test asks its hub before it stops it")
+    }
+
+    /// Names of files whose contents were sent, in the order in which they were.
     fn sent(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.hub.path().join("requests.jsonl")).unwrap_or_default();
-        let requests = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let of_file = |request: Value| {
             let path = request["path"].as_str()?.replace("%2F", "/");
-            let name =
-                path.split_once("resolve-cache/").map(|(_, rest)| rest).or(path.strip_prefix("/datasets/acme"))?;
-            let is_contents = request["status"] == 200 && request["sent"].as_u64()? > 0;
-            is_contents.then(|| name.rsplit('/').next().unwrap().rsplit(':').next().unwrap().to_owned())
+            let is_of_file = request["server"] == "storage" || path.contains("resolve-cache/");
+            let is_sent = is_of_file && request["status"] == 200 && request["sent"].as_u64()? > 0;
+            is_sent.then(|| path.rsplit('/').next().unwrap().to_owned())
         };
-        requests.filter_map(of_file).collect()
+        self.server().requests().into_iter().filter_map(of_file).collect()
     }
 
     fn run(&self, flags: &[&str]) -> Said {
@@ -86,17 +75,6 @@ impl World {
     fn lock(&self) -> String {
         self.project.read("x.lock")
     }
-
-    fn stop_hub(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.stop_hub();
-    }
 }
 
 fn data(name: &str) -> Vec<u8> {
@@ -110,8 +88,7 @@ fn only_the_files_that_the_rows_need_are_fetched() {
     assert_eq!(world.rows(), "{\"a\":0}\n{\"a\":1}\n{\"a\":2}\n");
     assert_eq!(world.sent(), ["README.md", "train-00000-of-00003.jsonl", "train-00001-of-00003.jsonl"]);
     let said = &world.shown()["manifest"];
-    let hub = [&said["facts"]["hub"], &said["hub"]].into_iter().find(|value| value.is_object());
-    let hub = hub.unwrap_or_else(|| panic!("{said}"));
+    let hub = &said["facts"]["hub"];
     assert_eq!(
         (&hub["repository"], &hub["config"], &hub["split"]),
         (&json!("acme/sums"), &json!("default"), &json!("train"))
@@ -150,7 +127,7 @@ fn what_the_cache_holds_is_enough_without_a_network() {
     let mut world = World::with_sums("{ hub: acme/sums, rows: 3, text: \"{{ a }}\" }");
     world.run(&[]).exits(0);
     let (rows, key) = (world.rows(), world.key());
-    world.stop_hub();
+    world.server = None;
     fs::remove_dir_all(world.project.path(".mergelab")).unwrap();
     assert_eq!(world.key(), key);
     let offline = |world: &World| {
@@ -243,7 +220,7 @@ fn what_is_not_there_is_said_before_anything_runs_at_its_place() {
 fn a_gated_data_set_says_where_to_ask() {
     let world = World::with_sums("{ hub: acme/sums, text: \"{{ a }}\" }");
     let faults = json!([{ "at": "*/acme/sums*", "fault": "gated", "token": "hf_right" }]);
-    fs::write(world.hub.path().join("faults.json"), faults.to_string()).unwrap();
+    world.server().faults(&faults);
     world.run(&[]).exits(1).says("acme/sums is gated").says("/datasets/acme/sums");
     let mut command = world.project.command(&["run", "x.yaml"]);
     command.env("HF_TOKEN", "hf_right");

@@ -12,6 +12,10 @@ mod datasets;
 mod engines;
 mod evaluations;
 mod help;
+#[cfg(feature = "fetch")]
+mod hub;
+#[cfg(feature = "fetch")]
+mod hub_server;
 mod inputs;
 mod keys;
 mod locks;

@@ -136,10 +136,16 @@ impl Run<'_, '_, '_> {
         let graph = self.graph();
         let stage = graph.stage(id);
         let mut sources: Vec<Source> = plan::sources(stage).into_iter().map(|(source, _)| source).collect();
+        let mut cached = Vec::new();
         for need in &stage.needs {
-            // A model by path is not copied, so whoever reads it rests on files that are not ours.
-            if let Spec::Model(Model::Path(path)) = &graph.stage(need.stage).spec {
-                sources.push(Source::Tree(path.clone()));
+            // A model that is not copied: whoever reads it rests on files that are not ours.
+            match &graph.stage(need.stage).spec {
+                Spec::Model(Model::Path(path)) => sources.push(Source::Tree(path.clone())),
+                Spec::Model(Model::Hub { .. }) => {
+                    let Artifact { location, outputs, .. } = &*self.facts.results[&need.stage];
+                    cached.extend(outputs.iter().map(|output| (location.join(&output.path), output.clone())));
+                }
+                _ => {}
             }
         }
         let files = match &stage.spec {
@@ -167,6 +173,7 @@ impl Run<'_, '_, '_> {
         let conversion = repository.as_ref().and_then(Repository::conversion).as_ref().and_then(commit);
         let commit = repository.as_ref().and_then(commit);
         Task {
+            cached,
             commit,
             conversion,
             id,

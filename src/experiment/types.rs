@@ -48,7 +48,7 @@ pub enum Model {
     Hub {
         /// `org/name`.
         repo: String,
-        /// Branch, tag or commit; the default branch if absent.
+        /// Branch, tag or commit; `main` if absent.
         revision: Option<String>,
     },
     /// A directory; relative to the project root.

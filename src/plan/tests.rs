@@ -16,6 +16,7 @@ mod datasets;
 mod evals;
 mod fishers;
 mod flowing;
+mod hub;
 mod losses;
 mod shards;
 

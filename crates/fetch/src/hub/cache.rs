@@ -17,7 +17,7 @@ const LISTING: u32 = 1;
 const POLL: Duration = Duration::from_millis(100);
 
 /// A repository in the cache.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Folder {
     cache: PathBuf,
     name: String,

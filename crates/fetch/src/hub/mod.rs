@@ -26,7 +26,6 @@ mod error;
 mod fetch;
 mod http;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -126,9 +125,16 @@ pub struct Hub {
     /// Offline there is none, so that no socket can be opened.
     http: Option<Http>,
     control: Control,
-    /// Commits that revisions were found to name, until files of theirs are in the cache: other programs take the name of a
-    /// revision for one, and would find nothing behind it.
-    named: Mutex<HashMap<(RepoKind, String, String), String>>,
+}
+
+/// Commits that this process found revisions to name, until files of theirs are in the cache: other programs take the name
+/// of a revision for one, and would find nothing behind it. One that a lock file gave is not taken down: it may be an old one.
+static NAMED: Mutex<Vec<Named>> = Mutex::new(Vec::new());
+
+struct Named {
+    folder: Folder,
+    revision: String,
+    commit: String,
 }
 
 impl fmt::Debug for Hub {
@@ -154,7 +160,7 @@ impl Hub {
     pub fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, HubError> {
         let settings = Settings::read(variable)?;
         let http = (!settings.offline).then(|| Http::new(&settings));
-        Ok(Self { settings, http, control: Control::default(), named: Mutex::default() })
+        Ok(Self { settings, http, control: Control::default() })
     }
 
     /// With somebody who is told what a person should know while it waits or tries again.
@@ -201,8 +207,10 @@ impl Hub {
             return commit.ok_or_else(|| self.not_cached(format!("what `{revision}` of {repo} names"), repo));
         };
         let commit = api::commit(http, &self.settings.endpoint, &target, &self.control)?;
-        let mut named = self.named.lock().expect("no holder of this lock panics");
-        named.insert((kind, repo.to_owned(), revision.to_owned()), commit.clone());
+        let (folder, revision) = (self.folder(kind, repo), revision.to_owned());
+        let mut named = NAMED.lock().expect("no holder of this lock panics");
+        named.retain(|named| (&named.folder, &named.revision) != (&folder, &revision));
+        named.push(Named { folder, revision, commit: commit.clone() });
         Ok(commit)
     }
 
@@ -265,12 +273,9 @@ impl Hub {
         let (http, endpoint) = (self.http.as_ref(), self.settings.endpoint.as_str());
         let fetch = Fetch { http, endpoint, folder: &folder, target, file, control: &self.control };
         let path = fetch.run(on_progress)?.ok_or_else(|| self.not_cached(target.to_string(), repo))?;
-        let mut named = self.named.lock().expect("no holder of this lock panics");
-        let names: Vec<_> =
-            named.extract_if(|(of, name, _), at| (*of, name.as_str(), at.as_str()) == (kind, repo, commit)).collect();
-        for ((_, _, revision), commit) in names {
-            folder.name_revision(&revision, &commit)?;
-        }
+        let mut named = NAMED.lock().expect("no holder of this lock panics");
+        let names: Vec<_> = named.extract_if(.., |named| named.folder == folder && named.commit == commit).collect();
+        names.iter().try_for_each(|named| folder.name_revision(&named.revision, &named.commit))?;
         Ok(path)
     }
 

@@ -90,3 +90,17 @@ torch.save({"state_dict": dict(state)}, "nested/pytorch_model.bin")
     }
     assert!(!at("ran").exists() && !fs::exists("ran").unwrap());
 }
+
+#[test]
+fn a_model_that_is_there_in_both_forms_is_read_as_safetensors() {
+    let home = tempfile::tempdir().unwrap();
+    let part = "model-00001-of-00001.safetensors";
+    let header = r#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[7]].concat();
+    fs::write(home.path().join(part), bytes).unwrap();
+    let index = format!(r#"{{"weight_map":{{"w":"{part}"}}}}"#);
+    fs::write(home.path().join("model.safetensors.index.json"), index).unwrap();
+    fs::write(home.path().join("pytorch_model.bin"), "not even a pickle").unwrap();
+    let checkpoint = Checkpoint::open(home.path()).unwrap();
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["w"]);
+}
