@@ -114,10 +114,10 @@ fn a_sample_takes_all_files_and_is_the_same_everywhere() {
     let world = World::with_sums("{ hub: acme/sums, rows: { sample: 3, seed: 1 }, text: \"{{ a }}\" }");
     world.run(&[]).exits(0);
     assert_eq!(world.sent().len(), 4);
-    let all: String = (0..6).map(|at| format!("{{\"a\":{at}}}\n")).collect();
+    let all: Vec<_> = (0..6).map(|at| format!("{{\"a\":{at}}}\n")).collect();
     let local =
         Project::with("name: x\ndata: { d: { path: all.jsonl, rows: { sample: 3, seed: 1 }, text: \"{{ a }}\" } }\n")
-            .file("all.jsonl", all);
+            .file("all.jsonl", all.concat());
     local.run(&[]);
     assert_eq!(world.rows(), fs::read_to_string(local.output("x", "data.d", "rows.jsonl")).unwrap());
 }

@@ -39,7 +39,7 @@ dataset_info:
   - name: answer
     dtype: string
   - name: id
-    dtype: int64
+    dtype: float64
   - name: note
     dtype: string
 ---

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use super::pattern::SplitPatterns;
+use crate::stage::rows::Form;
 use crate::stage::yaml::{self, Yaml};
 
 /// The configuration of a repository that declares none.
@@ -24,12 +25,15 @@ pub(super) struct Config {
     pub(super) settings: Vec<(String, String)>,
 }
 
+/// A column, and the kind of its values where the header says one that is told apart here.
+pub(super) type Declared = (String, Option<Form>);
+
 /// What the header says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Card {
     pub(super) configs: Vec<Config>,
     /// The columns that it declares, by configuration.
-    columns: Vec<(String, Vec<String>)>,
+    columns: Vec<(String, Vec<Declared>)>,
 }
 
 impl Card {
@@ -56,7 +60,7 @@ impl Card {
     }
 
     /// The columns that are declared for a configuration, in order.
-    pub(super) fn columns(&self, config: &str) -> Option<&[String]> {
+    pub(super) fn columns(&self, config: &str) -> Option<&[Declared]> {
         self.columns.iter().find(|(name, _)| name == config).map(|(_, columns)| &**columns)
     }
 }
@@ -131,11 +135,29 @@ fn paths(value: &Yaml) -> Result<Vec<String>, String> {
 }
 
 /// Name and columns of an entry of `dataset_info`.
-fn columns(info: &Yaml) -> Option<(String, Vec<String>)> {
+fn columns(info: &Yaml) -> Option<(String, Vec<Declared>)> {
     let name = info.get("config_name").and_then(Yaml::text).unwrap_or(DEFAULT);
     let Some(Yaml::List(features)) = info.get("features") else { return None };
-    let name_of = |feature: &Rc<Yaml>| feature.get("name").and_then(Yaml::text).map(ToOwned::to_owned);
-    Some((name.to_owned(), features.iter().map(name_of).collect::<Option<_>>()?))
+    let column = |feature: &Rc<Yaml>| {
+        let name = feature.get("name").and_then(Yaml::text)?;
+        Some((name.to_owned(), feature.get("dtype").and_then(form)))
+    };
+    Some((name.to_owned(), features.iter().map(column).collect::<Option<_>>()?))
+}
+
+/// The kind of values of a declared type. Labels of classes are stored as their numbers.
+fn form(dtype: &Yaml) -> Option<Form> {
+    let Some(word) = dtype.text() else { return dtype.get("class_label").map(|_| Form::Integer) };
+    let bits = word.trim_start_matches(|letter: char| letter.is_ascii_lowercase() || letter == '_');
+    match &word[..word.len() - bits.len()] {
+        "string" | "large_string" => Some(Form::Text),
+        "bool" => Some(Form::Boolean),
+        "int" | "uint" => Some(Form::Integer),
+        "float" => Some(Form::Number),
+        "date" => Some(Form::Date),
+        "timestamp" => Some(Form::Moment),
+        _ => None,
+    }
 }
 
 /// A value in a message.
@@ -155,9 +177,9 @@ mod tests {
         Card::read(Some(&format!("---\n{header}---\n# Title\n---\n")), None)
     }
 
-    fn splits(splits: &[(&str, &[&str])]) -> Option<Vec<SplitPatterns>> {
+    fn splits(splits: &[(&str, &[&str])]) -> Vec<SplitPatterns> {
         let owned = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect();
-        Some(splits.iter().map(|(split, paths)| ((*split).to_owned(), owned(paths))).collect())
+        splits.iter().map(|(split, paths)| ((*split).to_owned(), owned(paths))).collect()
     }
 
     #[test]
@@ -169,11 +191,11 @@ mod tests {
         );
         let configs = card.unwrap().configs;
         assert_eq!(configs.iter().map(|config| &*config.name).collect::<Vec<_>>(), ["a", "2023", "c", "d"]);
-        assert_eq!(configs[0].splits, splits(&[("train", &["x.csv"])]));
-        assert_eq!(configs[1].splits, splits(&[("train", &["x.csv", "y/*"])]));
+        assert_eq!(configs[0].splits, Some(splits(&[("train", &["x.csv"])])));
+        assert_eq!(configs[1].splits, Some(splits(&[("train", &["x.csv", "y/*"])])));
         assert!(configs[1].is_default && !configs[0].is_default);
         assert_eq!((&*configs[2].below, &configs[2].splits), ("c", &None));
-        assert_eq!(configs[3].splits, splits(&[("train", &["p", "q"]), ("test", &["r"])]));
+        assert_eq!(configs[3].splits, Some(splits(&[("train", &["p", "q"]), ("test", &["r"])])));
         assert_eq!(configs[3].settings, [("sep".to_owned(), ";".to_owned())]);
     }
 
@@ -195,9 +217,27 @@ mod tests {
     #[test]
     fn columns_are_declared_for_one_configuration_or_for_each() {
         let one = card("dataset_info:\n  features:\n  - {name: q, dtype: string}\n  - name: a\n").unwrap();
-        assert_eq!(one.columns("default").unwrap(), ["q", "a"]);
+        let column = |name: &str, form| (name.to_owned(), form);
+        assert_eq!(one.columns("default").unwrap(), [column("q", Some(Form::Text)), column("a", None)]);
         let each = card("dataset_info:\n- {config_name: x, features: [{name: q}]}\n- {config_name: y}\n").unwrap();
-        assert_eq!((each.columns("x").unwrap(), each.columns("y")), (&["q".to_owned()][..], None));
+        assert_eq!((each.columns("x").unwrap(), each.columns("y")), (&[column("q", None)][..], None));
+    }
+
+    #[test]
+    fn kinds_of_values_are_told_from_the_types_of_columns() {
+        let form = |dtype: &str| {
+            let card = card(&format!("dataset_info: {{features: [{{name: q, dtype: {dtype}}}]}}\n")).unwrap();
+            card.columns("default").unwrap()[0].1.clone()
+        };
+        assert_eq!(["string", "large_string"].map(form), [Some(Form::Text), Some(Form::Text)]);
+        assert_eq!(["int64", "uint8", "float32", "bool"].map(form), {
+            [Some(Form::Integer), Some(Form::Integer), Some(Form::Number), Some(Form::Boolean)]
+        });
+        assert_eq!(["date32", "'timestamp[ms]'"].map(form), [Some(Form::Date), Some(Form::Moment)]);
+        assert_eq!(
+            ["{class_label: {names: {'0': a}}}", "image", "time64"].map(form),
+            [Some(Form::Integer), None, None]
+        );
     }
 
     #[test]

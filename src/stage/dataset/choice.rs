@@ -1,6 +1,6 @@
 //! The files that make up a split of a configuration, by the rules of the `datasets` library.
 
-use super::card::{Card, Config, DEFAULT};
+use super::card::{Card, Config, DEFAULT, Declared};
 use super::format::{self, Format};
 use super::pattern::{self, SplitPatterns};
 use crate::experiment::did_you_mean;
@@ -64,7 +64,7 @@ pub(crate) struct Choice {
     /// Paths in the repository, in the order of the rows.
     pub(crate) files: Vec<String>,
     /// The columns that the repository declares, in order.
-    pub(crate) columns: Option<Vec<String>>,
+    pub(super) columns: Option<Vec<Declared>>,
     /// Whether they hold only the beginning of the split.
     pub(crate) is_partial: bool,
 }

@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use super::card::Declared;
+use super::format::Format;
 use crate::stage::Failure;
 use crate::stage::rows::{Form, Row};
 
@@ -18,9 +20,10 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Those that are declared.
-    pub(super) fn declared(names: &[String]) -> Self {
-        let columns = names.iter().map(|name| (name.clone(), None)).collect();
+    /// Those that are declared for files of a format: of CSV all values are text, whatever is said of them.
+    pub(super) fn declared(columns: &[Declared], format: Format) -> Self {
+        let form = |form: &Option<Form>| form.clone().filter(|_| format != Format::Csv);
+        let columns = columns.iter().map(|(name, declared)| (name.clone(), form(declared))).collect();
         Self { columns, of: "the README.md".to_owned() }
     }
 
@@ -41,10 +44,7 @@ impl Columns {
             };
             let own = own.get_or_insert_with(|| form.clone());
             if !own.takes(form) {
-                return Err(Failure::experiment(format!(
-                    "{path}: the column `{name}` is {form}, and {own} in {}",
-                    self.of
-                )));
+                return Err(other_kind(path, name, form, own, &self.of));
             }
         }
         Ok(())
@@ -53,7 +53,7 @@ impl Columns {
     /// A row with these columns.
     ///
     /// # Errors
-    /// When it has another one.
+    /// When it has another one, or text where other values are declared.
     pub(super) fn fit(&self, mut row: Map<String, Value>, path: &str) -> Row {
         let same = row.len() == self.columns.len()
             && row.keys().zip(&self.columns).all(|(found, (column, form))| found == column && form.is_none());
@@ -63,7 +63,13 @@ impl Columns {
         let mut fitted = Map::with_capacity(self.columns.len());
         for (name, form) in &self.columns {
             let value = row.shift_remove(name).unwrap_or(Value::Null);
-            let value = if let Some(form) = form { form.take(value) } else { value };
+            let value = match form {
+                Some(form @ (Form::Boolean | Form::Integer | Form::Number)) if value.is_string() => {
+                    return Err(other_kind(path, name, &Form::Text, form, &self.of));
+                }
+                Some(form) => form.take(value),
+                None => value,
+            };
             fitted.insert(name.clone(), value);
         }
         match row.keys().next() {
@@ -81,4 +87,10 @@ impl Columns {
         ))
         .hint("the files of a split have the same columns; `datasets` does not read these either")
     }
+}
+
+fn other_kind(path: &str, name: &str, found: &Form, wanted: &Form, of: &str) -> Failure {
+    Failure::experiment(format!("{path}: the column `{name}` is {found}, and {wanted} in {of}")).hint(
+        "`datasets` would turn one into the other, where it can; export the rows once, and name the file in `path`",
+    )
 }

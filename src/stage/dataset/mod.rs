@@ -92,7 +92,7 @@ enum NotFound {
         /// `ORG/NAME`.
         repo: String,
         /// Why not.
-        why: NoChoice,
+        why: Box<NoChoice>,
     },
     /// A conversion would have it, but not of this revision.
     #[error("{repo} at {revision}: {why}; the hub's conversion to Parquet follows main, and is not of this revision")]
@@ -102,7 +102,7 @@ enum NotFound {
         /// As asked for.
         revision: String,
         /// Why a conversion is needed.
-        why: NoChoice,
+        why: Box<NoChoice>,
     },
     /// A conversion would have it, but there is none.
     #[error("{repo}: {why}, and the hub has no conversion of it to Parquet")]
@@ -110,7 +110,7 @@ enum NotFound {
         /// `ORG/NAME`.
         repo: String,
         /// Why a conversion is needed.
-        why: NoChoice,
+        why: Box<NoChoice>,
     },
     /// The conversion does not have it.
     #[error("{repo}, in the hub's conversion to Parquet: {why}")]
@@ -118,7 +118,7 @@ enum NotFound {
         /// `ORG/NAME`.
         repo: String,
         /// Why not.
-        why: NoChoice,
+        why: Box<NoChoice>,
     },
 }
 
@@ -176,18 +176,18 @@ fn find(repository: &dyn DataRepository, commit: &str, query: Query<'_>) -> Resu
         Err(header) => NoChoice::Header(header),
     };
     if !why.may_be_converted() {
-        return Err(NotFound::Choice { repo: repo(), why });
+        return Err(NotFound::Choice { repo: repo(), why: why.into() });
     }
     if let Some(revision) = query.revision.filter(|revision| *revision != "main") {
-        return Err(NotFound::Pinned { repo: repo(), revision: revision.to_owned(), why });
+        return Err(NotFound::Pinned { repo: repo(), revision: revision.to_owned(), why: why.into() });
     }
     let Some(conversion) = repository.conversion()? else {
-        return Err(NotFound::Unconverted { repo: repo(), why });
+        return Err(NotFound::Unconverted { repo: repo(), why: why.into() });
     };
     let listing = repository.files(&conversion)?;
     match choose_converted(&paths(&listing), wanted) {
         Ok(choice) => Ok(Found { choice, commit: conversion, converted: Some(why), listing }),
-        Err(why) => Err(NotFound::Converted { repo: repo(), why }),
+        Err(why) => Err(NotFound::Converted { repo: repo(), why: why.into() }),
     }
 }
 

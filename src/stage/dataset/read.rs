@@ -26,7 +26,7 @@ pub(super) struct Sequence<'a> {
 
 impl<'a> Sequence<'a> {
     pub(super) fn new(choice: &'a Choice, fetch: Fetch<'a>) -> Self {
-        let columns = choice.columns.as_deref().map(Columns::declared);
+        let columns = choice.columns.as_deref().map(|columns| Columns::declared(columns, choice.format));
         Self { choice, fetch, columns, next: 0, rows: None }
     }
 

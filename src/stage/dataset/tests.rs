@@ -55,7 +55,7 @@ impl Fake {
 }
 
 impl DataRepository for Fake {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "acme/sums"
     }
 
@@ -133,6 +133,24 @@ fn declared_columns_decide() {
     assert_eq!(fake.rows(None, "train", 2).unwrap().0, "{\"b\":null,\"a\":1}\n{\"b\":3,\"a\":2}\n");
     let failure = fake.rows(None, "train", 3).unwrap_err();
     assert_eq!(failure.message, "train.jsonl: it has a column `c`, where the README.md has `b`, `a` and no other");
+}
+
+#[test]
+fn values_of_another_kind_than_declared_are_refused_and_whole_numbers_become_others() {
+    let readme = |dtype: &str| format!("---\ndataset_info: {{features: [{{name: a, dtype: {dtype}}}]}}\n---\n");
+    let rows = |dtype: &str, rows: &str| {
+        let fake = Fake::new(&[("README.md", &readme(dtype)), ("train.jsonl", rows)]);
+        fake.rows(None, "train", 9).map(|(rows, _)| rows).map_err(|failure| failure.message)
+    };
+    assert_eq!(rows("float64", "{\"a\":1}\n{\"a\":null}\n").unwrap(), "{\"a\":1.0}\n{\"a\":null}\n");
+    let message = "train.jsonl: the column `a` is text, and integer in the README.md";
+    assert_eq!(rows("{class_label: {names: {'0': x}}}", "{\"a\":\"x\"}\n").unwrap_err(), message);
+
+    let fake = Fake::new(&[("train_0.jsonl", "{\"a\":1}\n"), ("README.md", &readme("string"))]);
+    fake.write("main", "train_0.parquet", include_bytes!("../../../tests/rows/x.parquet"));
+    fake.write("main", "train_1.parquet", include_bytes!("../../../tests/rows/x.parquet"));
+    let failure = fake.rows(None, "train", 9).unwrap_err();
+    assert_eq!(failure.message, "train_0.parquet: the column `a` is integer, and text in the README.md");
 }
 
 fn error(fake: &Fake, config: Option<&str>, split: &str) -> String {
