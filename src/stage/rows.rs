@@ -51,6 +51,7 @@ impl Written {
 }
 
 /// How a file's rows are written, if they can be read: the ending that says so, in lower case.
+#[cfg(feature = "fetch")]
 pub(super) fn format(path: &Path) -> Option<String> {
     const FORMATS: [&str; 5] = ["jsonl", "ndjson", "json", "csv", "parquet"];
     let Written { format, compression } = Written::of(path);
