@@ -20,6 +20,7 @@ use crate::stage::Context;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Arguments {
     #[command(flatten)]
     files: Files,

@@ -162,7 +162,9 @@ pub(super) fn artifact(
     let (roles, mut outputs) = (manifest.roles.clone(), manifest.outputs.clone());
     if let Spec::Model(Model::Hub { .. }) = &stage.spec {
         // The cache of the hub is not ours: what is no longer there, or not as it was, comes back when something needs it.
-        outputs.iter_mut().for_each(|output| output.dropped = !store.is_as_known(&location.join(&output.path), output));
+        for output in &mut outputs {
+            output.dropped = !store.is_as_known(&location.join(&output.path), output);
+        }
     }
     Ok(Artifact { digest: manifest.digest, roles, outputs, location, family, shards })
 }

@@ -48,13 +48,13 @@ pub(super) fn resolve(
 
 /// Where the files of a commit lie, once they are fetched.
 pub(super) fn snapshot(repository: &Repository, commit: &str) -> Option<PathBuf> {
-    Some(quiet().as_ref()?.snapshot(kind(repository), &repository.name, commit))
+    Some(quiet()?.snapshot(kind(repository), &repository.name, commit))
 }
 
 /// A client that is asked for nothing but what is in the cache.
-pub(super) fn quiet() -> &'static Option<Hub> {
+pub(super) fn quiet() -> Option<&'static Hub> {
     static QUIET: LazyLock<Option<Hub>> = LazyLock::new(|| Hub::from_environment().ok());
-    &QUIET
+    QUIET.as_ref()
 }
 
 /// One repository at one commit, for one stage.

@@ -74,7 +74,7 @@ pub(super) fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut
 /// How many bytes are to be fetched for a model; nothing where the list of its files is not known. Of weights in several
 /// files, all that the repository has by their ending.
 pub(super) fn bytes_to_fetch(repository: &Repository, commit: &str) -> Option<u64> {
-    let hub = quiet().as_ref()?;
+    let hub = quiet()?;
     let (kind, name) = (kind(repository), &repository.name);
     let all = hub.known_files(kind, name, commit)?;
     let Found { small, weights } = found(&all, repository, commit).ok()?;
@@ -92,7 +92,7 @@ pub(super) fn bytes_to_fetch(repository: &Repository, commit: &str) -> Option<u6
     Some(small.iter().chain(&files).map(|file| hub.missing(kind, name, file)).sum())
 }
 
-/// The files of a model among those of a repository: safetensors, or else what PyTorch writes.
+/// The files of a model among those of a repository: safetensors, or else `pytorch_model.bin`.
 fn found(all: &[RemoteFile], repository: &Repository, commit: &str) -> Result<Found, Failure> {
     let file = |path: &str| all.iter().find(|file| file.path == path).cloned();
     let weights = WEIGHTS.iter().find_map(|(whole, index)| {

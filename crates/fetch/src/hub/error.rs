@@ -174,7 +174,6 @@ impl HubError {
                 "look at its spelling, ORG/NAME; for a private one, set HF_TOKEN to a token that may read it".to_owned()
             }
             Self::NoRevision { .. } => "a revision is a branch, a tag or a commit of the repository".to_owned(),
-            Self::NoFile { .. } => return None,
             Self::Gated { page, with_token: false, .. } => {
                 format!("ask for access at {page}, and set HF_TOKEN to a token of the account that has it")
             }
@@ -186,12 +185,11 @@ impl HubError {
             Self::RateLimited { with_token: false, .. } => {
                 "run again later, or set HF_TOKEN: the hub allows more to those it knows".to_owned()
             }
-            Self::RateLimited { .. } => "run again later: it goes on where it was".to_owned(),
+            Self::RateLimited { .. } | Self::Server { .. } => "run again later: it goes on where it was".to_owned(),
             Self::Unreachable { .. } => {
                 "look at the network, HTTPS_PROXY and HF_ENDPOINT; what the cache holds works with HF_HUB_OFFLINE=1"
                     .to_owned()
             }
-            Self::Server { .. } => "run again later: it goes on where it was".to_owned(),
             Self::Strange { .. } => "is HF_ENDPOINT the address of a hub?".to_owned(),
             Self::NotCached { how, .. } => how.clone(),
             Self::Damaged { .. } => "something between here and the hub changes what it sends".to_owned(),
@@ -201,7 +199,7 @@ impl HubError {
                     .to_owned()
             }
             Self::Cache { .. } => "HF_HUB_CACHE names another directory for the cache".to_owned(),
-            Self::Setting(_) | Self::Stopped => return None,
+            Self::NoFile { .. } | Self::Setting(_) | Self::Stopped => return None,
         })
     }
 }

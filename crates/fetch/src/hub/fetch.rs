@@ -41,7 +41,10 @@ impl Hasher {
     }
 
     fn finish(self) -> String {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = |bytes: &[u8]| {
+            let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+            bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+        };
         match self {
             Self::Sha256(hasher) => hex(&hasher.finalize()),
             Self::Blob(hasher) => hex(&hasher.finalize()),

@@ -158,8 +158,9 @@ impl Http {
             let text = response.headers().get(name).and_then(|value| value.to_str().ok());
             text.unwrap_or_default().to_owned()
         };
-        let (code, message) = (header("X-Error-Code"), self.clean(&header("X-Error-Message")));
+        let (code, message) = (header("X-Error-Code"), header("X-Error-Message"));
         let status = response.status().as_u16();
+        let message = self.clean(&if message.is_empty() { said_in(response.into_body()) } else { message });
         let (endpoint, repo) = (self.endpoint.clone(), target.repo.to_owned());
         let no_repo = || HubError::NoRepo {
             endpoint: self.endpoint.clone(),
@@ -201,6 +202,13 @@ impl Http {
     pub(super) fn strange(&self, what: String) -> HubError {
         HubError::Strange { endpoint: self.endpoint.clone(), what }
     }
+}
+
+/// What the body of an error says: `{"error": "…"}`.
+fn said_in(body: Body) -> String {
+    let text = body.into_with_config().limit(1 << 16).read_to_string().unwrap_or_default();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    value["error"].as_str().unwrap_or_default().to_owned()
 }
 
 /// How long to wait before the next try.
