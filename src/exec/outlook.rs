@@ -177,6 +177,9 @@ fn download(stage: &Stage, facts: &Facts) -> Option<String> {
     Some(match stage::bytes_to_fetch(stage, &repository, commit) {
         Some(0) => format!("{name} is in the hub's cache"),
         Some(bytes) => format!("fetches {} of {name} from the hub", size(bytes)),
+        None if matches!(stage.spec, Spec::Data(_)) => {
+            format!("fetches the files of {name} that its rows need, where the hub's cache lacks them")
+        }
         None => format!("fetches {name} from the hub (how much is known once the hub is asked)"),
     })
 }
