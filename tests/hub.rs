@@ -35,7 +35,8 @@ const ALL: [&str; 9] = [
     "evals.suite/avg/add",
 ];
 
-fn project() -> (Project, HubServer) {
+/// Two models on the hub, merged, captured and evaluated, with stand-ins for the programs that compute.
+pub(crate) fn project() -> (Project, HubServer) {
     let project = Project::with(EXPERIMENT)
         .with_fakes()
         .file("rows.jsonl", "{\"text\":\"a\"}\n")
@@ -47,14 +48,14 @@ fn project() -> (Project, HubServer) {
 }
 
 /// As [`project`], done.
-fn done() -> (Project, HubServer) {
+pub(crate) fn done() -> (Project, HubServer) {
     let (project, hub) = project();
     project.run(&[]).ran(&ALL);
     (project, hub)
 }
 
 /// A project with one model.
-fn single() -> (Project, HubServer) {
+pub(crate) fn single() -> (Project, HubServer) {
     let (project, hub) = HubServer::of(Project::with("name: x\nmodels: { a: { hub: acme/one } }\n"));
     hub.model("acme/one", "one");
     (project, hub)
@@ -108,92 +109,6 @@ fn files_are_used_where_the_cache_has_them_and_fetched_once() {
     fs::remove_dir_all(project.path(".mergelab")).unwrap();
     project.run(&[]).ran(&ALL);
     assert_eq!(hub.transfers().len(), 2);
-}
-
-#[test]
-fn a_branch_stays_where_it_was_until_it_is_updated() {
-    let (project, hub) = done();
-    let lock = project.read("x.lock");
-    assert!(lock.contains("version = 1\n\n[models.\"acme/one\"]\n\"main\" = \""), "{lock}");
-    hub.model("acme/one", "other");
-    let asked = hub.requests().len();
-    project.run(&["--locked"]).ran(&[]);
-    assert_eq!(hub.requests().len(), asked, "nothing is asked that is known");
-    project.run(&["--update"]).ran(&[
-        "models.a",
-        "grams.a",
-        "merges.avg",
-        "merges.regmean",
-        "evals.suite/a/add",
-        "evals.suite/avg/add",
-    ]);
-    let updated = project.read("x.lock");
-    assert_ne!(updated, lock);
-    assert_eq!(updated.lines().last(), lock.lines().last(), "acme/two did not move");
-    // Going back is a hit: nothing was lost.
-    project.write("x.lock", &lock);
-    project.run(&["--locked"]).ran(&[]);
-}
-
-#[test]
-fn the_lock_file_is_the_same_whatever_asked_and_has_only_what_the_experiment_names() {
-    let (project, _hub) = project();
-    project.run(&["--only", "models.b"]).ran(&["models.b"]);
-    assert!(!project.read("x.lock").contains("acme/one"));
-    project.run(&["--only", "models.a"]).ran(&["models.a"]);
-    let lock = project.read("x.lock");
-    fs::remove_file(project.path("x.lock")).unwrap();
-    project.run(&["--only", "models.a", "--only", "models.b"]).ran(&[]);
-    assert_eq!(project.read("x.lock"), lock);
-    project.write("x.yaml", "name: x\nmodels: { a: { hub: acme/one } }\n");
-    project.run(&["--update"]).ran(&[]);
-    assert!(!project.read("x.lock").contains("acme/two"));
-}
-
-#[test]
-fn a_lock_file_that_lacks_something_or_is_none_is_refused() {
-    let (project, hub) = single();
-    let said = project.mergelab(&["run", "x.yaml", "--locked"]).exits(4);
-    said.says("error: x.lock does not say which commit `main` of acme/one is\nhint: run without --locked");
-    assert!(hub.requests().is_empty() && !project.has(".mergelab") && !project.has("x.lock"));
-    project.write("x.lock", "version = 2\n");
-    project.mergelab(&["status", "x.yaml"]).exits(4).says("error: x.lock is a lock file of version 2");
-    project.write("x.lock", "<<<<<<< ours\n");
-    project.mergelab(&["run", "x.yaml"]).exits(4).says("error: x.lock is not a lock file");
-}
-
-#[test]
-fn a_commit_that_is_spelled_out_needs_no_lock_file() {
-    let (project, _hub) = single();
-    project.run(&[]).ran(&["models.a"]);
-    let lock = project.read("x.lock");
-    let commit = lock.lines().last().unwrap().split('"').nth(3).unwrap();
-    fs::remove_file(project.path("x.lock")).unwrap();
-    project.edit("x.yaml", "acme/one", &format!("acme/one, revision: {commit}"));
-    project.run(&["--locked"]).ran(&[]);
-    assert!(!project.has("x.lock"));
-}
-
-#[test]
-fn status_asks_nobody_and_says_what_a_run_would_fetch() {
-    let (project, hub) = project();
-    let reason = |stage: &str| {
-        let status = project.mergelab(&["status", "x.yaml", "--json"]).exits(0).json();
-        let found = status.as_array().unwrap().iter().find(|other| other["stage"] == stage).unwrap().clone();
-        (found["state"].as_str().unwrap().to_owned(), found["reason"].as_str().unwrap().to_owned())
-    };
-    let unknown = "the commit that `main` of acme/one names is not known yet: a run asks the hub";
-    assert_eq!(reason("models.a"), ("run".to_owned(), unknown.to_owned()));
-    assert_eq!(reason("merges.avg").0, "waits");
-    assert!(hub.requests().is_empty());
-    // A run that gets as far as the list of files.
-    hub.faults(&json!([{ "at": "storage/acme/one/*", "fault": "status", "status": 400 }]));
-    project.run(&["--only", "models.a"]).failed(1, &["models.a"], &[]);
-    let (_, fetches) = reason("models.a");
-    assert_eq!(fetches, "never ran; fetches 138 B of acme/one from the hub");
-    hub.faults(&json!([]));
-    project.run(&["--only", "models.a"]).ran(&["models.a"]);
-    assert_eq!(reason("models.a").0, "up-to-date");
 }
 
 #[test]
@@ -283,7 +198,8 @@ fn a_run_that_is_killed_goes_on_where_it_was() {
     running.kill();
     hub.release();
     project.run(&[]).ran(&["models.a"]);
-    assert_eq!(hub.transfers().last().unwrap()["range"], "bytes=3000-");
+    // The one that was held may be logged after it.
+    assert!(hub.transfers().iter().any(|transfer| transfer["range"] == "bytes=3000-"), "{:?}", hub.transfers());
     assert_eq!(incomplete(&project), None);
 }
 
@@ -452,4 +368,24 @@ fn progress_is_told_in_bytes() {
     let lines: Vec<serde_json::Value> = said.raw.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = lines.iter().rfind(|line| line["event"] == "progress").unwrap();
     assert_eq!((&last["unit"], &last["done"], &last["total"]), (&json!("bytes"), &json!(138), &json!(138)), "{last}");
+}
+
+#[test]
+fn a_model_that_does_not_fit_on_the_disk_is_refused_before_anything_is_fetched() {
+    let (project, hub) = single();
+    // A list of files that was kept, of a model that fits on no disk.
+    let commit = "c".repeat(40);
+    project.edit("x.yaml", "acme/one", &format!("acme/one, revision: {commit}"));
+    let (oid, sha256) = ("b".repeat(40), "a".repeat(64));
+    let files = json!([
+        { "path": "config.json", "size": 2, "oid": oid },
+        { "path": "model.safetensors", "size": 1_u64 << 60, "sha256": sha256 },
+    ]);
+    let listing = json!({ "version": 1, "files": files });
+    project.write(&format!("cache/models--acme--one/.mergelab/{commit}.json"), listing.to_string());
+    let summary = project.run(&[]).failed(1, &["models.a"], &[]);
+    let summary =
+        summary.says("models.a: acme/one needs 1048576 TiB more, and the disk that holds [project]/cache has ");
+    summary.says("hint: free some space, or set HF_HUB_CACHE to a directory on another disk");
+    assert!(hub.requests().is_empty());
 }

@@ -1,8 +1,9 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for some in `datasets`, `engines`, `evaluations`, `losses`, `sandbox` and `vllm`, which say
-//! so where they have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in
-//! `fakes/` stand in for `mergelab-tensor` and for Python.
+//! They need neither Python nor libtorch, but for some in `datasets`, `engines`, `evaluations`, `losses`, `sandbox` and
+//! `vllm`, which say so where they have to skip, and for those of the hub, which start a hub in plain Python. Most
+//! experiments here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/` stand in for
+//! `mergelab-tensor` and for Python.
 
 mod project;
 
@@ -25,6 +26,8 @@ mod recipes;
 mod render;
 mod repository;
 mod reruns;
+#[cfg(feature = "fetch")]
+mod revisions;
 #[cfg(feature = "fetch")]
 mod samples;
 mod sandbox;

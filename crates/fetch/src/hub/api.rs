@@ -86,8 +86,7 @@ fn repo(target: &Target<'_>) -> String {
 
 /// A file as the hub lists it; nothing where its path or its digest cannot be.
 fn remote(entry: Entry) -> Option<RemoteFile> {
-    let is_inside = entry.path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if !is_inside || entry.path.contains(['\\', '\0']) {
+    if !is_inside(&entry.path) {
         return None;
     }
     match entry.lfs {
@@ -100,6 +99,11 @@ fn remote(entry: Entry) -> Option<RemoteFile> {
             is_hex(&oid, 40).then_some(RemoteFile { path: entry.path, size: entry.size, sha256: None, oid: Some(oid) })
         }
     }
+}
+
+/// Whether a path stays in the repository.
+pub(super) fn is_inside(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains(['\\', '\0'])
 }
 
 pub(super) fn is_hex(text: &str, length: usize) -> bool {

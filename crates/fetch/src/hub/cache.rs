@@ -1,5 +1,6 @@
 //! The cache as it lies on disk; [`super`] shows the layout.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::symlink;
@@ -8,10 +9,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::api::{is_hex, is_inside};
 use super::{Control, HubError, RemoteFile, RepoKind, is_commit};
 
 /// Version of a kept list of files.
 const LISTING: u32 = 1;
+
+/// The version of `huggingface_hub`'s.
+const TREE: u32 = 1;
 
 /// How often a lock that somebody else holds is asked for.
 const POLL: Duration = Duration::from_millis(100);
@@ -38,6 +43,21 @@ struct Listed {
     sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     oid: Option<String>,
+}
+
+/// The same, as `huggingface_hub` writes it in `trees/`.
+#[derive(Deserialize)]
+struct Tree {
+    format_version: u32,
+    files: BTreeMap<String, Leaf>,
+}
+
+#[derive(Deserialize)]
+struct Leaf {
+    size: u64,
+    blob_id: String,
+    lfs_sha256: Option<String>,
+    lfs_size: Option<u64>,
 }
 
 impl Folder {
@@ -81,8 +101,27 @@ impl Folder {
         is_plain.then(|| self.path("refs").join(revision))
     }
 
-    /// The list of files at a commit, if it was kept.
+    /// The list of files at a commit, if it was kept, by us or by `huggingface_hub`.
     pub(super) fn listing(&self, commit: &str) -> Option<Vec<RemoteFile>> {
+        self.own_listing(commit).or_else(|| self.tree(commit))
+    }
+
+    /// As `huggingface_hub` keeps it.
+    fn tree(&self, commit: &str) -> Option<Vec<RemoteFile>> {
+        let text = std::fs::read(self.path("trees").join(format!("{commit}.json"))).ok()?;
+        let tree: Tree = serde_json::from_slice(&text).ok().filter(|kept: &Tree| kept.format_version == TREE)?;
+        // The order is that of paths.
+        let files = tree.files.into_iter().map(|(path, Leaf { size, blob_id, lfs_sha256, lfs_size })| {
+            let size = lfs_size.unwrap_or(size);
+            let oid = lfs_sha256.is_none().then_some(blob_id);
+            let is_hex = |text: &Option<String>, length| text.as_ref().is_none_or(|text| is_hex(text, length));
+            let is_good = is_inside(&path) && is_hex(&lfs_sha256, 64) && is_hex(&oid, 40);
+            is_good.then_some(RemoteFile { path, size, sha256: lfs_sha256, oid })
+        });
+        files.collect()
+    }
+
+    fn own_listing(&self, commit: &str) -> Option<Vec<RemoteFile>> {
         let text = std::fs::read(self.listing_path(commit)).ok()?;
         let listing: Listing = serde_json::from_slice(&text).ok().filter(|kept: &Listing| kept.version == LISTING)?;
         let files = listing.files.into_iter();
@@ -121,7 +160,7 @@ impl Folder {
                 let Some(name) = path.strip_prefix(&root).ok().and_then(Path::to_str) else { continue };
                 let blob = std::fs::read_link(&path).ok();
                 let blob = blob.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
-                let digest = |length: usize| super::api::is_hex(blob, length).then(|| blob.to_owned());
+                let digest = |length: usize| is_hex(blob, length).then(|| blob.to_owned());
                 let (path, size) = (name.to_owned(), metadata.len());
                 files.push(RemoteFile { path, size, sha256: digest(64), oid: digest(40) });
             }
@@ -209,6 +248,33 @@ mod tests {
         let cached = folder.cached(COMMIT);
         assert_eq!(cached.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["a", "b/c/d"]);
         assert_eq!((cached[0].sha256.as_ref(), cached[1].oid.as_ref()), (Some(&two), Some(&one)));
+    }
+
+    #[test]
+    fn a_list_that_another_program_kept_is_read_unless_it_leads_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path(), RepoKind::Model, "acme/tiny");
+        let (oid, sha256) = ("b".repeat(40), "a".repeat(64));
+        let write = |path: &str, version: u32| {
+            // `huggingface_hub` 1.33 wrote such a file.
+            let text = format!(
+                r#"{{"format_version": {version}, "files": {{
+                    "{path}": {{"size": 3, "blob_id": "{oid}"}},
+                    "model.safetensors": {{"size": 5000, "blob_id": "{oid}", "lfs_sha256": "{sha256}", "lfs_size": 5000}}}}}}"#
+            );
+            replace(&folder.path("trees").join(format!("{COMMIT}.json")), text.as_bytes()).unwrap();
+        };
+        write("config.json", 1);
+        let files = folder.listing(COMMIT).unwrap();
+        assert_eq!(
+            files[0],
+            RemoteFile { path: "config.json".to_owned(), size: 3, sha256: None, oid: Some(oid.clone()) }
+        );
+        assert_eq!((files[1].size, files[1].sha256.as_ref(), files[1].oid.as_ref()), (5000, Some(&sha256), None));
+        write("config.json", 2);
+        assert_eq!(folder.listing(COMMIT), None);
+        write("../../config.json", 1);
+        assert_eq!(folder.listing(COMMIT), None);
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub enum HubError {
         wanted: String,
     },
     /// No room for it.
-    #[error("{what} needs {needed} bytes more, and the disk that holds {} has {free} free", .cache.display())]
+    #[error("{what} needs {} more, and the disk that holds {} has {} free", size(*.needed), .cache.display(), size(*.free))]
     NoRoom {
         /// What was to be fetched.
         what: String,
@@ -207,6 +207,20 @@ impl HubError {
 /// What a server says, behind a colon, if it says anything.
 fn said(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+/// Bytes in the unit that a person would use.
+fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < units.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    if value >= 100.0 || value.fract() < 0.05 {
+        format!("{value:.0} {}", units[unit])
+    } else {
+        format!("{value:.1} {}", units[unit])
+    }
 }
 
 /// A time in whole seconds.

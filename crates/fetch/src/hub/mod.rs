@@ -9,6 +9,7 @@
 //! models--ORG--NAME/refs/<branch or tag>                  the commit that it named last
 //! models--ORG--NAME/snapshots/<commit>/<path>             symbolic links to contents
 //! models--ORG--NAME/.mergelab/<commit>.json               the list of files at a commit: ours, others pass it over
+//! models--ORG--NAME/trees/<commit>.json                   the same list, where `huggingface_hub` kept it: read only
 //! .locks/models--ORG--NAME/<the same as the blob>.lock    held by whoever fetches that file
 //! ```
 //!
