@@ -10,6 +10,7 @@ mod project;
 mod crash;
 mod engines;
 mod evaluations;
+mod grams;
 mod help;
 #[cfg(feature = "fetch")]
 mod hub;
