@@ -14,6 +14,7 @@ fn every_command_explains_itself() {
     for command in commands {
         insta::assert_snapshot!(command, help(&[command]));
     }
+    insta::assert_snapshot!("grams-export", help(&["grams", "export"]));
 }
 
 #[test]
@@ -29,7 +30,7 @@ fn the_help_lists_every_command_and_not_the_hidden_one() {
         .collect();
     assert_eq!(
         listed,
-        ["run", "status", "explain", "key", "graph", "render", "show", "samples", "verify", "schema", "help"]
+        ["run", "status", "explain", "key", "graph", "render", "show", "samples", "grams", "verify", "schema", "help"]
     );
 }
 

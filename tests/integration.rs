@@ -12,6 +12,7 @@ mod crash;
 mod datasets;
 mod engines;
 mod evaluations;
+mod grams;
 mod help;
 #[cfg(feature = "fetch")]
 mod hub;

@@ -14,6 +14,7 @@ mod error;
 mod evaluated;
 mod explain;
 mod figures;
+mod grams;
 mod graph;
 mod interrupts;
 mod key;
@@ -71,6 +72,9 @@ enum Command {
     Show(show::Arguments),
     /// Show the answers of an evaluation, or hold them against another model's
     Samples(samples::Arguments),
+    /// Gram matrices for other programs
+    #[command(subcommand)]
+    Grams(grams::Command),
     /// Hash everything in the store again
     Verify(verify::Arguments),
     /// Print the JSON Schema of experiment files, for editors
@@ -97,6 +101,7 @@ pub fn main(cli: Cli) -> u8 {
         Command::Render(arguments) => render::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
         Command::Samples(arguments) => samples::run(&arguments),
+        Command::Grams(command) => grams::run(&command, &interrupts),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Schema => Ok(schema::run()),
     };

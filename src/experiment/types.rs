@@ -160,6 +160,15 @@ pub enum Gram {
     },
     /// Imported from a pickle on disk.
     PicklePath(PathBuf),
+    /// Imported from a hub repository that holds an artifact, or what was exported of one.
+    Hub {
+        /// `org/name`.
+        repo: String,
+        /// Branch, tag or commit.
+        revision: Option<String>,
+    },
+    /// Imported from such a directory; relative to the project root.
+    Path(PathBuf),
 }
 
 /// How to capture Gram matrices.

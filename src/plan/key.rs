@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::facts::{Artifact, Facts, HUB, Sighting, Source, digest_of};
 use super::stage::{Kind, Loss, Repository, Spec, Stage, StageId, repository};
 use super::tools;
-use crate::artifact::{Output, artifact_digest, model_roles, subtree};
+use crate::artifact::{Output, artifact_digest, is_of_grams, model_roles, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{
     self, Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Merge, Model, Suite, Table, Task,
@@ -337,7 +337,21 @@ impl Reader<'_> {
                 let digest = self.source_digest(&Source::File(path.clone()))?;
                 Ok((json!({}), Inputs::from([("pickle".to_owned(), digest)])))
             }
-            Gram::PickleHub { repo, .. } => Err(no_hub(repo)),
+            // What is read of a directory, and no card or licence beside it.
+            Gram::Path(path) => {
+                let files = self.source(&Source::Tree(path.clone()))?.iter();
+                let inputs = files.filter(|file| is_of_grams(&file.path)).map(|file| (file.path.clone(), file.sha256));
+                Ok((json!({}), inputs.collect()))
+            }
+            // The commit decides what the files are, and is known before any of them is there.
+            Gram::PickleHub { .. } | Gram::Hub { .. } => {
+                let (Repository { name, .. }, commit) = self.commit()?;
+                let mut params = json!({ "hub": name, "commit": commit });
+                if let Gram::PickleHub { file, .. } = gram {
+                    params["file"] = json!(file);
+                }
+                Ok((params, Inputs::new()))
+            }
             Gram::Capture(_) => unreachable!("a capture is no import"),
         }
     }

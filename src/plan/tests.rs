@@ -17,6 +17,7 @@ mod evals;
 mod fishers;
 mod flowing;
 mod hub;
+mod imports;
 mod losses;
 mod shards;
 

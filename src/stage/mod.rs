@@ -13,8 +13,12 @@ mod eval;
 mod failure;
 mod fisher;
 mod gram;
+mod gram_card;
+#[cfg(feature = "fetch")]
+mod gram_files;
 #[cfg(feature = "fetch")]
 mod hub;
+mod import;
 mod kept;
 mod launch;
 mod lm_eval_command;
@@ -45,6 +49,8 @@ use mergelab_wire::Event;
 
 pub use eval::{Equivalent, equivalent, group_of, run_batch};
 pub use failure::{Failure, tail};
+pub use gram_card::{GramForm, GramOrigin, text as gram_card};
+pub use import::export as export_grams;
 pub use launch::{Ending, Launcher, Program};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
 pub use shards::shards_of;
@@ -153,13 +159,18 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
         Spec::Data(data) => data::run(context, data, job, on_event),
         Spec::Command(command) => command::run(context, command, job, on_event),
         Spec::Gram { capture, rows, strict, shard } => {
-            gram::run(context, (capture, rows, *strict), shards::rows_of(job, capture, *shard), job, on_event)
+            let range = shards::rows_of(job, capture, *shard);
+            let product = gram::run(context, (capture, rows, *strict), range, job, on_event)?;
+            gram_card::write(context, job).map(|()| product)
         }
-        Spec::AddGrams(_) => shards::add(context, job, on_event),
+        Spec::AddGrams(_) => {
+            let product = shards::add(context, job, on_event)?;
+            gram_card::write(context, job).map(|()| product)
+        }
         Spec::Fisher { fisher, rows, strict } => fisher::run(context, (fisher, rows, *strict), job, on_event),
         Spec::Merge(merge) => merge::run(context, merge, job, on_event),
         Spec::Table { name, table } => table::run(context, name, table, job),
-        Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
+        Spec::ImportGram(gram) => import::run(context, gram, job, on_event),
         Spec::Eval { suite, .. } if suite.backend == Backend::Command => score::run(context, suite, job, on_event),
         Spec::Loss(loss) => loss::run(context, loss, job, on_event),
         Spec::Eval { .. } => unreachable!("evaluations by the harness run in batches"),
@@ -176,10 +187,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
             DataSource::Path(path) => rows::unsupported(path)?,
             DataSource::From(output) => rows::unsupported(output.path.as_deref()?)?,
         },
-        Spec::ImportGram(Gram::PickleHub { repo, .. }) => {
-            format!("the Grams in {repo} come from the hub, which this version cannot reach")
-        }
-        Spec::ImportGram(_) => "importing Grams from a pickle is not in this version".to_owned(),
+        Spec::ImportGram(Gram::PickleHub { repo, .. } | Gram::Hub { repo, .. }) => without_hub(repo)?,
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
             (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) if cfg!(not(target_os = "linux")) => {
@@ -189,6 +197,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         },
         Spec::Gram { .. }
         | Spec::AddGrams(_)
+        | Spec::ImportGram(_)
         | Spec::Fisher { .. }
         | Spec::Command(_)
         | Spec::Loss(_)
@@ -250,6 +259,7 @@ pub fn bytes_to_fetch(stage: &Stage, repository: &Repository, commit: &str) -> O
     #[cfg(feature = "fetch")]
     return match &stage.spec {
         Spec::Model(_) => model_files::bytes_to_fetch(repository, commit),
+        Spec::ImportGram(gram) => gram_files::bytes_to_fetch(gram, repository, commit),
         _ => None,
     };
     #[cfg(not(feature = "fetch"))]
@@ -260,6 +270,7 @@ pub fn bytes_to_fetch(stage: &Stage, repository: &Repository, commit: &str) -> O
 pub fn aside(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Merge => &["README.md", "merge.json"],
+        Kind::Gram => &["README.md"],
         _ => &[],
     }
 }
