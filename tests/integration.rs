@@ -10,6 +10,7 @@ mod project;
 mod crash;
 mod engines;
 mod evaluations;
+mod export;
 mod help;
 #[cfg(feature = "fetch")]
 mod hub;
@@ -20,6 +21,8 @@ mod keys;
 mod locks;
 mod losses;
 mod processes;
+#[cfg(feature = "fetch")]
+mod publishing;
 mod recipes;
 mod render;
 mod repository;
@@ -35,5 +38,7 @@ mod selection;
 mod shards;
 mod signals;
 mod store;
+#[cfg(feature = "fetch")]
+mod uploads;
 mod views;
 mod vllm;
