@@ -23,6 +23,7 @@ impl HubServer {
         fs::create_dir_all(&root).unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/hub.py");
         let mut server = Command::new("python3")
+            .arg("-B")
             .arg(script)
             .arg(&root)
             .stdout(Stdio::piped())

@@ -12,6 +12,7 @@ mod crash;
 mod datasets;
 mod engines;
 mod evaluations;
+mod export;
 mod grams;
 mod help;
 #[cfg(feature = "fetch")]
@@ -23,6 +24,8 @@ mod keys;
 mod locks;
 mod losses;
 mod processes;
+#[cfg(feature = "fetch")]
+mod publishing;
 mod recipes;
 mod render;
 mod repository;
@@ -38,5 +41,7 @@ mod selection;
 mod shards;
 mod signals;
 mod store;
+#[cfg(feature = "fetch")]
+mod uploads;
 mod views;
 mod vllm;

@@ -13,6 +13,7 @@ mod commands;
 mod error;
 mod evaluated;
 mod explain;
+mod export;
 mod figures;
 mod grams;
 mod graph;
@@ -20,6 +21,7 @@ mod interrupts;
 mod key;
 mod output;
 mod progress;
+mod publish;
 mod rate;
 mod render;
 mod results;
@@ -30,6 +32,7 @@ mod schema;
 mod session;
 mod show;
 mod status;
+mod transfer;
 mod verify;
 
 use std::path::PathBuf;
@@ -75,6 +78,10 @@ enum Command {
     /// Gram matrices for other programs
     #[command(subcommand)]
     Grams(grams::Command),
+    /// Copy an artifact out of the store, as a directory of plain files
+    Export(export::Arguments),
+    /// Upload a merge or Gram matrices to the hub, with a card that has the scores
+    Publish(publish::Arguments),
     /// Hash everything in the store again
     Verify(verify::Arguments),
     /// Print the JSON Schema of experiment files, for editors
@@ -102,6 +109,8 @@ pub fn main(cli: Cli) -> u8 {
         Command::Show(arguments) => show::run(&arguments),
         Command::Samples(arguments) => samples::run(&arguments),
         Command::Grams(command) => grams::run(&command, &interrupts),
+        Command::Export(arguments) => export::run(&arguments, &interrupts),
+        Command::Publish(arguments) => publish::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Schema => Ok(schema::run()),
     };

@@ -3,7 +3,7 @@
 //! A stage gets an empty directory and fills it; keeping the result is not its business.
 
 mod capture;
-mod card;
+pub(crate) mod card;
 mod command;
 mod data;
 #[cfg(feature = "fetch")]

@@ -120,6 +120,10 @@ class Hub:
                     return fault
         return None
 
+    def is_private(self, name):
+        file = self.root / "private.json"
+        return file.exists() and name in json.loads(file.read_text())
+
     def moved(self, name):
         file = self.root / "moved.json"
         return json.loads(file.read_text()).get(name) if file.exists() else None
@@ -361,7 +365,7 @@ class Front(Handler):
             self.answer_tree(tree, below, query)
         elif what in ("", "revision"):
             siblings = [{"rfilename": path} for path in files_of(tree)]
-            self.reply(200, {"id": name, "modelId": name, "sha": commit, "private": False, "gated": False,
+            self.reply(200, {"id": name, "modelId": name, "sha": commit, "private": self.hub.is_private(name), "gated": False,
                              "disabled": False, "tags": [], "siblings": siblings})
 
     def answer_tree(self, tree, below, query):

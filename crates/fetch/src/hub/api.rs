@@ -80,7 +80,8 @@ pub(super) fn file_url(endpoint: &str, target: &Target<'_>, path: &str) -> Strin
     format!("{endpoint}/{}{repo}/resolve/{}/{}", target.kind.page(), target.revision, encode(path, "/"))
 }
 
-fn repo(target: &Target<'_>) -> String {
+/// Kind and name of a repository, in addresses of the interface for programs.
+pub(super) fn repo(target: &Target<'_>) -> String {
     format!("{}/{}", target.kind.plural(), encode(target.repo, "/"))
 }
 
@@ -101,6 +102,12 @@ fn remote(entry: Entry) -> Option<RemoteFile> {
     }
 }
 
+/// Bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 /// Whether a path stays in the repository.
 pub(super) fn is_inside(path: &str) -> bool {
     path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains(['\\', '\0'])
@@ -118,7 +125,7 @@ fn next_page(link: &str) -> Option<String> {
 }
 
 /// A text as a part of an address: whatever is not unreserved (RFC 3986) nor in `keep` is escaped.
-fn encode(text: &str, keep: &str) -> String {
+pub(super) fn encode(text: &str, keep: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         let letter = char::from(byte);

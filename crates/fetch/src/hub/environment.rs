@@ -39,6 +39,11 @@ impl Token {
         format!("Bearer {}", self.text)
     }
 
+    /// The token itself.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Where it comes from, in words.
     pub(super) fn from(&self) -> &str {
         &self.from

@@ -67,6 +67,68 @@ pub enum HubError {
         /// What the hub says.
         message: String,
     },
+    /// Nobody may write without a token.
+    #[error("{endpoint} takes nothing without a token, and there is none")]
+    NoToken {
+        /// Where.
+        endpoint: String,
+    },
+    /// A token that may not write.
+    #[error("the hub does not let the token write to {repo}{}", said(.message))]
+    NoWrite {
+        /// `ORG/NAME`.
+        repo: String,
+        /// What the hub says.
+        message: String,
+        /// Where the token comes from, in words.
+        token_from: String,
+    },
+    /// A name that something else has.
+    #[error("the name {repo} is taken by something that is no {noun}{}", said(.message))]
+    Taken {
+        /// `ORG/NAME`.
+        repo: String,
+        /// `model` or `data set`.
+        noun: &'static str,
+        /// What the hub says.
+        message: String,
+    },
+    /// What was to be private would be seen by everybody.
+    #[error("{repo} is there already, and public")]
+    Public {
+        /// `ORG/NAME`.
+        repo: String,
+    },
+    /// What is in the repository does not go with what is to be uploaded.
+    #[error("{repo}: {reason}, and what is published would be mixed with it")]
+    InTheWay {
+        /// `ORG/NAME`.
+        repo: String,
+        /// What is there.
+        reason: String,
+    },
+    /// Somebody else wrote to it meanwhile.
+    #[error("{repo} changed while it was written to{}", said(.message))]
+    Conflict {
+        /// `ORG/NAME`.
+        repo: String,
+        /// What the hub says.
+        message: String,
+    },
+    /// A file that is to be uploaded cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Local {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The network is not to be used, and nothing else will do.
+    #[error("{what} needs the hub, and HF_HUB_OFFLINE is set")]
+    Offline {
+        /// What was asked for.
+        what: String,
+    },
     /// The hub asks to wait longer than anybody would.
     #[error("{endpoint} limits how often it is asked: it says to wait {}", seconds(*.wait))]
     RateLimited {
@@ -182,14 +244,26 @@ impl HubError {
             }
             Self::BadToken { token_from, .. } => format!("the token comes from {token_from}: replace it, or unset it"),
             Self::Forbidden { .. } => "HF_TOKEN has to be a token that may read it".to_owned(),
+            Self::NoToken { .. } => "set HF_TOKEN to a token that may write, or log in by `hf auth login`".to_owned(),
+            Self::NoWrite { token_from, .. } => {
+                format!(
+                    "the token comes from {token_from}: it has to be one that may write, of a member of the organization"
+                )
+            }
+            Self::Taken { .. } | Self::InTheWay { .. } => "choose another name".to_owned(),
+            Self::Public { .. } => "make it private in its settings on the hub, or leave out --private".to_owned(),
+            Self::Conflict { .. } => "run it again: what was sent is not sent again".to_owned(),
+            Self::Local { .. } => "`mergelab verify` finds all that is damaged in the store".to_owned(),
+            Self::Offline { .. } => "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE".to_owned(),
             Self::RateLimited { with_token: false, .. } => {
                 "run again later, or set HF_TOKEN: the hub allows more to those it knows".to_owned()
             }
-            Self::RateLimited { .. } | Self::Server { .. } => "run again later: it goes on where it was".to_owned(),
             Self::Unreachable { .. } => {
                 "look at the network, HTTPS_PROXY and HF_ENDPOINT; what the cache holds works with HF_HUB_OFFLINE=1"
                     .to_owned()
             }
+            Self::Server { status, .. } if *status < 500 => return None,
+            Self::RateLimited { .. } | Self::Server { .. } => "run again later: it goes on where it was".to_owned(),
             Self::Strange { .. } => "is HF_ENDPOINT the address of a hub?".to_owned(),
             Self::NotCached { how, .. } => how.clone(),
             Self::Damaged { .. } => "something between here and the hub changes what it sends".to_owned(),

@@ -41,13 +41,9 @@ impl Hasher {
     }
 
     fn finish(self) -> String {
-        let hex = |bytes: &[u8]| {
-            let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
-            bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-        };
         match self {
-            Self::Sha256(hasher) => hex(&hasher.finalize()),
-            Self::Blob(hasher) => hex(&hasher.finalize()),
+            Self::Sha256(hasher) => api::hex(&hasher.finalize()),
+            Self::Blob(hasher) => api::hex(&hasher.finalize()),
         }
     }
 }

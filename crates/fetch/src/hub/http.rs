@@ -3,12 +3,13 @@
 //! A token is sent to the endpoint and nowhere else. The hub sends whoever asks for a large file to another host, whose
 //! address has a signature of its own in it; redirects are followed here, one by one, so that this stays so.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ureq::http::{Response, StatusCode, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, SendBody};
 
 use super::environment::{Settings, Token};
 use super::{Control, HubError, Target};
@@ -33,6 +34,22 @@ pub(super) struct Request<'a> {
     pub(super) from: u64,
 }
 
+/// Something that is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outgoing<'a> {
+    /// `POST` or `PUT`.
+    pub(super) method: &'a str,
+    /// Address.
+    pub(super) url: &'a str,
+    /// Headers beside those that every request has.
+    pub(super) headers: &'a [(String, String)],
+    /// Bytes of the body.
+    pub(super) length: u64,
+}
+
+/// One try of something that is sent, with its body.
+pub(super) type Once<'a> = dyn FnMut(&mut dyn Read) -> Result<Response<Body>, HubError> + 'a;
+
 /// The connection to the hub.
 pub(super) struct Http {
     agent: Agent,
@@ -55,6 +72,7 @@ impl Http {
             .timeout_connect(Some(Duration::from_secs(20)))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))
+            .timeout_per_write(Some(SILENCE))
             .build();
         let origin = settings.endpoint.parse().ok().as_ref().and_then(Origin::of);
         Self {
@@ -87,14 +105,62 @@ impl Http {
         target: &Target<'_>,
         control: &Control,
     ) -> Result<Response<Body>, HubError> {
+        let response = self.try_on(control, &mut || self.follow(request))?;
+        if response.status().is_success() || response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Ok(response);
+        }
+        Err(self.refusal(response, target))
+    }
+
+    /// The answer to something that is sent, be it an error, after as many tries and waits as it takes. It is not
+    /// redirected. `with_body` is called for every try, to call what it is given with the body.
+    pub(super) fn send(
+        &self,
+        outgoing: Outgoing<'_>,
+        with_body: &mut dyn FnMut(&mut Once<'_>) -> Result<Response<Body>, HubError>,
+        control: &Control,
+    ) -> Result<Response<Body>, HubError> {
+        let Outgoing { method, url, headers, length } = outgoing;
+        let uri: Uri = url.parse().map_err(|_| self.strange(format!("{url} is no address")))?;
+        let is_home = self.origin.is_some() && Origin::of(&uri) == self.origin;
+        self.try_on(control, &mut || {
+            with_body(&mut |body| {
+                let mut request = if method == "PUT" { self.agent.put(url) } else { self.agent.post(url) };
+                request = request.header("Content-Length", length.to_string());
+                for (name, value) in headers {
+                    request = request.header(name, value);
+                }
+                if let Some(token) = self.token.as_ref().filter(|_| is_home) {
+                    request = request.header("Authorization", token.bearer());
+                }
+                // Joining parts and making commits take the hub their time.
+                let request = request.config().timeout_recv_response(Some(PATIENCE)).build();
+                let response = request.send(SendBody::from_reader(body));
+                let response = response.map_err(|error| self.unreachable(&error.to_string()))?;
+                self.reached.store(true, Ordering::Relaxed);
+                Ok(response)
+            })
+        })
+    }
+
+    /// Does something until it gets an answer that is not to pass by waiting.
+    fn try_on(
+        &self,
+        control: &Control,
+        once: &mut dyn FnMut() -> Result<Response<Body>, HubError>,
+    ) -> Result<Response<Body>, HubError> {
         let mut waited = Duration::ZERO;
         let mut tries = 0;
         loop {
             control.check()?;
             tries += 1;
-            let outcome = self.follow(request);
+            let outcome = once();
             let wait = match &outcome {
-                Err(_) if tries < if self.reached.load(Ordering::Relaxed) { TRIES } else { 2 } => backoff(tries),
+                Err(HubError::Unreachable { .. })
+                    if tries < if self.reached.load(Ordering::Relaxed) { TRIES } else { 2 } =>
+                {
+                    backoff(tries)
+                }
                 Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
                     let wait = told_to_wait(response).unwrap_or_else(|| backoff(tries));
                     if waited + wait > PATIENCE || tries > 4 * TRIES {
@@ -111,16 +177,20 @@ impl Http {
                 Ok(response) if is_passing(response.status()) && tries < TRIES => {
                     told_to_wait(response).filter(|wait| *wait <= SILENCE).unwrap_or_else(|| backoff(tries))
                 }
-                _ => {
-                    let response = outcome?;
-                    if response.status().is_success() || response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-                        return Ok(response);
-                    }
-                    return Err(self.refusal(response, target));
-                }
+                _ => return outcome,
             };
             control.sleep(wait)?;
         }
+    }
+
+    /// Whether there is a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Where the token comes from, in words.
+    pub(super) fn token_from(&self) -> &str {
+        self.token.as_ref().map(Token::from).unwrap_or_default()
     }
 
     /// One request with its redirects.
@@ -153,7 +223,7 @@ impl Http {
     }
 
     /// What an answer of an error means.
-    fn refusal(&self, response: Response<Body>, target: &Target<'_>) -> HubError {
+    pub(super) fn refusal(&self, response: Response<Body>, target: &Target<'_>) -> HubError {
         let header = |name: &str| {
             let text = response.headers().get(name).and_then(|value| value.to_str().ok());
             text.unwrap_or_default().to_owned()
@@ -190,7 +260,7 @@ impl Http {
     }
 
     /// What a server says, as one short line without the token.
-    fn clean(&self, text: &str) -> String {
+    pub(super) fn clean(&self, text: &str) -> String {
         let text: String = text.chars().filter(|letter| !letter.is_control()).take(300).collect();
         self.token.as_ref().map_or_else(|| text.clone(), |token| token.hide_in(&text))
     }
@@ -205,7 +275,7 @@ impl Http {
 }
 
 /// What the body of an error says: `{"error": "…"}`.
-fn said_in(body: Body) -> String {
+pub(super) fn said_in(body: Body) -> String {
     let text = body.into_with_config().limit(1 << 16).read_to_string().unwrap_or_default();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     value["error"].as_str().unwrap_or_default().to_owned()

@@ -26,6 +26,7 @@ mod environment;
 mod error;
 mod fetch;
 mod http;
+pub mod upload;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,14 @@ impl RepoKind {
         match self {
             Self::Model => "models",
             Self::Dataset => "datasets",
+        }
+    }
+
+    /// For the hub, where it makes one.
+    fn singular(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Dataset => "dataset",
         }
     }
 
@@ -179,6 +188,11 @@ impl Hub {
     /// Whether the network is not to be used.
     pub fn is_offline(&self) -> bool {
         self.http.is_none()
+    }
+
+    /// The token that is sent to the hub, if there is one: for those who look that it is nowhere else.
+    pub fn token(&self) -> Option<&str> {
+        self.settings.token.as_ref().map(environment::Token::text)
     }
 
     /// The directory of the cache; it need not be there yet.
