@@ -212,12 +212,13 @@ pub struct Repository {
 /// The repository on the hub that a stage reads, if it reads one, with the keys under its entry that name it.
 pub fn repository(stage: &Stage) -> Option<(Repository, &'static [&'static str])> {
     let (holds, name, revision, place): (_, _, _, &[&str]) = match &stage.spec {
-        Spec::Model(Model::Hub { repo, revision }) => (Holds::Model, repo, revision, &["hub"]),
+        Spec::Model(Model::Hub { repo, revision }) | Spec::ImportGram(Gram::Hub { repo, revision }) => {
+            (Holds::Model, repo, revision, &["hub"])
+        }
         Spec::Data(Data { source: DataSource::Hub { repo, revision, .. }, .. }) => {
             (Holds::Dataset, repo, revision, &["hub"])
         }
         Spec::ImportGram(Gram::PickleHub { repo, revision, .. }) => (Holds::Model, repo, revision, &["pickle", "hub"]),
-        Spec::ImportGram(Gram::Hub { repo, revision }) => (Holds::Model, repo, revision, &["hub"]),
         _ => return None,
     };
     let revision = revision.clone().unwrap_or_else(|| "main".to_owned());
@@ -228,7 +229,9 @@ pub fn repository(stage: &Stage) -> Option<(Repository, &'static [&'static str])
 pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
     let one = |source: Source, place: &[&str]| vec![(source, place.iter().map(|&part| part.to_owned()).collect())];
     match &stage.spec {
-        Spec::Model(Model::Path(path)) => one(Source::Tree(path.clone()), &["path"]),
+        Spec::Model(Model::Path(path)) | Spec::ImportGram(Gram::Path(path)) => {
+            one(Source::Tree(path.clone()), &["path"])
+        }
         Spec::Data(Data { source: DataSource::Path(path), .. }) => one(Source::File(path.clone()), &["path"]),
         Spec::Command(command) => command
             .inputs
@@ -246,7 +249,6 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
             .map(|path: &PathBuf| (Source::File(path.clone()), vec!["chat_template".to_owned()]))
             .collect(),
         Spec::ImportGram(Gram::PicklePath(path)) => one(Source::File(path.clone()), &["pickle", "path"]),
-        Spec::ImportGram(Gram::Path(path)) => one(Source::Tree(path.clone()), &["path"]),
         Spec::Merge(merge) => {
             let config = merge.config.iter().map(|path| (path, "config"));
             let templates = merge.captures.iter().filter_map(|calibration| calibration.capture.chat_template.as_ref());
