@@ -198,7 +198,8 @@ fn a_run_that_is_killed_goes_on_where_it_was() {
     running.kill();
     hub.release();
     project.run(&[]).ran(&["models.a"]);
-    assert_eq!(hub.transfers().last().unwrap()["range"], "bytes=3000-");
+    // The one that was held may be logged after it.
+    assert!(hub.transfers().iter().any(|transfer| transfer["range"] == "bytes=3000-"), "{:?}", hub.transfers());
     assert_eq!(incomplete(&project), None);
 }
 

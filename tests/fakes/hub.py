@@ -22,7 +22,8 @@ ROOT/faults.json, read again whenever it changed: a list of what is to go wrong.
     limit    answers 429 with Retry-After: `seconds`       missing answers 404 with `code` (RepoNotFound, EntryNotFound, ...)
 
 ROOT/moved.json, {"old/name": "new/name"}, are repositories that were renamed. ROOT/requests.jsonl gets a line for every
-request: server, method, path, token, range, status, and the bytes of the body that were sent.
+request: server, method, path, token, range, status, and the bytes of the body that were sent. It is written before the end
+of the answer is, so that whoever has an answer finds its request there.
 
 `hub_upload.py` beside this file, if it is there, answers what writes: its `Uploads(hub)` is asked with
 `answer(handler, method, path, query)` for every POST, PUT and DELETE, and for each GET that is unknown here, and says
@@ -160,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         return (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
 
     def begin(self):
-        self.sent, self.answered = 0, None
+        self.sent, self.answered, self.is_logged = 0, None, False
         parts = urllib.parse.urlsplit(self.path)
         return parts.path, dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
 
@@ -171,13 +172,21 @@ class Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
-            self.hub.log(server=self.server_name, method=self.command, path=self.path, token=self.token,
-                         range=self.headers.get("Range"), status=self.answered, sent=self.sent)
+            self.log_once(self.sent)
 
     do_HEAD = do_GET
 
-    def head(self, status, headers):
+    def log_once(self, sent):
+        if not self.is_logged:
+            self.is_logged = True
+            self.hub.log(server=self.server_name, method=self.command, path=self.path, token=self.token,
+                         range=self.headers.get("Range"), status=self.answered, sent=sent)
+
+    def head(self, status, headers, sent=None):
+        """The head of an answer; `sent` is how long its body will be, where nothing can come between."""
         self.answered = status
+        if sent is not None or headers.get("Content-Length") == 0:
+            self.log_once(sent or 0)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, str(value))
@@ -187,7 +196,8 @@ class Handler(BaseHTTPRequestHandler):
         """A small answer: JSON, or bytes."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
-        self.head(status, {"Content-Type": kind, "Content-Length": len(data), **(headers or {})})
+        sent = 0 if self.command == "HEAD" else len(data)
+        self.head(status, {"Content-Type": kind, "Content-Length": len(data), **(headers or {})}, sent)
         if self.command != "HEAD":
             self.wfile.write(data)
             self.sent += len(data)
@@ -231,28 +241,33 @@ class Handler(BaseHTTPRequestHandler):
                 self.head(416, {"Content-Range": f"bytes */{len(data)}", "Content-Length": 0})
                 return
             headers = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
-        self.head(206 if asked else 200, {"Content-Type": "application/octet-stream", "Content-Length": end - start,
-                                          "Accept-Ranges": "bytes", **headers})
+        head = (206 if asked else 200, {"Content-Type": "application/octet-stream", "Content-Length": end - start,
+                                        "Accept-Ranges": "bytes", **headers})
         if self.command == "HEAD":
+            self.head(*head, 0)
             return
         flip = self.hub.fault(place, "flip")
         if flip:
             data = bytearray(data)
             data[flip.get("byte", 0)] ^= 1
         body, fault = bytes(data[start:end]), self.hub.fault(place, "cut", "hold", "slow")
-        if fault is None:
+        kind = fault["fault"] if fault else None
+        # With the others it shows later how much was sent.
+        self.head(*head, len(body) if kind is None else fault["after"] if kind == "cut" else None)
+        if kind is None:
             self.send_piece(body)
-        elif fault["fault"] == "slow":
+        elif kind == "slow":
             for at in range(0, len(body), fault["chunk"]):
                 self.send_piece(body[at:at + fault["chunk"]])
                 time.sleep(fault["seconds"])
         else:
             self.send_piece(body[:fault["after"]])
-            if fault["fault"] == "cut":
+            if kind == "cut":
                 self.close_connection = True
                 return
             while not (self.hub.root / "release").exists():
                 time.sleep(0.02)
+            self.log_once(len(body))
             self.send_piece(body[fault["after"]:])
 
     def send_piece(self, piece):
@@ -304,8 +319,7 @@ class Front(Handler):
                 self.refuse(404, "no such page")
                 self.close_connection = True
         finally:
-            self.hub.log(server=self.server_name, method=self.command, path=self.path, token=self.token,
-                         range=None, status=self.answered, sent=self.sent)
+            self.log_once(self.sent)
 
     do_PUT = do_DELETE = do_POST
 
