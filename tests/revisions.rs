@@ -83,7 +83,7 @@ fn status_asks_nobody_and_says_what_a_run_would_fetch() {
     assert_eq!(reason("merges.avg").0, "waits");
     assert!(hub.requests().is_empty());
     // A run that gets as far as the list of files.
-    hub.faults(&json!([{ "at": "storage/acme/one/*", "fault": "status", "status": 400 }]));
+    hub.faults(&json!([{ "at": "resolve/acme/one/*", "fault": "status", "status": 400 }]));
     project.run(&["--only", "models.a"]).failed(1, &["models.a"], &[]);
     let (_, fetches) = reason("models.a");
     assert_eq!(fetches, "never ran; fetches 138 B of acme/one from the hub");

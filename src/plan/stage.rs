@@ -223,7 +223,9 @@ impl Repository {
 /// The repository on the hub that a stage reads, if it reads one, with the keys under its entry that name it.
 pub fn repository(stage: &Stage) -> Option<(Repository, &'static [&'static str])> {
     let (holds, name, revision, place): (_, _, _, &[&str]) = match &stage.spec {
-        Spec::Model(Model::Hub { repo, revision }) => (Holds::Model, repo, revision, &["hub"]),
+        Spec::Model(Model::Hub { repo, revision }) | Spec::ImportGram(Gram::Hub { repo, revision }) => {
+            (Holds::Model, repo, revision, &["hub"])
+        }
         Spec::Data(Data { source: DataSource::Hub { repo, revision, .. }, .. }) => {
             (Holds::Dataset, repo, revision, &["hub"])
         }
@@ -239,7 +241,9 @@ pub fn repository(stage: &Stage) -> Option<(Repository, &'static [&'static str])
 pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
     let one = |source: Source, place: &[&str]| vec![(source, place.iter().map(|&part| part.to_owned()).collect())];
     match &stage.spec {
-        Spec::Model(Model::Path(path)) => one(Source::Tree(path.clone()), &["path"]),
+        Spec::Model(Model::Path(path)) | Spec::ImportGram(Gram::Path(path)) => {
+            one(Source::Tree(path.clone()), &["path"])
+        }
         Spec::Data(Data { source: DataSource::Path(path), .. }) => one(Source::File(path.clone()), &["path"]),
         Spec::Command(command) => command
             .inputs

@@ -181,13 +181,13 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
 pub fn unsupported(stage: &Stage) -> Option<String> {
     use crate::experiment::{DataSource, Gram, Model, UnsafeCode};
     let reason = match &stage.spec {
-        Spec::Model(Model::Hub { repo, .. }) => without_hub(repo)?,
+        Spec::Model(Model::Hub { repo, .. })
+        | Spec::ImportGram(Gram::PickleHub { repo, .. } | Gram::Hub { repo, .. }) => without_hub(repo)?,
         Spec::Data(data) => match &data.source {
             DataSource::Hub { repo, .. } => without_hub(repo)?,
             DataSource::Path(path) => rows::unsupported(path)?,
             DataSource::From(output) => rows::unsupported(output.path.as_deref()?)?,
         },
-        Spec::ImportGram(Gram::PickleHub { repo, .. } | Gram::Hub { repo, .. }) => without_hub(repo)?,
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
             (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) if cfg!(not(target_os = "linux")) => {

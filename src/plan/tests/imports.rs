@@ -2,14 +2,14 @@
 
 use super::*;
 
-const IMPORTS: &str = r#"name: x
+const IMPORTS: &str = "name: x
 models: { a: { path: models/a }, b: { path: models/b } }
 grams:
   a: { pickle: { path: published/a.pkl } }
   b: { path: exported/b }
 merges:
   reg: { method: regmean, models: [a, b], grams: [a, b] }
-"#;
+";
 
 /// What reruns when a file has other contents.
 fn changed(path: &str) -> Vec<String> {

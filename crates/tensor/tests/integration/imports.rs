@@ -53,7 +53,9 @@ fn gap(found: &Tensor, expected: &Tensor) -> f64 {
 /// How far the matrices of two artifacts of the same modules are apart at most.
 fn farthest(found: &GramSet, expected: &GramSet) -> f64 {
     let mut names = [found, expected].map(|set| set.modules().map(str::to_owned).collect::<Vec<_>>());
-    names.iter_mut().for_each(|names| names.sort());
+    for names in &mut names {
+        names.sort();
+    }
     assert_eq!(names[0], names[1]);
     let matrix = |set: &GramSet, name: &str| set.matrix(set.entry(name).unwrap()).unwrap();
     names[0].iter().map(|name| gap(&matrix(found, name), &matrix(expected, name))).fold(0.0, f64::max)

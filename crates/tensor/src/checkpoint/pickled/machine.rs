@@ -294,7 +294,7 @@ impl<'a> Machine<'a, '_> {
         let Some(Value::Dictionary(number)) = self.stack.last() else {
             return Err("its program puts an item into what is no dictionary".to_owned());
         };
-        if pairs.len() % 2 != 0 {
+        if !pairs.len().is_multiple_of(2) {
             return Err("its program puts a key without a value into a dictionary".to_owned());
         }
         let mut pairs = pairs.into_iter();
