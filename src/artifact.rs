@@ -67,6 +67,21 @@ pub fn is_of_tokenizer(path: &str) -> bool {
     roles_of(path).iter().any(|role| matches!(*role, "tokenizer" | "template" | "config"))
 }
 
+/// Whether a file of a directory of Gram matrices is read where they are imported.
+pub fn is_of_grams(path: &str) -> bool {
+    matches!(path, "index.json" | "layers.json") || path.ends_with(".safetensors") && !path.contains('/')
+}
+
+/// Whether a file of a repository is read of a model: it has a role.
+pub fn is_of_model(path: &str) -> bool {
+    !roles_of(path).is_empty()
+}
+
+/// Whether a file of a model directory holds weights, or says which files do.
+pub fn is_weights_file(path: &str) -> bool {
+    roles_of(path).contains(&"weights")
+}
+
 fn roles_of(path: &str) -> &'static [&'static str] {
     match path {
         "config.json" => &["config"],

@@ -7,6 +7,7 @@ pub mod exec;
 pub mod experiment;
 pub mod plan;
 pub mod project;
+pub mod publish;
 pub mod report;
 pub mod samples;
 pub mod stage;

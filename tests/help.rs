@@ -9,11 +9,15 @@ fn every_command_explains_itself() {
         let said = project.mergelab(&[arguments, &["--help"]].concat()).exits(0);
         format!("$ mergelab {}\n{}", [arguments, &["--help"]].concat().join(" "), said.stdout)
     };
-    let commands = ["run", "status", "explain", "key", "graph", "render", "show", "samples", "verify", "schema"];
+    let commands = [
+        "run", "status", "explain", "key", "graph", "render", "show", "samples", "export", "publish", "verify",
+        "schema",
+    ];
     insta::assert_snapshot!("mergelab", help(&[]));
     for command in commands {
         insta::assert_snapshot!(command, help(&[command]));
     }
+    insta::assert_snapshot!("grams-export", help(&["grams", "export"]));
 }
 
 #[test]
@@ -29,7 +33,10 @@ fn the_help_lists_every_command_and_not_the_hidden_one() {
         .collect();
     assert_eq!(
         listed,
-        ["run", "status", "explain", "key", "graph", "render", "show", "samples", "verify", "schema", "help"]
+        [
+            "run", "status", "explain", "key", "graph", "render", "show", "samples", "grams", "export", "publish",
+            "verify", "schema", "help"
+        ]
     );
 }
 

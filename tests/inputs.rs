@@ -129,25 +129,20 @@ fn rows_are_picked_and_written_as_json_lines() {
 
 #[test]
 fn an_experiment_that_this_machine_cannot_run_is_blocked_and_the_others_go_on() {
-    let project = done()
-        .file(
-            "hub.yaml",
-            "name: hub\nmodels: { m: { hub: org/model } }\ndata: { d: { hub: org/rows, text: '{{ t }}' } }\n",
-        )
-        .file(
-            "big.yaml",
-            "name: big\nsettings: { requires: { memory: 4096TiB } }\ncommands: { c: { run: [touch, '{out}/x'] } }\n",
-        );
+    let project = done().file("hub.yaml", "name: hub\nmodels: { m: { hub: org/model } }\n").file(
+        "big.yaml",
+        "name: big\nsettings: { requires: { memory: 4096TiB } }\ncommands: { c: { run: [touch, '{out}/x'] } }\n",
+    );
     project.edit("x.yaml", "cat in.txt", "rev in.txt");
     let said = project.mergelab(&["run", "hub.yaml", "x.yaml", "big.yaml", "--json"]).exits(1);
     let said = said
-        .says("blocked hub (hub.yaml):\n  models.m: the model org/model comes from the hub")
-        .says("  data.d: the data set org/rows comes from the hub")
+        .says("blocked hub (hub.yaml):\n  models.m: http://127.0.0.1:9 cannot be reached: ")
+        .says("\n    hint: look at the network, ")
         .says("blocked big (big.yaml):\n  it requires 4096 TiB of memory; this machine has ")
         .says(", 2 of 3 experiments blocked in N s\n");
     let summary = crate::project::Summary::of(said);
     assert_eq!(summary.in_state("ran"), crate::reruns::ALL);
-    assert_eq!(summary.in_state("blocked"), ["models.m", "data.d", "commands.c"]);
+    assert_eq!(summary.in_state("blocked"), ["models.m", "commands.c"]);
     assert!(!project.has("runs/big"));
 }
 

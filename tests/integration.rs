@@ -1,24 +1,37 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
-//! They need neither Python nor libtorch, but for some in `engines`, `evaluations`, `losses`, `sandbox` and `vllm`, which say
-//! so where they have to skip. Most experiments here are made of commands; where models are merged and evaluated, two shell scripts in
-//! `fakes/` stand in for `mergelab-tensor` and for Python.
+//! They need neither Python nor libtorch, but for some in `datasets`, `engines`, `evaluations`, `losses`, `sandbox` and
+//! `vllm`, which say so where they have to skip, and for those of the hub, which start a hub in plain Python. Most
+//! experiments here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/` stand in for
+//! `mergelab-tensor` and for Python.
 
 mod project;
 
 mod crash;
+#[cfg(feature = "fetch")]
+mod datasets;
 mod engines;
 mod evaluations;
+mod export;
+mod grams;
 mod help;
+#[cfg(feature = "fetch")]
+mod hub;
+#[cfg(feature = "fetch")]
+mod hub_server;
 mod inputs;
 mod keys;
 mod locks;
 mod losses;
 mod processes;
+#[cfg(feature = "fetch")]
+mod publishing;
 mod recipes;
 mod render;
 mod repository;
 mod reruns;
+#[cfg(feature = "fetch")]
+mod revisions;
 #[cfg(feature = "fetch")]
 mod samples;
 mod sandbox;
@@ -28,5 +41,7 @@ mod selection;
 mod shards;
 mod signals;
 mod store;
+#[cfg(feature = "fetch")]
+mod uploads;
 mod views;
 mod vllm;

@@ -13,6 +13,9 @@ use serde_json::Value;
 /// The program under test.
 pub(crate) const MERGELAB: &str = env!("CARGO_BIN_EXE_mergelab");
 
+/// A hub that is not there.
+pub(crate) const NOWHERE: &str = "http://127.0.0.1:9";
+
 /// How long anything that is waited for may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -119,6 +122,12 @@ impl Project {
         for name in ["VIRTUAL_ENV", "LIBTORCH", "MERGELAB_TENSOR", "MERGELAB_CHILD", "NO_COLOR", "CLICOLOR_FORCE"] {
             command.env_remove(name);
         }
+        for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+            command.env_remove(name);
+        }
+        // Nobody listens there: no test reaches a real hub, nor what this machine has of it.
+        command.env("HF_ENDPOINT", NOWHERE);
+        command.env("HF_HUB_CACHE", self.path("cache")).env("HF_TOKEN_PATH", self.path("token"));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }

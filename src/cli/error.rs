@@ -28,7 +28,7 @@ pub enum CliError {
     Project(ProjectError),
     /// The store cannot be used.
     Store(StoreError),
-    /// Something in the store is not what it was.
+    /// Something in the store is not what it was, or a lock file does not agree.
     Damaged {
         /// What.
         message: String,
@@ -39,6 +39,13 @@ pub enum CliError {
     Missing {
         /// What, for what, and where it was looked for.
         message: String,
+    },
+    /// What is asked for was not made yet, or is gone.
+    NotThere {
+        /// What.
+        message: String,
+        /// The way out.
+        hint: String,
     },
     /// Anything else that could not be done.
     Failed(String),
@@ -57,7 +64,7 @@ impl CliError {
                 | StoreError::Manifest { .. },
             )
             | Self::Damaged { .. } => exit::DISAGREES,
-            Self::Store(_) | Self::Failed(_) | Self::Missing { .. } => exit::FAILED,
+            Self::Store(_) | Self::Failed(_) | Self::Missing { .. } | Self::NotThere { .. } => exit::FAILED,
         }
     }
 
@@ -74,7 +81,7 @@ impl CliError {
                 (message.clone(), Some(format!("{WAY_OUT}; --keep-going does what does not need it")))
             }
             Self::Source { message, hint } => (message.clone(), hint.clone()),
-            Self::Damaged { message, hint } => (message.clone(), Some(hint.clone())),
+            Self::Damaged { message, hint } | Self::NotThere { message, hint } => (message.clone(), Some(hint.clone())),
             Self::Project(error) => (error.to_string(), None),
             Self::Store(error) => (
                 error.to_string(),

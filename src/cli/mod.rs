@@ -13,20 +13,26 @@ mod commands;
 mod error;
 mod evaluated;
 mod explain;
+mod export;
 mod figures;
+mod grams;
 mod graph;
 mod interrupts;
 mod key;
 mod output;
 mod progress;
+mod publish;
+mod rate;
 mod render;
 mod results;
+mod revisions;
 mod run;
 mod samples;
 mod schema;
 mod session;
 mod show;
 mod status;
+mod transfer;
 mod verify;
 
 use std::path::PathBuf;
@@ -69,6 +75,13 @@ enum Command {
     Show(show::Arguments),
     /// Show the answers of an evaluation, or hold them against another model's
     Samples(samples::Arguments),
+    /// Gram matrices for other programs
+    #[command(subcommand)]
+    Grams(grams::Command),
+    /// Copy an artifact out of the store, as a directory of plain files
+    Export(export::Arguments),
+    /// Upload a merge or Gram matrices to the hub, with a card that has the scores
+    Publish(publish::Arguments),
     /// Hash everything in the store again
     Verify(verify::Arguments),
     /// Print the JSON Schema of experiment files, for editors
@@ -95,6 +108,9 @@ pub fn main(cli: Cli) -> u8 {
         Command::Render(arguments) => render::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
         Command::Samples(arguments) => samples::run(&arguments),
+        Command::Grams(command) => grams::run(&command, &interrupts),
+        Command::Export(arguments) => export::run(&arguments, &interrupts),
+        Command::Publish(arguments) => publish::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Schema => Ok(schema::run()),
     };

@@ -2,7 +2,7 @@
 
 use mergelab_wire::exit;
 
-use super::results::{self, Results};
+use super::results;
 use super::session::Session;
 use super::status::look;
 use super::{CliError, Files};
@@ -21,8 +21,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let session = Session::open(&arguments.files.files)?;
     let (outlooks, facts) = look(&session)?;
-    let results: Results<'_> =
-        facts.results.iter().filter_map(|(id, artifact)| Some((*id, (&**artifact, outlooks[id.0].key?)))).collect();
+    let results = results::up_to_date(&outlooks, &facts);
     let experiments: Vec<usize> = (0..session.graph.experiments.len()).collect();
     let changes = results::changes(&session, &experiments, &results)?;
     let changed: Vec<_> = changes.iter().filter(|change| change.state != State::Same).collect();

@@ -5,12 +5,19 @@ use std::collections::HashMap;
 use super::CliError;
 use super::session::Session;
 use crate::digest::Key;
-use crate::plan::{Artifact, StageId};
+use crate::exec::Outlook;
+use crate::plan::{Artifact, Facts, StageId};
 use crate::report::{self, Absent, Change, Inputs, Measurement};
 use crate::stage::measurements;
 
 /// What is up to date, by stage.
 pub(super) type Results<'a> = HashMap<StageId, (&'a Artifact, Key)>;
+
+/// What is up to date by the outlook of a graph.
+pub(super) fn up_to_date<'a>(outlooks: &[Outlook], facts: &'a Facts) -> Results<'a> {
+    let results = facts.results.iter();
+    results.filter_map(|(id, artifact)| Some((*id, (&**artifact, outlooks[id.0].key?)))).collect()
+}
 
 /// The files that the results of some experiments are made of, held against those on disk.
 ///

@@ -11,7 +11,7 @@ use super::progress::{self, Progress, describe, full_name};
 use super::results::{self, Results};
 use super::session::Session;
 use super::status::{self, look};
-use super::{CliError, Files, commands, output};
+use super::{CliError, Files, commands, output, revisions};
 use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, shortfalls, unsupported};
 use crate::experiment;
 use crate::plan::{self, Facts, Graph, Kind, Open, StageId};
@@ -20,6 +20,7 @@ use crate::stage::Context;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Arguments {
     #[command(flatten)]
     files: Files,
@@ -41,6 +42,12 @@ pub(super) struct Arguments {
     /// Memory budget for all programs together, such as 8GiB [default: nine tenths of the machine's]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory: Option<u64>,
+    /// Refuse to run where the lock file lacks a commit that is needed
+    #[arg(long, conflicts_with = "update")]
+    locked: bool,
+    /// Ask the hub again which commits branches and tags name, and take them down in the lock file
+    #[arg(long, conflicts_with = "dry_run")]
+    update: bool,
     /// Print JSON Lines; the last one is a summary
     #[arg(long)]
     json: bool,
@@ -58,11 +65,16 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     let session = ManuallyDrop::new(Session::open(&arguments.files.files)?);
     let machine = Machine::look(&session.project.store_path());
     let mut wanted = wanted(&session, &arguments.only)?;
-    let blocked = obstacles(&session, &machine, &wanted)?;
+    if arguments.locked {
+        revisions::check_locked(&session, &wanted)?;
+    }
+    let mut blocked = obstacles(&session, &machine, &wanted)?;
     let force = forced(&session, &arguments.force, &wanted)?;
     if arguments.dry_run {
         return dry_run(&session, &blocked, &wanted, &force, arguments.json);
     }
+    let mut facts = session.facts();
+    revisions::resolve(&session, &wanted, arguments.update, &mut facts, &mut blocked)?;
     for (id, stage) in session.graph.iter() {
         wanted[id.0] &= blocked[stage.experiment].is_empty();
     }
@@ -78,7 +90,6 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     // space only.
     let _ = store.sweep();
     let surveyor = Surveyor::new(&session.project, session.python.as_ref(), &store);
-    let mut facts = session.facts();
     session.look_at_sources(&surveyor, &wanted, &mut facts)?;
     if !arguments.keep_going {
         check_tools(&session, &wanted, &facts)?;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use mergelab_wire::Engine;
 
-use super::CliError;
+use super::{CliError, revisions};
 use crate::exec::{Surveyor, missing};
 use crate::experiment::{self, Loaded};
 use crate::plan::{self, Facts, Graph, StageId};
+use crate::project::lock_file::{LockFile, path_of};
 use crate::project::{Project, Python};
 use crate::store::Store;
 
@@ -18,6 +19,8 @@ pub(super) struct Session {
     pub(super) graph: Graph,
     pub(super) project: Project,
     pub(super) python: Option<Python>,
+    /// Of each file, what lies beside it.
+    pub(super) locks: Vec<LockFile>,
 }
 
 impl Session {
@@ -57,7 +60,9 @@ impl Session {
         }
         let graph = Graph::new(loaded.iter().map(|loaded| Arc::new(loaded.experiment.clone())).collect());
         let python = project.python();
-        Ok(Self { loaded, graph, project, python })
+        let locks = loaded.iter().map(|loaded| LockFile::read(&path_of(&loaded.experiment.file)));
+        let locks = locks.collect::<Result<_, _>>()?;
+        Ok(Self { loaded, graph, project, python, locks })
     }
 
     /// The store, if there is one.
@@ -65,7 +70,7 @@ impl Session {
         Ok(Store::open_existing(&self.project.store_path())?)
     }
 
-    /// Facts to start with: versions of tools, if any stage asks for them.
+    /// Facts to start with: versions of tools, if any stage asks for them, and the commits that lock files give.
     pub(super) fn facts(&self) -> Facts {
         let asks = self.graph.stages.iter().any(|stage| match &stage.spec {
             plan::Spec::Eval { .. } => true,
@@ -73,7 +78,7 @@ impl Session {
             _ => false,
         });
         let tools = self.python.as_ref().filter(|_| asks).map(Python::versions).unwrap_or_default();
-        Facts { tools, ..Facts::default() }
+        Facts { tools, commits: revisions::of_lock_files(self), ..Facts::default() }
     }
 
     /// Looks at every source that the wanted stages name, and refuses what is not there, each at its place in its file.
@@ -102,11 +107,22 @@ impl Session {
 
     /// An error about something in a stage's entry.
     fn error_at(&self, id: StageId, place: &[String], message: &str) -> experiment::Diagnostics {
+        let hint = "paths are relative to the project's root";
+        let hint = (!message.starts_with("no task")).then(|| format!("{hint}, {}", self.project.root.display()));
+        self.error_with_hint(id, place, message, hint)
+    }
+
+    /// An error about something in a stage's entry, with the way out.
+    pub(super) fn error_with_hint(
+        &self,
+        id: StageId,
+        place: &[String],
+        message: &str,
+        hint: Option<String>,
+    ) -> experiment::Diagnostics {
         let stage = self.graph.stage(id);
         let mut path = vec![stage.entry.0, stage.entry.1.as_str()];
         path.extend(place.iter().map(String::as_str));
-        let hint = "paths are relative to the project's root";
-        let hint = (!message.starts_with("no task")).then(|| format!("{hint}, {}", self.project.root.display()));
         self.loaded[stage.experiment].error_at(&path, message, hint)
     }
 

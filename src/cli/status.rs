@@ -7,7 +7,7 @@ use super::session::Session;
 use super::{CliError, Files, output};
 use crate::exec::{Outlook, State, Surveyor, made_again, outlook};
 use crate::plan::{Artifact, Facts, Graph, Stage, StageId};
-use crate::store::{Manifest, Store};
+use crate::store::{Manifest, Store, Use};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -64,6 +64,33 @@ pub(super) fn up_to_date<'a>(
             Err(CliError::Failed(format!("{stage} is not up to date: {}", outlook.reason)))
         }
     }
+}
+
+/// As [`up_to_date`], with all of its files, which are not dropped as long as the third value is held.
+pub(super) fn whole<'a>(
+    session: &Session,
+    outlooks: &'a [Outlook],
+    facts: &'a Facts,
+    id: StageId,
+) -> Result<(&'a Manifest, &'a Artifact, Option<Use>), CliError> {
+    let stage = &session.graph.stage(id).name;
+    let file = session.loaded[session.graph.stage(id).experiment].experiment.file.display();
+    if outlooks[id.0].state != State::UpToDate && outlooks[id.0].manifest.is_none() {
+        let message = format!("{stage} is not up to date: {}", outlooks[id.0].reason);
+        let hint = format!("run it first: `mergelab run {file} --only {stage}`");
+        return Err(CliError::NotThere { message, hint });
+    }
+    let (manifest, artifact) = up_to_date(session, outlooks, facts, id)?;
+    if manifest.is_dropped() {
+        let message = format!("the weights of {stage} were dropped (`keep: recipe`)");
+        let set = if outlooks[id.0].state == State::UpToDate { "set `keep: weights` for it, and " } else { "" };
+        let hint = format!("{set}make it again by `mergelab run {file} --only {stage}`");
+        return Err(CliError::NotThere { message, hint });
+    }
+    // A store that is not ours to write to drops nothing by our hand; a file that goes all the same is an error when it
+    // is read.
+    let held = session.existing_store()?.and_then(|store| store.hold(&manifest.key).ok());
+    Ok((manifest, artifact, held))
 }
 
 /// The word for a state.

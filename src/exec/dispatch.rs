@@ -9,7 +9,7 @@ use super::schedule::{Message, Outcome, Run};
 use super::work::Task;
 use crate::artifact::subtree;
 use crate::experiment::Model;
-use crate::plan::{self, Artifact, KeyStruct, Sighting, Source, Spec, StageId};
+use crate::plan::{self, Artifact, KeyStruct, Repository, Sighting, Source, Spec, StageId};
 use crate::stage::{self, Failure};
 use crate::store::{KeyLock, Lookup, StoreError};
 
@@ -98,7 +98,9 @@ impl Run<'_, '_, '_> {
                 store.try_lock(&key)?.map_or(Lookup::Busy, |lock| Lookup::Miss { lock, damage: None })
             } else {
                 match store.lookup(&key)? {
-                    Lookup::Hit(manifest) if self.again.contains_key(&id) && manifest.is_dropped() => {
+                    Lookup::Hit(manifest)
+                        if self.again.contains_key(&id) && (manifest.is_dropped() || manifest.external) =>
+                    {
                         store.try_lock(&key)?.map_or(Lookup::Busy, |lock| Lookup::Miss { lock, damage: None })
                     }
                     other => other,
@@ -134,10 +136,16 @@ impl Run<'_, '_, '_> {
         let graph = self.graph();
         let stage = graph.stage(id);
         let mut sources: Vec<Source> = plan::sources(stage).into_iter().map(|(source, _)| source).collect();
+        let mut cached = Vec::new();
         for need in &stage.needs {
-            // A model by path is not copied, so whoever reads it rests on files that are not ours.
-            if let Spec::Model(Model::Path(path)) = &graph.stage(need.stage).spec {
-                sources.push(Source::Tree(path.clone()));
+            // A model that is not copied: whoever reads it rests on files that are not ours.
+            match &graph.stage(need.stage).spec {
+                Spec::Model(Model::Path(path)) => sources.push(Source::Tree(path.clone())),
+                Spec::Model(Model::Hub { .. }) => {
+                    let Artifact { location, outputs, .. } = &*self.facts.results[&need.stage];
+                    cached.extend(outputs.iter().map(|output| (location.join(&output.path), output.clone())));
+                }
+                _ => {}
             }
         }
         let files = match &stage.spec {
@@ -159,7 +167,24 @@ impl Run<'_, '_, '_> {
                 .collect(),
         };
         let again = self.again.get(&id).cloned();
-        Task { id, key_struct, lock, inputs: self.inputs(id), sources, files, gpus: Vec::new(), again }
+        let repository = plan::repository(stage).map(|(repository, _)| repository);
+        let commit =
+            |repository: &Repository| self.facts.commit(stage.experiment, repository).map(str::to_ascii_lowercase);
+        let conversion = repository.as_ref().and_then(Repository::conversion).as_ref().and_then(commit);
+        let commit = repository.as_ref().and_then(commit);
+        Task {
+            cached,
+            commit,
+            conversion,
+            id,
+            key_struct,
+            lock,
+            inputs: self.inputs(id),
+            sources,
+            files,
+            gpus: Vec::new(),
+            again,
+        }
     }
 
     fn inputs(&self, id: StageId) -> HashMap<String, Arc<Artifact>> {

@@ -133,7 +133,7 @@ pub fn unsupported(graph: &Graph, experiment: usize, wanted: &[bool]) -> Vec<Str
 }
 
 /// Bytes in the unit a person would use.
-pub(super) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -15,7 +15,7 @@ mod survey;
 mod tests;
 mod work;
 
-pub use machine::{Gpu, Machine, shortfalls, unsupported};
+pub use machine::{Gpu, Machine, shortfalls, size, unsupported};
 pub use os::heeded;
 pub use outlook::{History, Outlook, State, made_again, missing, outlook};
 pub use schedule::{Ground, Options, Outcome, Report, Watcher, run};

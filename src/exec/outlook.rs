@@ -1,13 +1,15 @@
 //! What a run would do, without doing anything: the state of each stage and why.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::machine::size;
 use super::recipes::is_enough;
 use super::survey::Surveyor;
+use crate::artifact::any_dropped;
 use crate::digest::Key;
-use crate::plan::{self, Artifact, Facts, Graph, KeyStruct, Open, Sighting, Source, Spec, Stage, StageId};
+use crate::plan::{self, Artifact, Facts, Graph, KeyStruct, Open, Repository, Sighting, Source, Spec, Stage, StageId};
 use crate::project::Project;
 use crate::stage;
 use crate::store::{Inspection, Manifest, Store, StoreError};
@@ -36,6 +38,8 @@ pub struct Outlook {
     pub key: Option<Key>,
     /// Its manifest, if it is up to date.
     pub manifest: Option<Manifest>,
+    /// Files of its result were dropped, or left the hub's cache: it is made again when something needs them.
+    pub is_gone: bool,
 }
 
 /// Looks at every stage of a graph. Without a store nothing is up to date.
@@ -60,6 +64,7 @@ pub fn outlook(
                 key_struct: None,
                 key: None,
                 manifest: None,
+                is_gone: false,
             },
             Ok(key_struct) => {
                 let key = key_struct.key();
@@ -77,14 +82,20 @@ pub fn outlook(
                     }
                     Inspection::Absent => {
                         let experiment = graph.experiment_name(id);
-                        (State::Run, history.why(experiment, stage, &key_struct), None)
+                        let mut reason = history.why(experiment, stage, &key_struct);
+                        if let Some(download) = download(stage, facts) {
+                            reason += &format!("; {download}");
+                        }
+                        (State::Run, reason, None)
                     }
                 };
+                let mut is_gone = false;
                 if let (Some(manifest), Some(store)) = (&manifest, store) {
                     let result = artifact(graph, id, manifest, (project, store, facts))?;
+                    is_gone = any_dropped(&result.outputs);
                     facts.results.insert(id, Arc::new(result));
                 }
-                Outlook { state, reason, key_struct: Some(key_struct), key: Some(key), manifest }
+                Outlook { state, reason, key_struct: Some(key_struct), key: Some(key), manifest, is_gone }
             }
         };
         outlooks.push(outlook);
@@ -102,9 +113,13 @@ pub fn made_again(graph: &Graph, outlooks: &mut [Outlook], wanted: &[bool]) {
         }
         for need in &stage.needs {
             let outlook = &mut outlooks[need.stage.0];
-            if outlook.state == State::UpToDate && outlook.manifest.as_ref().is_some_and(Manifest::is_dropped) {
+            if outlook.state == State::UpToDate && outlook.is_gone {
                 outlook.state = State::Run;
-                outlook.reason = format!("made again because {} needs it", stage.name);
+                let what = match graph.stage(need.stage).spec {
+                    Spec::Model(_) => "fetched again, since its files are not in the hub's cache as they were,",
+                    _ => "made again",
+                };
+                outlook.reason = format!("{what} because {} needs it", stage.name);
             }
         }
     }
@@ -123,6 +138,7 @@ pub(super) fn artifact(
     use crate::experiment::Model;
     let stage = graph.stage(id);
     let location = match &stage.spec {
+        Spec::Model(Model::Hub { .. }) => hub_location(stage, facts).unwrap_or_default(),
         Spec::Model(Model::Path(path)) => project.resolve(path),
         Spec::Model(Model::From(output)) => {
             let command = stage.need("command").and_then(|id| facts.results.get(&id));
@@ -143,8 +159,35 @@ pub(super) fn artifact(
         }
     }
     let family = matches!(stage.spec, Spec::Model(_) | Spec::Merge(_)).then(|| family_of(&location)).flatten();
-    let (roles, outputs) = (manifest.roles.clone(), manifest.outputs.clone());
+    let (roles, mut outputs) = (manifest.roles.clone(), manifest.outputs.clone());
+    if let Spec::Model(Model::Hub { .. }) = &stage.spec {
+        // The cache of the hub is not ours: what is no longer there, or not as it was, comes back when something needs it.
+        for output in &mut outputs {
+            output.dropped = !store.is_as_known(&location.join(&output.path), output);
+        }
+    }
     Ok(Artifact { digest: manifest.digest, roles, outputs, location, family, shards })
+}
+
+/// What a stage fetches from the hub, in words.
+fn download(stage: &Stage, facts: &Facts) -> Option<String> {
+    let (repository, _) = plan::repository(stage)?;
+    let commit = facts.commit(stage.experiment, &repository)?;
+    let name = &repository.name;
+    Some(match stage::bytes_to_fetch(stage, &repository, commit) {
+        Some(0) => format!("{name} is in the hub's cache"),
+        Some(bytes) => format!("fetches {} of {name} from the hub", size(bytes)),
+        None if matches!(stage.spec, Spec::Data(_)) => {
+            format!("fetches the files of {name} that its rows need, where the hub's cache lacks them")
+        }
+        None => format!("fetches {name} from the hub (how much is known once the hub is asked)"),
+    })
+}
+
+/// Where the files of a repository on the hub lie, once they are fetched.
+fn hub_location(stage: &Stage, facts: &Facts) -> Option<PathBuf> {
+    let (repository, _) = plan::repository(stage)?;
+    stage::hub_snapshot(&repository, facts.commit(stage.experiment, &repository)?)
 }
 
 /// The family of the model in a directory; what else its `config.json` says is for those who load it.
@@ -169,6 +212,9 @@ pub(super) fn in_words(graph: &Graph, stage: &Stage, open: &Open) -> String {
             | Source::Tokenizer(path),
         ) => format!("{} is not hashed yet", path.display()),
         Open::Unhashed(Source::Task { task, .. }) => format!("task {task} is not looked up yet"),
+        Open::Unresolved(Repository { name, revision, .. }) => {
+            format!("the commit that `{revision}` of {name} names is not known yet: a run asks the hub")
+        }
         Open::Missing(_, reason) | Open::Unsupported(reason) => reason.clone(),
         Open::NoTool(name) => {
             let who =

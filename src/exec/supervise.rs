@@ -57,11 +57,6 @@ impl Supervisor {
         self.wake.lock().expect("no holder of this lock panics").take();
     }
 
-    /// Whether [`Supervisor::stop`] was called.
-    pub fn is_stopped(&self) -> bool {
-        self.level.load(Ordering::SeqCst) > 0
-    }
-
     fn spawn(&self, program: &Program<'_>) -> io::Result<(Child, PipeWriter)> {
         let log = OpenOptions::new().create(true).append(true).open(&program.log)?;
         let (lifeline, held) = io::pipe()?;
@@ -160,6 +155,10 @@ impl Launcher for Supervisor {
             (_, true, _) => Ending::Interrupted,
             (_, _, code) => Ending::Code(code.unwrap_or(128 + 9)),
         })
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.level.load(Ordering::SeqCst) > 0
     }
 }
 

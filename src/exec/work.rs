@@ -1,6 +1,7 @@
 //! One dispatched piece of work, on a thread of its own: run, look at the inputs again, keep the result.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -14,7 +15,7 @@ use crate::artifact::Output;
 use crate::plan::{Artifact, KeyStruct, Source, StageId};
 use crate::project;
 use crate::stage::{self, Context, Failure, Job, Product};
-use crate::store::{Draft, Git, KeyLock, Manifest, Store, Work, rfc3339_now};
+use crate::store::{Draft, Git, KeyLock, Manifest, Store, StoreError, Work, rfc3339_now};
 
 /// What all work of a run shares.
 pub(super) struct Shop<'a> {
@@ -33,6 +34,12 @@ pub(super) struct Task {
     /// Files outside the store on which the result rests.
     pub(super) sources: Vec<Source>,
     pub(super) files: Vec<Output>,
+    /// Files in the hub's cache on which the result rests, as they were.
+    pub(super) cached: Vec<(PathBuf, Output)>,
+    /// The commit of the repository on the hub that it reads.
+    pub(super) commit: Option<String>,
+    /// The commit of the hub's conversion of that, where its rows are read from there.
+    pub(super) conversion: Option<String>,
     /// GPUs that it was given.
     pub(super) gpus: Vec<String>,
     /// What its result was before files of it were dropped, where it is made again for them.
@@ -77,9 +84,18 @@ impl Shop<'_> {
         Ok(manifest)
     }
 
+    /// The first file outside the store that is no longer what the result rests on, if there is one.
+    fn changed(&self, task: &Task) -> Result<Option<PathBuf>, StoreError> {
+        if let Some(path) = self.surveyor.changed(&task.sources)? {
+            return Ok(Some(path));
+        }
+        let changed = task.cached.iter().find(|(path, output)| !self.store.is_as_known(path, output));
+        Ok(changed.map(|(path, _)| path.clone()))
+    }
+
     /// A stage whose inputs changed under it failed for that reason, whatever it says itself.
     fn blame_change(&self, task: &Task, failure: Failure) -> Failure {
-        match self.surveyor.changed(&task.sources) {
+        match self.changed(task) {
             Ok(Some(path)) if !failure.interrupted => {
                 let message = format!("{} changed while the stage ran: {}", path.display(), failure.message);
                 Failure { message, hint: Some("run again".to_owned()), ..failure }
@@ -138,6 +154,8 @@ impl Shop<'_> {
             key,
             inputs: task.inputs.clone(),
             files: task.files.clone(),
+            commit: task.commit.clone(),
+            conversion: task.conversion.clone(),
             out: work.out(),
             scratch: work.dir().to_path_buf(),
             partial: self.store.partial_dir(&key),
@@ -172,7 +190,7 @@ impl Shop<'_> {
         began: &str,
         log: &std::path::Path,
     ) -> Result<Manifest, Failure> {
-        if let Some(path) = self.surveyor.changed(&task.sources)? {
+        if let Some(path) = self.changed(task)? {
             return Err(Failure::stage(format!("{} changed while the stage ran", path.display()))
                 .hint("run again: nothing was kept of what was made from a mixture"));
         }
@@ -204,6 +222,9 @@ impl Shop<'_> {
             roles: stage::roles(kind),
         };
         let manifest = self.store.commit(&task.lock, work, draft, product.external)?;
+        for (path, output) in &product.seen {
+            self.store.learn(path, output);
+        }
         let partial = self.store.partial_dir(task.lock.key());
         if partial.exists() {
             // Only space is lost if this fails.

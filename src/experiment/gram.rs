@@ -11,16 +11,14 @@ use super::types::{Capture, Data, Gram, Section};
 /// Reads one Gram entry. `known` are the data sets that could be read.
 pub(super) fn gram(context: &Context<'_>, item: Item<'_>, known: &Section<Data>) -> Option<Gram> {
     let fields = Fields::open(context.report, &item.member.view, item.place, "a Gram entry", &[GRAM, RUN])?;
-    if fields.has("pickle") {
-        let of_capture: Vec<_> =
-            GRAM.iter().chain(RUN).map(|key| key.name).filter(|key| !["pickle", "sweep"].contains(key)).collect();
-        fields.refuse(&of_capture, "beside `pickle`: these matrices are made already");
-        return fields.get("pickle", |pickle| self::pickle(context, pickle));
+    if let Some(from) = ["pickle", "path", "hub"].into_iter().find(|key| fields.has(key)) {
+        return import(context, &fields, from);
     }
+    fields.refuse(&["revision"], "without `hub`");
     let missing = ["model", "data"].into_iter().filter(|key| !fields.has(key)).count();
     if missing == 2 {
-        let diagnostic = Diagnostic::new(item.place, "a Gram entry needs `model` and `data`, or `pickle`");
-        context.report.add(diagnostic);
+        let message = "a Gram entry needs `model` and `data`, or one of `pickle`, `path` and `hub`";
+        context.report.add(Diagnostic::new(item.place, message));
     } else {
         fields.require(&["model", "data"]);
     }
@@ -63,6 +61,23 @@ pub(super) fn capture(
         context.report.add(Diagnostic::new(node.span, message).hint("give the data `messages` in place of `text`"));
     }
     Some(capture)
+}
+
+/// Reads an entry whose matrices are made already; `from` is the key that says where they are.
+fn import(context: &Context<'_>, fields: &Fields<'_>, from: &str) -> Option<Gram> {
+    let beside = format!("beside `{from}`: these matrices are made already");
+    let of_hub = ["revision"].into_iter().filter(|_| from == "hub");
+    let mine: Vec<_> = [from, "sweep"].into_iter().chain(of_hub).collect();
+    let others: Vec<_> = GRAM.iter().chain(RUN).map(|key| key.name).filter(|key| !mine.contains(key)).collect();
+    fields.refuse(&others, &beside);
+    match from {
+        "pickle" => fields.get("pickle", |pickle| self::pickle(context, pickle)),
+        "path" => fields.get("path", Reading::path).map(Gram::Path),
+        _ => {
+            let revision = fields.get("revision", Reading::word);
+            fields.get("hub", Reading::repo).map(|repo| Gram::Hub { repo, revision })
+        }
+    }
 }
 
 fn pickle(context: &Context<'_>, reading: Reading<'_>) -> Option<Gram> {

@@ -185,7 +185,10 @@ pub(super) const GRAM: &[Key] = &[
     key("dtype", Shape::Word(|| words(DTYPES)), "Type of the forward pass; the checkpoint's if absent."),
     key("shards", Shape::Whole(1), "In how many parts the rows are captured, each a stage of its own."),
     key("engine", Shape::Word(|| words(ENGINES)), "What runs the forward pass."),
-    key("pickle", Shape::Object(&[PICKLE]), "Import published matrices in place of a capture."),
+    key("pickle", Shape::Object(&[PICKLE]), "Import matrices from a pickle in place of a capture."),
+    key("path", Shape::Path, "Import matrices from a directory: an artifact, or what `mergelab grams export` wrote."),
+    key("hub", Shape::Text, "Import matrices from such a directory in a hub repository, as `org/name`."),
+    key("revision", Shape::Text, REVISION_ABOUT),
 ];
 
 pub(super) const FISHER: &[Key] = &[

@@ -39,6 +39,8 @@ pub use loaded::{LoadError, Loaded, check_names, load};
 pub use methods::{Kind, METHODS, Method, Need, Param, method};
 pub use parse::parse;
 pub use placeholders::{UnknownPlaceholder, substitute};
+#[cfg(feature = "fetch")]
+pub(crate) use read::did_you_mean;
 pub use scalar::size;
 pub use schema::schema;
 pub use types::*;

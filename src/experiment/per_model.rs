@@ -26,7 +26,7 @@ impl<'a> Known<'a> {
             "fishers" => &self.fishers.get(name)?.capture,
             _ => match self.grams.get(name)? {
                 Gram::Capture(capture) => capture,
-                Gram::PickleHub { .. } | Gram::PicklePath(_) => return None,
+                Gram::PickleHub { .. } | Gram::PicklePath(_) | Gram::Hub { .. } | Gram::Path(_) => return None,
             },
         };
         Some(&capture.model)
@@ -94,7 +94,7 @@ impl Reader<'_> {
                     let (rows, strict) = (data.format.clone(), data.strict);
                     captures.push(Calibration { capture: capture.clone(), rows, strict });
                 }
-                Gram::PickleHub { .. } | Gram::PicklePath(_) => {
+                Gram::PickleHub { .. } | Gram::PicklePath(_) | Gram::Hub { .. } | Gram::Path(_) => {
                     fail(
                         format!("`{method}` captures by itself, and `{name}` is imported"),
                         "name an entry with `model` and `data`",

@@ -357,7 +357,7 @@ pub(super) fn listed(names: &[&str], what: &str) -> Option<String> {
 }
 
 /// `did you mean …?`, when a name is near enough.
-pub(super) fn did_you_mean<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<String> {
+pub(crate) fn did_you_mean<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<String> {
     nearest(word, names).map(|name| format!("did you mean `{name}`?"))
 }
 

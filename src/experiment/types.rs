@@ -48,7 +48,7 @@ pub enum Model {
     Hub {
         /// `org/name`.
         repo: String,
-        /// Branch, tag or commit; the default branch if absent.
+        /// Branch, tag or commit; `main` if absent.
         revision: Option<String>,
     },
     /// A directory; relative to the project root.
@@ -160,6 +160,15 @@ pub enum Gram {
     },
     /// Imported from a pickle on disk.
     PicklePath(PathBuf),
+    /// Imported from a hub repository that holds an artifact, or what was exported of one.
+    Hub {
+        /// `org/name`.
+        repo: String,
+        /// Branch, tag or commit.
+        revision: Option<String>,
+    },
+    /// Imported from such a directory; relative to the project root.
+    Path(PathBuf),
 }
 
 /// How to capture Gram matrices.

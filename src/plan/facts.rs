@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::shards::Shard;
-use super::stage::StageId;
+use super::stage::{Repository, StageId};
 use crate::artifact::{Output, artifact_digest};
 use crate::digest::Digest;
 
@@ -71,6 +71,29 @@ pub struct Facts {
     pub tools: BTreeMap<String, String>,
     /// Results of stages, as far as they are up to date.
     pub results: HashMap<StageId, Arc<Artifact>>,
+    /// The commits that revisions name, by index of the experiment, whose lock file says it.
+    pub commits: HashMap<(usize, Repository), String>,
+}
+
+impl Facts {
+    /// The commit of a repository that an experiment names: one that is spelled out is known by itself.
+    pub fn commit<'a>(&'a self, experiment: usize, repository: &'a Repository) -> Option<&'a str> {
+        if repository.is_at_commit() {
+            return Some(&repository.revision);
+        }
+        self.commits.get(&(experiment, repository.clone())).map(String::as_str)
+    }
+}
+
+impl Repository {
+    /// Whether its revision is a full commit, and so names itself.
+    pub fn is_at_commit(&self) -> bool {
+        is_commit(&self.revision)
+    }
+}
+
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The one digest of what a source holds: of the file itself, or of a directory's files.

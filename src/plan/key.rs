@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::facts::{Artifact, Facts, HUB, Sighting, Source, digest_of};
-use super::stage::{Kind, Loss, Spec, Stage, StageId};
+use super::stage::{Kind, Loss, Repository, Spec, Stage, StageId, repository};
 use super::tools;
-use crate::artifact::{Output, artifact_digest, model_roles, subtree};
+use crate::artifact::{Output, artifact_digest, is_of_grams, model_roles, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{
     self, Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Merge, Model, Suite, Table, Task,
@@ -60,6 +60,8 @@ pub enum Open {
     Unhashed(Source),
     /// A source is not there.
     Missing(Source, String),
+    /// Nobody has asked the hub yet which commit a revision names.
+    Unresolved(Repository),
     /// This version cannot do it.
     Unsupported(String),
     /// A Python distribution is not there.
@@ -141,6 +143,16 @@ impl Reader<'_> {
         }
     }
 
+    /// The repository on the hub that the stage reads, and the commit that its revision names.
+    fn commit(&self) -> Result<(Repository, String), Open> {
+        let (repository, _) = repository(self.stage).expect("asked of stages that read a repository");
+        let commit = self.facts.commit(self.stage.experiment, &repository).map(str::to_ascii_lowercase);
+        match commit {
+            Some(commit) => Ok((repository, commit)),
+            None => Err(Open::Unresolved(repository)),
+        }
+    }
+
     fn source_digest(&self, source: &Source) -> Result<Digest, Open> {
         self.source(source).map(|files| digest_of(source, files))
     }
@@ -195,7 +207,11 @@ impl Reader<'_> {
         let files = match model {
             Model::Path(path) => self.source(&Source::Tree(path.clone()))?.to_vec(),
             Model::From(output) => self.output("command", output.path.as_deref())?,
-            Model::Hub { repo, .. } => return Err(no_hub(repo)),
+            // The commit decides what the files are, and is known before any of them is there.
+            Model::Hub { .. } => {
+                let (Repository { name, .. }, commit) = self.commit()?;
+                return Ok((json!({ "hub": name, "commit": commit }), Inputs::new()));
+            }
         };
         let inputs = files.into_iter().map(|file| (file.path, file.sha256)).collect();
         Ok((json!({}), inputs))
@@ -208,7 +224,19 @@ impl Reader<'_> {
                 let path = output.path.as_deref();
                 (self.output_digest("command", path)?, path.unwrap_or(Path::new("")))
             }
-            DataSource::Hub { repo, .. } => return Err(no_hub(repo)),
+            DataSource::Hub { config, split, .. } => {
+                let (repository, commit) = self.commit()?;
+                let mut params = json!({
+                    "hub": repository.name, "commit": commit, "config": config, "split": split, "rows": data.rows,
+                });
+                // Where the rows are read from the hub's own conversion, what they are is decided by its commit too.
+                let conversion = repository.conversion();
+                let experiment = self.stage.experiment;
+                if let Some(commit) = conversion.as_ref().and_then(|of_it| self.facts.commit(experiment, of_it)) {
+                    params["conversion"] = json!(commit.to_ascii_lowercase());
+                }
+                return Ok((params, Inputs::new()));
+            }
         };
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let format = name.split_once('.').map_or("", |(_, extensions)| extensions).to_owned();
@@ -309,7 +337,21 @@ impl Reader<'_> {
                 let digest = self.source_digest(&Source::File(path.clone()))?;
                 Ok((json!({}), Inputs::from([("pickle".to_owned(), digest)])))
             }
-            Gram::PickleHub { repo, .. } => Err(no_hub(repo)),
+            // What is read of a directory, and no card or licence beside it.
+            Gram::Path(path) => {
+                let files = self.source(&Source::Tree(path.clone()))?.iter();
+                let inputs = files.filter(|file| is_of_grams(&file.path)).map(|file| (file.path.clone(), file.sha256));
+                Ok((json!({}), inputs.collect()))
+            }
+            // The commit decides what the files are, and is known before any of them is there.
+            Gram::PickleHub { .. } | Gram::Hub { .. } => {
+                let (Repository { name, .. }, commit) = self.commit()?;
+                let mut params = json!({ "hub": name, "commit": commit });
+                if let Gram::PickleHub { file, .. } = gram {
+                    params["file"] = json!(file);
+                }
+                Ok((params, Inputs::new()))
+            }
             Gram::Capture(_) => unreachable!("a capture is no import"),
         }
     }

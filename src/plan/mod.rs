@@ -16,5 +16,5 @@ pub use facts::{Artifact, Facts, HUB, Sighting, Source};
 pub use graph::{Graph, GraphError};
 pub use key::{KeyStruct, Open, key_struct, model_arguments};
 pub use shards::{Shard, split};
-pub use stage::{Kind, Loss, Need, Spec, Stage, StageId, sources};
+pub use stage::{CONVERSION, Holds, Kind, Loss, Need, Repository, Spec, Stage, StageId, repository, sources};
 pub use tools::{WAY_OUT, tools, untried};

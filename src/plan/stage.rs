@@ -190,11 +190,61 @@ impl Kind {
     }
 }
 
+/// What a repository on the hub holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holds {
+    /// A model; Gram matrices are kept in such ones too.
+    Model,
+    /// A data set.
+    Dataset,
+}
+
+/// A repository on the hub, at a revision.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Repository {
+    /// What it holds.
+    pub holds: Holds,
+    /// `ORG/NAME`.
+    pub name: String,
+    /// A branch, a tag or a commit; `main` where the experiment names none.
+    pub revision: String,
+}
+
+/// The branch of a data set on which the hub keeps what it converted to Parquet by itself. It follows `main`.
+pub const CONVERSION: &str = "refs/convert/parquet";
+
+impl Repository {
+    /// Where the hub's conversion of this data set to Parquet is, if it can have one.
+    pub fn conversion(&self) -> Option<Self> {
+        let can_have = self.holds == Holds::Dataset && self.revision == "main";
+        can_have.then(|| Self { revision: CONVERSION.to_owned(), ..self.clone() })
+    }
+}
+
+/// The repository on the hub that a stage reads, if it reads one, with the keys under its entry that name it.
+pub fn repository(stage: &Stage) -> Option<(Repository, &'static [&'static str])> {
+    let (holds, name, revision, place): (_, _, _, &[&str]) = match &stage.spec {
+        Spec::Model(Model::Hub { repo, revision }) | Spec::ImportGram(Gram::Hub { repo, revision }) => {
+            (Holds::Model, repo, revision, &["hub"])
+        }
+        Spec::Data(Data { source: DataSource::Hub { repo, revision, .. }, .. }) => {
+            (Holds::Dataset, repo, revision, &["hub"])
+        }
+        Spec::ImportGram(Gram::PickleHub { repo, revision, .. }) => (Holds::Model, repo, revision, &["pickle", "hub"]),
+        Spec::ImportGram(Gram::Hub { repo, revision }) => (Holds::Model, repo, revision, &["hub"]),
+        _ => return None,
+    };
+    let revision = revision.clone().unwrap_or_else(|| "main".to_owned());
+    Some((Repository { holds, name: name.clone(), revision }, place))
+}
+
 /// What a stage reads that no stage makes, with the keys under its entry that name it.
 pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
     let one = |source: Source, place: &[&str]| vec![(source, place.iter().map(|&part| part.to_owned()).collect())];
     match &stage.spec {
-        Spec::Model(Model::Path(path)) => one(Source::Tree(path.clone()), &["path"]),
+        Spec::Model(Model::Path(path)) | Spec::ImportGram(Gram::Path(path)) => {
+            one(Source::Tree(path.clone()), &["path"])
+        }
         Spec::Data(Data { source: DataSource::Path(path), .. }) => one(Source::File(path.clone()), &["path"]),
         Spec::Command(command) => command
             .inputs
@@ -212,6 +262,7 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
             .map(|path: &PathBuf| (Source::File(path.clone()), vec!["chat_template".to_owned()]))
             .collect(),
         Spec::ImportGram(Gram::PicklePath(path)) => one(Source::File(path.clone()), &["pickle", "path"]),
+        Spec::ImportGram(Gram::Path(path)) => one(Source::Tree(path.clone()), &["path"]),
         Spec::Merge(merge) => {
             let config = merge.config.iter().map(|path| (path, "config"));
             let templates = merge.captures.iter().filter_map(|calibration| calibration.capture.chat_template.as_ref());

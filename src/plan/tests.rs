@@ -12,9 +12,12 @@ use crate::artifact::{Output, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{Data, DataSource, Model, parse};
 
+mod datasets;
 mod evals;
 mod fishers;
 mod flowing;
+mod hub;
+mod imports;
 mod losses;
 mod shards;
 

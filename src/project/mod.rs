@@ -1,6 +1,7 @@
 //! The project that an experiment file belongs to: its root, its settings, the programs that it uses.
 
 pub mod git;
+pub mod lock_file;
 mod python;
 
 use std::ffi::OsStr;

@@ -7,6 +7,7 @@ use globset::GlobBuilder;
 use mergelab_wire::{Event, GramJob, Job as Work};
 use serde_json::json;
 
+use super::launch::TOKENS;
 use super::python::Script;
 use super::{Context, Failure, Job, Product, shards, tensor};
 
@@ -39,7 +40,7 @@ pub(super) fn run(
     std::fs::create_dir_all(&tokens)
         .map_err(|error| Failure::stage(format!("cannot create {}: {error}", tokens.display())))?;
     let (model, dtype) = (work.model.clone(), work.dtype.clone());
-    let capture = CAPTURE.program(context, job, vec![job.lock], |events| {
+    let mut capture = CAPTURE.program(context, job, vec![job.lock], |events| {
         json!({
             "events": events,
             "out": job.out,
@@ -51,6 +52,7 @@ pub(super) fn run(
             "threads": context.threads,
         })
     })?;
+    capture.unset.extend(TOKENS.map(Into::into));
     let said = tensor::run_in(context, job, (&text, &tokens, "cpu"), Work::Tokens(work), on_event)?;
     if said.facts.get("rows_used").is_some_and(|rows| *rows == 0) {
         // Only of a shard: a whole data set without tokens is an error.

@@ -5,50 +5,88 @@ use std::path::Path;
 
 use super::{Context, Job};
 use crate::experiment::{Experiment, Merge, Model};
+use crate::plan::Artifact;
 
 /// The text of `README.md`.
 pub(super) fn text(context: &Context<'_>, merge: &Merge, job: &Job<'_>) -> String {
     let experiment = &context.graph.experiments[job.stage.experiment];
     let name = job.stage.name.trim_start_matches("merges.");
-    let places = (0..merge.models.len()).map(|index| job.input(&index.to_string()).location.as_path());
-    let mut card = front_matter(&repositories(experiment, merge), common_license(places).as_deref());
-    let _ = writeln!(card, "# {}: {name}\n", experiment.name);
+    let input = |role: &str| job.inputs.get(role).map(|input| &**input);
+    let mut card = front_matter(experiment, merge, &input, "");
+    card += &body(experiment, merge, (name, env!("CARGO_PKG_VERSION")), &input);
+    let _ = writeln!(card, "\nThe stage is `{}`, its key `{}`.", job.stage.name, job.key);
+    card
+}
+
+/// What stands on a merge's card for people: what was merged and how. `input` gives what the stage reads by role.
+pub(crate) fn body<'a>(
+    experiment: &Experiment,
+    merge: &Merge,
+    (name, version): (&str, &str),
+    input: &dyn Fn(&str) -> Option<&'a Artifact>,
+) -> String {
+    let mut card = format!("# {}: {name}\n\n", experiment.name);
     if let Some(description) = &experiment.description {
         let _ = writeln!(card, "{description}\n");
     }
-    let _ = write!(card, "Merged with mergelab {}, method `{}`", env!("CARGO_PKG_VERSION"), merge.method);
+    let _ = write!(card, "Merged with mergelab {version}, method `{}`", merge.method);
     if let Some(mergelab_wire::Alpha::Number(alpha)) = merge.alpha {
         let _ = write!(card, ", α = {alpha}");
     }
     for (name, value) in &merge.params {
         let _ = write!(card, ", {name} = {value}");
     }
-    card.push_str(".\n\n| model | weight | SHA-256 of the weights |\n| --- | --- | --- |\n");
-    let digest = |role: &str| job.input(role).roles.get("weights").map(ToString::to_string).unwrap_or_default();
+    card.push_str(".\n\n| model | from | weight | SHA-256 of the weights |\n| --- | --- | --- | --- |\n");
+    let mut row = |role: &str, name: &str, weight: &str| {
+        let digest = input(role).and_then(|model| model.roles.get("weights")).map(ToString::to_string);
+        let from = source(experiment, name);
+        let _ = writeln!(card, "| {name} | {from} | {weight} | `{}` |", digest.unwrap_or_default());
+    };
     for (index, model) in merge.models.iter().enumerate() {
         let weight = mergelab_wire::Weight::from(model.weight.clone());
-        let _ = writeln!(card, "| {} | {weight} | `{}` |", model.model, digest(&index.to_string()));
+        row(&index.to_string(), &model.model, &weight.to_string());
     }
     if let Some(base) = &merge.base {
-        let _ = writeln!(card, "| {base} | base | `{}` |", digest("base"));
+        row("base", base, "base");
     }
-    let _ = writeln!(card, "\nThe stage is `{}`, its key `{}`.", job.stage.name, job.key);
     card
 }
 
-/// What the hub reads.
-fn front_matter(base_models: &[String], license: Option<&str>) -> String {
+/// Where a model comes from, for people elsewhere: its name on the hub, or the last component of its path.
+pub(crate) fn source(experiment: &Experiment, name: &str) -> String {
+    match experiment.models.get(name) {
+        Some(Model::Hub { repo, revision: None }) => repo.clone(),
+        Some(Model::Hub { repo, revision: Some(revision) }) => format!("{repo} at {revision}"),
+        Some(Model::Path(path)) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+        Some(Model::From(output)) => format!("commands.{}", output.command),
+        None => format!("merges.{name}"),
+    }
+}
+
+/// What the hub reads of a merge's card; `more` are further lines of it.
+pub(crate) fn front_matter<'a>(
+    experiment: &Experiment,
+    merge: &Merge,
+    input: &dyn Fn(&str) -> Option<&'a Artifact>,
+    more: &str,
+) -> String {
+    let places = (0..merge.models.len()).map(|index| Some(&*input(&index.to_string())?.location));
+    lines(&repositories(experiment, merge), common_license(places).as_deref(), more)
+}
+
+fn lines(base_models: &[String], license: Option<&str>, more: &str) -> String {
     let mut text = String::from("---\nlibrary_name: transformers\ntags:\n- merge\n- mergelab\n");
     if !base_models.is_empty() {
         text.push_str("base_model:\n");
         for repository in base_models {
             let _ = writeln!(text, "- {repository}");
         }
+        text.push_str("base_model_relation: merge\n");
     }
     if let Some(license) = license {
         let _ = writeln!(text, "license: {license}");
     }
-    text + "---\n"
+    text + more + "---\n"
 }
 
 /// Names on the hub of the models that a merge rests on, those of merged merges among them.
@@ -70,14 +108,14 @@ fn repositories(experiment: &Experiment, merge: &Merge) -> Vec<String> {
 }
 
 /// The license that every model's own card names, if they all name one and the same.
-fn common_license<'a>(models: impl Iterator<Item = &'a Path>) -> Option<String> {
-    let mut licenses = models.map(|model| license(&std::fs::read_to_string(model.join("README.md")).ok()?));
+fn common_license<'a>(models: impl Iterator<Item = Option<&'a Path>>) -> Option<String> {
+    let mut licenses = models.map(|model| license(&std::fs::read_to_string(model?.join("README.md")).ok()?));
     let first = licenses.next()??;
     licenses.all(|other| other.as_ref() == Some(&first)).then_some(first)
 }
 
 /// `license:` in the front matter of a card.
-fn license(card: &str) -> Option<String> {
+pub(crate) fn license(card: &str) -> Option<String> {
     let front = card.strip_prefix("---\n")?.split("\n---").next()?;
     let license = front.lines().find_map(|line| line.strip_prefix("license:"))?.trim();
     let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
@@ -116,14 +154,14 @@ mod tests {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             serde_json::from_slice(&output.stdout).unwrap()
         };
-        let whole = front_matter(&["org/a".to_owned(), "org/b-1.5".to_owned()], Some("apache-2.0"));
+        let whole = lines(&["org/a".to_owned(), "org/b-1.5".to_owned()], Some("apache-2.0"), "");
         let expected = serde_json::json!({
-            "base_model": ["org/a", "org/b-1.5"], "library_name": "transformers", "license": "apache-2.0",
-            "tags": ["merge", "mergelab"],
+            "base_model": ["org/a", "org/b-1.5"], "base_model_relation": "merge", "library_name": "transformers",
+            "license": "apache-2.0", "tags": ["merge", "mergelab"],
         });
         assert_eq!(read(whole + "# x: m\n"), expected);
         let expected = serde_json::json!({ "library_name": "transformers", "tags": ["merge", "mergelab"] });
-        assert_eq!(read(front_matter(&[], None) + "# x: m\n"), expected);
+        assert_eq!(read(lines(&[], None, "") + "# x: m\n"), expected);
     }
 
     #[test]
@@ -139,8 +177,9 @@ mod tests {
         let also = model("b", "---\nlicense: apache-2.0\n---\n");
         let other = model("c", "---\nlicense: mit\n---\n");
         let none = model("d", "# license: mit\n");
-        let common = |models: &[&Path]| common_license(models.iter().copied());
+        let common = |models: &[&Path]| common_license(models.iter().copied().map(Some));
         assert_eq!(common(&[&free, &also]), Some("apache-2.0".to_owned()));
         assert_eq!((common(&[&free, &other]), common(&[&free, &none])), (None, None));
+        assert_eq!(common_license([Some(&*free), None].into_iter()), None);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mergelab_wire::Event;
 
+use super::launch::TOKENS;
 use super::{Context, Failure, Job, Product, Program};
 use crate::experiment::{Command, Input, Output, substitute};
 use crate::project::Python;
@@ -40,12 +41,15 @@ pub(super) fn run_argv(
     let mut arguments =
         argv.iter().map(fill).collect::<Result<Vec<_>, _>>().map_err(|error| Failure::experiment(error.to_string()))?;
     let name = arguments.remove(0);
+    // One that the entry declares is meant.
+    let is_declared = |token: &&str| environment.iter().any(|(name, _)| name == *token);
+    let unset = TOKENS.iter().filter(|token| !is_declared(token)).map(OsString::from).collect();
     let program = Program {
         program: name.clone().into(),
         arguments: arguments.into_iter().map(OsString::from).collect(),
         directory: context.project.root.clone(),
         environment: python_first(context.python).into_iter().chain(job.visible_gpus()).chain(environment).collect(),
-        unset: Vec::new(),
+        unset,
         locks: vec![job.lock],
         log: job.log.clone(),
         events: None,

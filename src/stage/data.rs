@@ -7,12 +7,34 @@ use std::path::{Path, PathBuf};
 use mergelab_wire::Event;
 use serde_json::{Map, Value};
 
-use super::rows::Rows;
+use super::rows::{Row, Rows};
 use super::{Context, Failure, Job, Product};
 use crate::digest::Digest;
 use crate::experiment::{Data, DataSource, Pick};
 
-/// Reads the file and keeps the rows that are asked for.
+/// Rows in the order of a data set.
+pub(super) trait Ordered {
+    /// How many there are.
+    fn count(&mut self) -> Result<u64, Failure>;
+
+    /// The rows, from the first.
+    fn rows(&mut self) -> Result<Box<dyn Iterator<Item = Row> + '_>, Failure>;
+}
+
+/// Those of one file.
+struct OfFile(PathBuf);
+
+impl Ordered for OfFile {
+    fn count(&mut self) -> Result<u64, Failure> {
+        Rows::count(&self.0)
+    }
+
+    fn rows(&mut self) -> Result<Box<dyn Iterator<Item = Row> + '_>, Failure> {
+        Ok(Box::new(Rows::open(&self.0)?))
+    }
+}
+
+/// Reads the file, or the files of a data set on the hub, and keeps the rows that are asked for.
 pub(super) fn run(
     context: &Context<'_>,
     data: &Data,
@@ -25,37 +47,48 @@ pub(super) fn run(
             let inside = output.path.as_deref().unwrap_or(Path::new(""));
             single_file(job.input("command").location.join(inside))?
         }
+        #[cfg(feature = "fetch")]
+        DataSource::Hub { .. } => return super::dataset::run(context, data, job, on_event),
+        #[cfg(not(feature = "fetch"))]
         DataSource::Hub { repo, .. } => return Err(Failure::stage(format!("{repo}: the hub cannot be reached"))),
     };
-    let out = job.out.join("rows.jsonl");
+    let place = path.display().to_string();
+    keep(data.rows, &mut OfFile(path), &place, &job.out.join("rows.jsonl"), on_event)
+}
+
+/// Writes the rows that are asked for; `place` is where they come from, in messages.
+pub(super) fn keep(
+    pick: Pick,
+    source: &mut dyn Ordered,
+    place: &str,
+    out: &Path,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
     let cannot_write = |error: io::Error| match error.kind() {
         io::ErrorKind::StorageFull => Failure::stage(format!("no space left on the disk that holds {}", out.display())),
         _ => Failure::stage(format!("cannot write {}: {error}", out.display())),
     };
-    let mut writer = BufWriter::new(File::create(&out).map_err(cannot_write)?);
+    let mut writer = BufWriter::new(File::create(out).map_err(cannot_write)?);
     let mut kept = 0_u64;
-    let (seen, wanted) = match data.rows {
+    let (seen, wanted) = match pick {
         Pick::All | Pick::First(_) => {
-            let wanted = if let Pick::First(count) = data.rows { count } else { u64::MAX };
-            let mut seen = 0_u64;
-            for row in Rows::open(&path)? {
-                if seen == wanted {
-                    break;
-                }
-                let row = row?;
-                seen += 1;
-                write_row(&mut writer, &row).map_err(cannot_write)?;
+            let wanted = if let Pick::First(count) = pick { count } else { u64::MAX };
+            // Not one row further: the next one may be in a file that has to be fetched first.
+            for row in source.rows()?.take(usize::try_from(wanted).unwrap_or(usize::MAX)) {
+                write_row(&mut writer, &row?).map_err(cannot_write)?;
                 kept += 1;
             }
-            (seen, wanted)
+            (kept, wanted)
         }
         Pick::Sample { sample, seed } => {
-            let seen = Rows::count(&path)?;
+            let seen = source.count()?;
             let picked = draw(seen, sample, seed);
             let mut picked = picked.iter().peekable();
-            for (index, row) in (0_u64..).zip(Rows::open(&path)?) {
+            for (index, row) in (0_u64..).zip(source.rows()?) {
+                // What cannot be read ends the rows, wherever it stands.
+                let row = row?;
                 if picked.next_if(|&&next| next == index).is_some() {
-                    write_row(&mut writer, &row?).map_err(cannot_write)?;
+                    write_row(&mut writer, &row).map_err(cannot_write)?;
                     kept += 1;
                 }
             }
@@ -64,12 +97,12 @@ pub(super) fn run(
     };
     writer.flush().map_err(cannot_write)?;
     if kept == 0 {
-        return Err(Failure::experiment(format!("{}: no rows in it", path.display())));
+        return Err(Failure::experiment(format!("{place}: no rows in it")));
     }
     let mut product = Product::default();
     product.facts.insert("rows".to_owned(), kept.into());
     if wanted != u64::MAX && kept < wanted {
-        on_event(Event::Note { message: format!("{wanted} rows asked for, {seen} in {}", path.display()) });
+        on_event(Event::Note { message: format!("{wanted} rows asked for, {seen} in {place}") });
     }
     Ok(product)
 }

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use mergelab_wire::Event;
 
+/// Variables that hold a token of the hub, or say where one lies. A program that does not ask the hub is started without
+/// them: only evaluations, whose harness may load a gated data set or tokenizer, are told.
+pub(super) const TOKENS: [&str; 3] = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"];
+
 /// A program to be started.
 pub struct Program<'a> {
     /// What to start.
@@ -52,4 +56,9 @@ pub trait Launcher: Sync {
     /// # Errors
     /// When it cannot be started or watched.
     fn run(&self, program: &Program<'_>, on_event: &mut dyn FnMut(Event)) -> io::Result<Ending>;
+
+    /// Whether everything is to come to an end: asked by stages that take long without a program.
+    fn is_stopped(&self) -> bool {
+        false
+    }
 }

@@ -3,20 +3,30 @@
 //! A stage gets an empty directory and fills it; keeping the result is not its business.
 
 mod capture;
-mod card;
+pub(crate) mod card;
 mod command;
 mod data;
+#[cfg(feature = "fetch")]
+mod dataset;
 mod diagnosis;
 mod eval;
 mod failure;
 mod fisher;
 mod gram;
+mod gram_card;
+#[cfg(feature = "fetch")]
+mod gram_files;
+#[cfg(feature = "fetch")]
+mod hub;
+mod import;
 mod kept;
 mod launch;
 mod lm_eval_command;
 mod loss;
 mod merge;
 mod model;
+#[cfg(feature = "fetch")]
+mod model_files;
 mod needs;
 mod python;
 pub(crate) mod rows;
@@ -27,6 +37,7 @@ mod tasks;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -38,6 +49,8 @@ use mergelab_wire::Event;
 
 pub use eval::{Equivalent, equivalent, group_of, run_batch};
 pub use failure::{Failure, tail};
+pub use gram_card::{GramForm, GramOrigin, text as gram_card};
+pub use import::export as export_grams;
 pub use launch::{Ending, Launcher, Program};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
 pub use shards::shards_of;
@@ -47,7 +60,7 @@ pub use tasks::{Definition, TaskFiles};
 use crate::artifact::{Output, model_roles};
 use crate::digest::{Digest, Key};
 use crate::experiment::Backend;
-use crate::plan::{Artifact, Graph, Kind, Spec, Stage, StageId};
+use crate::plan::{Artifact, Graph, Kind, Repository, Spec, Stage, StageId};
 use crate::project::{Project, Python};
 
 /// What stages need of the world.
@@ -80,6 +93,10 @@ pub struct Job<'a> {
     pub inputs: HashMap<String, Arc<Artifact>>,
     /// Files that it reads from outside the store, as seen for the key.
     pub files: Vec<Output>,
+    /// The commit of the repository on the hub that it reads, if it reads one.
+    pub commit: Option<String>,
+    /// The commit of the hub's conversion of that repository to Parquet, where its rows are read from there.
+    pub conversion: Option<String>,
     /// Empty directory for its result.
     pub out: PathBuf,
     /// Directory for whatever else it needs.
@@ -126,6 +143,8 @@ pub struct Product {
     pub logged: bool,
     /// Files that are somebody else's, for stages that only point at them.
     pub external: Option<Vec<Output>>,
+    /// Where files that are somebody else's lie, which were hashed just now.
+    pub seen: Vec<(PathBuf, Output)>,
     /// Files whose digests the program took while it wrote them, by path in the result: size and digest.
     pub hashed: HashMap<String, (u64, Digest)>,
 }
@@ -136,17 +155,22 @@ pub struct Product {
 /// What went wrong, in words, and whose fault it is.
 pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)) -> Result<Product, Failure> {
     match &job.stage.spec {
-        Spec::Model(model) => model::run(model, job),
+        Spec::Model(model) => model::run(context, model, job, on_event),
         Spec::Data(data) => data::run(context, data, job, on_event),
         Spec::Command(command) => command::run(context, command, job, on_event),
         Spec::Gram { capture, rows, strict, shard } => {
-            gram::run(context, (capture, rows, *strict), shards::rows_of(job, capture, *shard), job, on_event)
+            let range = shards::rows_of(job, capture, *shard);
+            let product = gram::run(context, (capture, rows, *strict), range, job, on_event)?;
+            gram_card::write(context, job).map(|()| product)
         }
-        Spec::AddGrams(_) => shards::add(context, job, on_event),
+        Spec::AddGrams(_) => {
+            let product = shards::add(context, job, on_event)?;
+            gram_card::write(context, job).map(|()| product)
+        }
         Spec::Fisher { fisher, rows, strict } => fisher::run(context, (fisher, rows, *strict), job, on_event),
         Spec::Merge(merge) => merge::run(context, merge, job, on_event),
         Spec::Table { name, table } => table::run(context, name, table, job),
-        Spec::ImportGram(_) => Err(Failure::stage("importing Gram matrices is not built yet")),
+        Spec::ImportGram(gram) => import::run(context, gram, job, on_event),
         Spec::Eval { suite, .. } if suite.backend == Backend::Command => score::run(context, suite, job, on_event),
         Spec::Loss(loss) => loss::run(context, loss, job, on_event),
         Spec::Eval { .. } => unreachable!("evaluations by the harness run in batches"),
@@ -157,20 +181,13 @@ pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)
 pub fn unsupported(stage: &Stage) -> Option<String> {
     use crate::experiment::{DataSource, Gram, Model, UnsafeCode};
     let reason = match &stage.spec {
-        Spec::Model(Model::Hub { repo, .. }) => {
-            format!("the model {repo} comes from the hub, which this version cannot reach")
-        }
+        Spec::Model(Model::Hub { repo, .. })
+        | Spec::ImportGram(Gram::PickleHub { repo, .. } | Gram::Hub { repo, .. }) => without_hub(repo)?,
         Spec::Data(data) => match &data.source {
-            DataSource::Hub { repo, .. } => {
-                format!("the data set {repo} comes from the hub, which this version cannot reach")
-            }
+            DataSource::Hub { repo, .. } => without_hub(repo)?,
             DataSource::Path(path) => rows::unsupported(path)?,
             DataSource::From(output) => rows::unsupported(output.path.as_deref()?)?,
         },
-        Spec::ImportGram(Gram::PickleHub { repo, .. }) => {
-            format!("the Grams in {repo} come from the hub, which this version cannot reach")
-        }
-        Spec::ImportGram(_) => "importing Grams from a pickle is not in this version".to_owned(),
         Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
             (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) if cfg!(not(target_os = "linux")) => {
@@ -180,6 +197,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         },
         Spec::Gram { .. }
         | Spec::AddGrams(_)
+        | Spec::ImportGram(_)
         | Spec::Fisher { .. }
         | Spec::Command(_)
         | Spec::Loss(_)
@@ -189,10 +207,70 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
     Some(reason)
 }
 
+/// Of a repository on the hub: that this build cannot reach it, where it cannot.
+fn without_hub(repo: &str) -> Option<String> {
+    (!cfg!(feature = "fetch")).then(|| {
+        format!("{repo} comes from the hub, which needs the feature `fetch`: this mergelab was built without it")
+    })
+}
+
+/// The commit that the revision of a repository on the hub names, by asking the hub, or the cache where it is not to be
+/// asked. `on_note` is told what a person should know meanwhile.
+///
+/// # Errors
+/// When there is no such repository or revision, or the hub cannot be asked.
+#[cfg_attr(not(feature = "fetch"), expect(unused_variables, reason = "there is nobody to tell"))]
+pub fn resolve(repository: &Repository, on_note: impl Fn(&str) + Send + Sync + 'static) -> Result<String, Failure> {
+    #[cfg(feature = "fetch")]
+    return hub::resolve(repository, on_note);
+    #[cfg(not(feature = "fetch"))]
+    Err(Failure::stage(without_hub(&repository.name).unwrap_or_default()))
+}
+
+/// The commit of the hub's own conversion to Parquet, for a stage whose rows are not in files of the repository itself that
+/// can be read. `on_note` is told what a person should know meanwhile.
+///
+/// # Errors
+/// When the rows are not there at all, or the hub cannot be asked.
+#[cfg_attr(not(feature = "fetch"), expect(unused_variables, reason = "there is nobody to tell"))]
+pub fn conversion(
+    stage: &Stage,
+    commit: &str,
+    on_note: impl Fn(&str) + Send + Sync + 'static,
+) -> Result<Option<String>, Failure> {
+    #[cfg(feature = "fetch")]
+    return dataset::conversion(stage, commit, on_note);
+    #[cfg(not(feature = "fetch"))]
+    Ok(None)
+}
+
+/// Where the files of a commit lie in the cache of the hub, once they are fetched.
+#[cfg_attr(not(feature = "fetch"), expect(unused_variables, reason = "there is no cache"))]
+pub fn hub_snapshot(repository: &Repository, commit: &str) -> Option<PathBuf> {
+    #[cfg(feature = "fetch")]
+    return hub::snapshot(repository, commit);
+    #[cfg(not(feature = "fetch"))]
+    None
+}
+
+/// How many bytes a stage that reads a repository on the hub would fetch; nothing where that is not known without asking.
+#[cfg_attr(not(feature = "fetch"), expect(unused_variables, reason = "nothing is fetched"))]
+pub fn bytes_to_fetch(stage: &Stage, repository: &Repository, commit: &str) -> Option<u64> {
+    #[cfg(feature = "fetch")]
+    return match &stage.spec {
+        Spec::Model(_) => model_files::bytes_to_fetch(repository, commit),
+        Spec::ImportGram(gram) => gram_files::bytes_to_fetch(gram, repository, commit),
+        _ => None,
+    };
+    #[cfg(not(feature = "fetch"))]
+    None
+}
+
 /// Files of a kind's artifact that are outside its digest.
 pub fn aside(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Merge => &["README.md", "merge.json"],
+        Kind::Gram => &["README.md"],
         _ => &[],
     }
 }

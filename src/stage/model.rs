@@ -1,11 +1,23 @@
 //! A model's files: found and hashed, never copied. The artifact is a manifest that points at them.
 
-use super::{Failure, Job, Product};
+use mergelab_wire::Event;
+
+use super::{Context, Failure, Job, Product};
 use crate::artifact::model_roles;
 use crate::experiment::Model;
 
-/// Checks that the files make a model.
-pub(super) fn run(model: &Model, job: &Job<'_>) -> Result<Product, Failure> {
+/// Checks that the files make a model; of one on the hub, after they were fetched.
+#[cfg_attr(not(feature = "fetch"), expect(unused_variables, reason = "there is no hub to ask"))]
+pub(super) fn run(
+    context: &Context<'_>,
+    model: &Model,
+    job: &Job<'_>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
+    #[cfg(feature = "fetch")]
+    if let Model::Hub { .. } = model {
+        return super::model_files::run(context, job, on_event);
+    }
     let roles = model_roles(&job.files);
     let place = match model {
         Model::Path(path) => path.display().to_string(),

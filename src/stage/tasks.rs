@@ -9,14 +9,13 @@ mod cache;
 mod data;
 mod hub;
 mod index;
-mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use self::index::{Named, index};
-use self::yaml::Yaml;
+use super::yaml::{self, Yaml};
 use crate::digest::Digest;
 use crate::project::Python;
 

@@ -1,9 +1,12 @@
-//! What Gram, Fisher and merge stages have in common: a stage file, and `mergelab-tensor` to do it.
+//! What stages of tensors have in common: a stage file, and `mergelab-tensor` to do it.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::path::Path;
 
 use mergelab_wire::{Event, Fault, Job as Work, StageFile, VERSION};
 
+use super::launch::TOKENS;
 use super::{Context, Ending, Failure, Job, Product, Program};
 
 /// Writes the stage file and runs the tensor program on it.
@@ -25,18 +28,65 @@ pub(super) fn run_in(
     work: Work,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
+    let errand = Errand {
+        name: &job.stage.name,
+        scratch,
+        out,
+        partial: &job.partial,
+        log: &job.log,
+        device,
+        environment: job.visible_gpus().into_iter().collect(),
+        locks: vec![job.lock],
+    };
+    launch(context, errand, work, on_event)
+}
+
+/// Runs the tensor program for no stage: what it makes is not kept in the store. `scratch` holds its files, its log among
+/// them.
+pub(super) fn run_alone(
+    context: &Context<'_>,
+    name: &str,
+    (scratch, out): (&Path, &Path),
+    work: Work,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
+    let (partial, log) = (scratch.join("partial"), scratch.join("log"));
+    let (environment, locks) = (Vec::new(), Vec::new());
+    let errand = Errand { name, scratch, out, partial: &partial, log: &log, device: "cpu", environment, locks };
+    launch(context, errand, work, on_event)
+}
+
+/// What the tensor program is started with, beside its work.
+struct Errand<'e> {
+    /// The stage, for messages.
+    name: &'e str,
+    scratch: &'e Path,
+    out: &'e Path,
+    partial: &'e Path,
+    log: &'e Path,
+    device: &'e str,
+    environment: Vec<(OsString, OsString)>,
+    locks: Vec<&'e File>,
+}
+
+fn launch(
+    context: &Context<'_>,
+    errand: Errand<'_>,
+    work: Work,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
     let Some(tensor) = &context.tensor else {
         return Err(Failure::stage("mergelab-tensor is not beside mergelab, nor in MERGELAB_TENSOR, nor on the path")
             .hint("build it with `make build`"));
     };
-    let (path, events) = (scratch.join("stage.json"), scratch.join("events.jsonl"));
+    let (path, events) = (errand.scratch.join("stage.json"), errand.scratch.join("events.jsonl"));
     let file = StageFile {
         wire: VERSION,
-        stage: job.stage.name.clone(),
-        out: out.to_path_buf(),
-        partial: job.partial.clone(),
+        stage: errand.name.to_owned(),
+        out: errand.out.to_path_buf(),
+        partial: errand.partial.to_path_buf(),
         events: events.clone(),
-        device: device.to_owned(),
+        device: errand.device.to_owned(),
         threads: context.threads,
         memory: context.memory,
         job: work,
@@ -47,10 +97,10 @@ pub(super) fn run_in(
         program: tensor.into(),
         arguments: vec![path.into()],
         directory: context.project.root.clone(),
-        environment: job.visible_gpus().into_iter().collect(),
-        unset: Vec::new(),
-        locks: vec![job.lock],
-        log: job.log.clone(),
+        environment: errand.environment,
+        unset: TOKENS.map(OsString::from).to_vec(),
+        locks: errand.locks,
+        log: errand.log.to_path_buf(),
         events: Some(events),
         timeout: None,
         stalled_after: None,

@@ -124,6 +124,8 @@ impl Bench {
             key: Key(Digest::of(stage.name.as_bytes())),
             inputs: inputs.collect::<HashMap<_, _>>(),
             files: Vec::new(),
+            commit: None,
+            conversion: None,
             out: work.join("out"),
             scratch: work.clone(),
             partial: work.join("partial"),

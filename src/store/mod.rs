@@ -20,8 +20,10 @@
 //! Version history of the layout: 1, the first.
 
 mod commit;
+mod copy;
 mod drop;
 mod error;
+mod external;
 mod format;
 mod lock;
 mod lookup;
@@ -36,6 +38,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 pub use commit::{Draft, Work, rfc3339_now};
+pub use copy::{CopyError, copy_out};
 pub use drop::Use;
 pub use error::StoreError;
 pub use lock::KeyLock;

@@ -31,7 +31,15 @@ elif grep -q '^    "loss"' "$1"; then
         echo ']'
     } > "$out/metrics.json"
 elif grep -q '^    "add-grams"' "$1"; then
-    sed -n 's/^ *"path": "\(.*\)"$/\1/p' "$1" | while read -r part; do cat "$part"/*; done > "$out/grams.safetensors"
+    sed -n 's/^ *"path": "\(.*\)"$/\1/p' "$1" | while read -r part; do cat "$part"/[!R]*; done > "$out/grams.safetensors"
+elif grep -q '^    "import-grams"' "$1"; then
+    pickle=$(sed -n 's/^ *"pickle": "\(.*\)"$/\1/p' "$1")
+    directory=$(sed -n 's/^ *"directory": "\(.*\)"$/\1/p' "$1")
+    if [ -n "$pickle" ]; then cat "$pickle"; else cat "$directory"/*.safetensors; fi > "$out/grams.safetensors"
+    echo '{"format":1,"modules":{"a.b":{"file":"grams.safetensors","tensor":"a.b","n":7,"width":1,"tile":1}}}' > "$out/index.json"
+elif grep -q '^    "export-grams"' "$1"; then
+    cp "$(sed -n 's/^ *"grams": "\(.*\)"$/\1/p' "$1")/grams.safetensors" "$out"
+    echo '{"format":1,"matrices":{"a.b":{"file":"grams.safetensors","tensor":"a.b","n":7,"width":1}}}' > "$out/index.json"
 else
     model=$(sed -n 's/^ *"model": "\(.*\)",$/\1/p' "$1")
     data=$(sed -n 's/^ *"data": "\(.*\)",$/\1/p' "$1")

@@ -30,10 +30,16 @@ pub fn run(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
 
 fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
     let out: &Path = &stage.out;
-    if let Job::AddGrams(job) = &stage.job {
-        // As much is read and written as is added: a GPU has nothing to do here.
+    // As much is read and written as is computed: a GPU has nothing to do here.
+    let on_cpu = || {
         reporter.fact("device", device::name(Device::Cpu));
-        return Ok(gram::add::run(job, out, Pool::new(stage.threads), reporter)?);
+        Pool::new(stage.threads)
+    };
+    match &stage.job {
+        Job::AddGrams(job) => return Ok(gram::add::run(job, out, on_cpu(), reporter)?),
+        Job::ImportGrams(job) => return Ok(gram::import::run(job, out, on_cpu(), reporter)?),
+        Job::ExportGrams(job) => return Ok(gram::export::run(job, out, on_cpu(), reporter)?),
+        _ => {}
     }
     if matches!(stage.job, Job::Merge(_)) {
         share_freed_memory();
@@ -44,7 +50,7 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
     let pool = Pool::new(if device.is_cuda() { 1 } else { stage.threads });
     match &stage.job {
         Job::Gram(job) => gram::capture::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
-        Job::AddGrams(_) => unreachable!("added above"),
+        Job::AddGrams(_) | Job::ImportGrams(_) | Job::ExportGrams(_) => unreachable!("done above"),
         Job::Tokens(job) => text::tokens::run(job, out, reporter),
         Job::Fisher(job) => fisher::estimate::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
         Job::Loss(job) => loss::run(job, out, Means { device, pool, memory: stage.memory, reporter }),

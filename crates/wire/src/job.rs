@@ -39,6 +39,10 @@ pub enum Job {
     Gram(GramJob),
     /// Add Gram matrices of parts of a data set.
     AddGrams(AddGramsJob),
+    /// Make published Gram matrices into an artifact.
+    ImportGrams(ImportGramsJob),
+    /// Write the matrices of an artifact whole.
+    ExportGrams(ExportGramsJob),
     /// Write the sequences of token ids that a capture runs on, for an engine that is another program. Of the job only what
     /// makes text into tokens is read.
     Tokens(GramJob),
@@ -158,6 +162,32 @@ pub struct GramPart {
     pub name: String,
     /// Its artifact directory (holds `index.json`).
     pub path: PathBuf,
+}
+
+/// Gram matrices that were made elsewhere, as an artifact.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportGramsJob {
+    /// Where they are.
+    pub from: GramFiles,
+}
+
+/// Files that hold Gram matrices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GramFiles {
+    /// A pickle of `{module name: tensor [in, in]}`.
+    Pickle(PathBuf),
+    /// A directory with an `index.json`: an artifact, or what [`Job::ExportGrams`] wrote.
+    Directory(PathBuf),
+}
+
+/// The matrices of an artifact, whole: one fp32 tensor `[in, in]` per module, by the module's name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportGramsJob {
+    /// The artifact's directory (holds `index.json`).
+    pub grams: PathBuf,
 }
 
 /// How a row becomes text; the strings are Jinja templates over the row's columns.

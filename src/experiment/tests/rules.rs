@@ -317,12 +317,22 @@ fn broken_inputs_invent_no_unknown_placeholder() {
 #[test]
 fn a_gram_is_captured_or_imported() {
     assert_eq!(one("  gc: { model: a }"), "a Gram entry needs `data`");
-    assert_eq!(one("  gc: {}"), "a Gram entry needs `model` and `data`, or `pickle`");
+    assert_eq!(one("  gc: {}"), "a Gram entry needs `model` and `data`, or one of `pickle`, `path` and `hub`");
     assert_eq!(
         one("  gc: { pickle: { path: x }, model: a }"),
         "`model` has no meaning beside `pickle`: these matrices are made already"
     );
     assert_eq!(one("  gc: { pickle: { hub: a/b } }"), "`pickle` needs `file`");
+    let made = |beside: &str, from: &str| {
+        format!("`{beside}` has no meaning beside `{from}`: these matrices are made already")
+    };
+    assert_eq!(one("  gc: { path: x, data: text-a }"), made("data", "path"));
+    assert_eq!(one("  gc: { path: x, hub: a/b }"), made("hub", "path"));
+    assert_eq!(one("  gc: { path: x, revision: main }"), made("revision", "path"));
+    assert_eq!(one("  gc: { hub: a/b, max_length: 3 }"), made("max_length", "hub"));
+    assert_eq!(one("  gc: { pickle: { path: x }, path: y }"), made("path", "pickle"));
+    assert_eq!(one("  gc: { model: a, data: text-a, revision: main }"), "`revision` has no meaning without `hub`");
+    assert_eq!(one("  gc: { hub: /x }"), "`/x` is not a hub repository");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! snappy, gzip, zstd, brotli and LZ4 is read. [`value`] says what becomes of dates, decimals and bytes.
 
 mod column;
+mod form;
 mod guard;
 mod shape;
 mod value;
@@ -17,6 +18,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::{Map, Value};
 
 use column::Column;
+pub use form::Form;
 use guard::caught;
 use shape::{Broken, Shape};
 
@@ -125,6 +127,12 @@ impl Rows {
     pub fn total(&self) -> u64 {
         let groups = self.reader.metadata().row_groups();
         groups.iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).sum()
+    }
+
+    /// The columns of a row, in the file's order, and what kind of values they have.
+    pub fn columns(&self) -> Vec<(String, Form)> {
+        let schema = self.reader.metadata().file_metadata().schema_descr();
+        self.fields.iter().map(|(name, shape)| (name.clone(), shape.form(schema))).collect()
     }
 
     fn read(&mut self) -> Result<Option<Map<String, Value>>, Broken> {

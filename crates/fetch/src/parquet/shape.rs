@@ -7,10 +7,11 @@
 
 use parquet::basic::{ConvertedType, LogicalType, Repetition};
 use parquet::errors::ParquetError;
-use parquet::schema::types::Type;
+use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Value};
 
 use super::column::Column;
+use super::form::Form;
 
 /// How deep a schema may nest.
 const MOST_DEEP: i16 = 100;
@@ -121,6 +122,18 @@ impl Shape {
             }
         };
         Ok(Self { first, columns: *next - first, defined, kind })
+    }
+
+    /// What kind of values it has.
+    pub(super) fn form(&self, schema: &SchemaDescriptor) -> Form {
+        match &self.kind {
+            Kind::Value => Form::of(&schema.column(self.first)),
+            Kind::Object(parts) => {
+                Form::Object(parts.iter().map(|(name, part)| (name.clone(), part.form(schema))).collect())
+            }
+            Kind::List(_, element) => Form::List(Box::new(element.form(schema))),
+            Kind::Entries(_, key, value) => Form::Entries(Box::new(key.form(schema)), Box::new(value.form(schema))),
+        }
     }
 
     /// Takes the next value of this shape off its columns.

@@ -19,7 +19,7 @@ pub enum CheckpointError {
         /// The model directory.
         directory: PathBuf,
     },
-    /// A file that `torch.save` wrote and that is not read.
+    /// A pickled file that is not read.
     #[error("{}: {reason}", path.display())]
     Pickle {
         /// The file.
@@ -105,8 +105,8 @@ impl Diagnosis for CheckpointError {
             Self::File(error) => return error.hint(),
             Self::Torch { source, .. } => return source.hint(),
             Self::Pickle { .. } => {
-                "only state dictionaries are read, since other pickles may run programs: if you trust it, load it in \
-                 `transformers` and save it again"
+                "only dictionaries from names to tensors are read, since other pickles may run programs: if you trust it, \
+                 load it in Python and save such a dictionary (`torch.save`, or `pickle.dump` of protocol 3 or later)"
                     .into()
             }
             Self::NoWeights { .. } => "is this the directory of a model?".into(),

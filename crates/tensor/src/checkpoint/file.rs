@@ -34,6 +34,17 @@ impl TensorInfo {
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
+
+    /// Where in the file it lies, from its first element to the end of its last; two tensors of one range and one shape may
+    /// be one.
+    pub(crate) fn range(&self) -> &Range<usize> {
+        &self.bytes
+    }
+
+    /// Whether it is row-major without gaps.
+    pub(crate) fn is_row_major(&self) -> bool {
+        self.strides.is_none()
+    }
 }
 
 /// One mapped file, safetensors or pickled, whose tensors were checked to lie inside it.
@@ -79,6 +90,11 @@ impl SafeFile {
         &self.path
     }
 
+    /// Bytes of the file.
+    pub(crate) fn size(&self) -> usize {
+        self.map.len()
+    }
+
     /// Its tensors, in file order.
     pub fn tensors(&self) -> &IndexMap<String, TensorInfo> {
         &self.tensors
@@ -122,6 +138,13 @@ impl SafeFile {
             if start < end {
                 self.map.will_need(start..end);
             }
+        }
+    }
+
+    /// Counts a tensor's pages no longer as this process's memory, until they are read again. Unknown names are passed over.
+    pub(crate) fn let_go(&self, name: &str) {
+        if let Some(info) = self.tensors.get(name) {
+            self.map.let_go(info.bytes.clone());
         }
     }
 

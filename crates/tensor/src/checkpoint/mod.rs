@@ -6,7 +6,7 @@
 
 mod error;
 mod file;
-mod pickled;
+pub(crate) mod pickled;
 mod reader;
 mod weights;
 mod writer;

@@ -16,12 +16,12 @@ use crate::failure::FileError;
 /// How a file is opened.
 type Open = fn(&Path) -> Result<SafeFile, CheckpointError>;
 
-/// Files that hold a whole model, in the order in which they are looked for.
-const SINGLE: [(&str, Open); 2] = [("model.safetensors", SafeFile::open), ("pytorch_model.bin", pickled::open)];
-
-/// Indices of a model's parts.
-const INDEX: [(&str, Open); 2] =
-    [("model.safetensors.index.json", SafeFile::open), ("pytorch_model.bin.index.json", pickled::open)];
+/// A file with a whole model, or the index of one in parts, in the order in which they are looked for: as transformers does,
+/// what is in safetensors first, since a folder of the hub's cache may have the same model in both forms.
+const FORMS: [(&str, &str, Open); 2] = [
+    ("model.safetensors", "model.safetensors.index.json", SafeFile::open),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json", pickled::open),
+];
 
 #[derive(Deserialize)]
 struct Index {
@@ -45,15 +45,16 @@ impl Checkpoint {
     /// When there are none, a shard is missing, a header does not describe its file, or the index names a tensor that its
     /// shard lacks.
     pub fn open(directory: &Path) -> Result<Self, CheckpointError> {
-        let lies_there = |name: &&(&str, Open)| directory.join(name.0).exists();
-        if let Some((name, open)) = SINGLE.iter().find(lies_there) {
-            let file = open(&directory.join(name))?;
+        let lies_there = |name: &str| directory.join(name).exists();
+        let form = FORMS.iter().find(|(whole, index, _)| lies_there(whole) || lies_there(index));
+        let Some((whole, index, open)) = form else {
+            return Err(CheckpointError::NoWeights { directory: directory.to_path_buf() });
+        };
+        if lies_there(whole) {
+            let file = open(&directory.join(whole))?;
             let tensors = file.tensors().keys().map(|name| (name.clone(), 0)).collect();
             return Ok(Self { directory: directory.to_path_buf(), files: vec![file], tensors });
         }
-        let Some((index, open)) = INDEX.iter().find(lies_there) else {
-            return Err(CheckpointError::NoWeights { directory: directory.to_path_buf() });
-        };
         let path = directory.join(index);
         let text = std::fs::read_to_string(&path).map_err(FileError::of("read", &path))?;
         let index: Index = serde_json::from_str(&text)

@@ -271,7 +271,7 @@ fn add(sums: &[&Sum<'_>], path: &Path, pool: Pool) -> Result<(), GramError> {
 
 /// The contents of `layers.json`: what is reported of each matrix.
 #[derive(Debug, Serialize, Deserialize)]
-struct Figures {
+pub(super) struct Figures {
     format: u32,
     inputs: Vec<InputFigures>,
 }
@@ -287,7 +287,7 @@ struct InputFigures {
 
 impl Figures {
     /// Those of an artifact; `None` where it has none (matrices that were imported).
-    fn read(directory: &Path) -> Result<Option<Self>, GramError> {
+    pub(super) fn read(directory: &Path) -> Result<Option<Self>, GramError> {
         let path = directory.join("layers.json");
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)

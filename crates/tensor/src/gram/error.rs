@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use mergelab_wire::Fault;
 use tch::TchError;
 
+use super::import::error::ImportError;
 use crate::checkpoint::CheckpointError;
 use crate::failure::{Diagnosis, FileError};
 
@@ -84,6 +85,17 @@ pub enum GramError {
         /// How many parts there are.
         parts: usize,
     },
+    /// What was to be imported is not what it should be.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Grams of modules that the model has not.
+    #[error("{}: {reason}", directory.display())]
+    Names {
+        /// The artifact.
+        directory: PathBuf,
+        /// Which.
+        reason: String,
+    },
     /// `index.json` is not valid.
     #[error("{}: {reason}", path.display())]
     Index {
@@ -107,6 +119,7 @@ impl Diagnosis for GramError {
         match self {
             Self::File(error) => error.fault(),
             Self::Checkpoint(error) => error.fault(),
+            Self::Import(error) => error.fault(),
             Self::Torch { .. } | Self::Engine | Self::Index { .. } | Self::Parts { .. } => Fault::Stage,
             _ => Fault::Experiment,
         }
@@ -116,6 +129,12 @@ impl Diagnosis for GramError {
         match self {
             Self::File(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
+            Self::Import(error) => error.hint(),
+            Self::Names { .. } => Some(
+                "names may differ from the model's by `module.`, `_orig_mod.`, `base_model.` and `model.` in front and \
+                 `.weight` behind; for others, rename the keys of the pickle"
+                    .to_owned(),
+            ),
             Self::Torch { source, .. } => source.hint(),
             Self::NotFinite { .. } => Some(
                 "`dtype: float32` or bfloat16 has more range than float16; otherwise the weights are damaged"

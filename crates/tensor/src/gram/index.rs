@@ -17,12 +17,16 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::error::GramError;
+use super::names::{Mismatch, matched};
 use super::tiles::{Tiling, WIDEST};
 use crate::checkpoint::SafeFile;
 use crate::failure::FileError;
 
 /// Version of the artifact's layout.
 pub const FORMAT: u32 = 1;
+
+/// Rows and columns of a matrix, at most: far more than any layer has, and few enough that their products are numbers.
+pub(super) const WIDEST_MATRIX: usize = 1 << 22;
 
 /// Where one module's Gram lies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -96,6 +100,9 @@ impl GramSet {
             if !files.contains_key(&entry.file) {
                 files.insert(entry.file.clone(), SafeFile::open(&directory.join(&entry.file))?);
             }
+            if !(1..=WIDEST_MATRIX).contains(&entry.width) || !(1..=WIDEST_MATRIX).contains(&entry.tile) {
+                return Err(fail(format!("{module}: a matrix of width {} in tiles of {}", entry.width, entry.tile)));
+            }
             let tiling = entry.tiling();
             let expected = [tiling.tiles(), entry.tile, entry.tile];
             let info = files[&entry.file].info(&entry.tensor)?;
@@ -140,6 +147,37 @@ impl GramSet {
     /// Names of the modules that have one.
     pub fn modules(&self) -> impl Iterator<Item = &str> {
         self.index.modules.keys().map(String::as_str)
+    }
+
+    /// Takes over a model's names of its modules, where those of Grams that were made elsewhere differ by wrappers. Says
+    /// whether there is a Gram of a head that the model has not, because it is the embedding.
+    ///
+    /// # Errors
+    /// When no module goes by a name, or more than one.
+    pub fn take_names(&mut self, modules: &[&str]) -> Result<bool, GramError> {
+        // Who saw the whole model named its modules as the checkpoint does.
+        if self.index.without.is_some() {
+            return Ok(false);
+        }
+        let names: Vec<&str> = self.modules().collect();
+        let found = matched(&names, modules).map_err(|mismatch| {
+            let reason = match mismatch {
+                Mismatch::Ambiguous(reason) => reason,
+                Mismatch::Unknown(names) => {
+                    let shown: Vec<String> = names.iter().take(5).map(|name| format!("{name:?}")).collect();
+                    let more = names.len() - shown.len();
+                    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                    format!("the model has no linear module for the Gram matrices of {}{more}", shown.join(", "))
+                }
+            };
+            GramError::Names { directory: self.directory.clone(), reason }
+        })?;
+        let modules: Vec<Option<String>> = found.modules.into_iter().map(|name| name.map(str::to_owned)).collect();
+        let has_spare_head = modules.contains(&None);
+        let entries = std::mem::take(&mut self.index.modules).into_values();
+        self.index.modules =
+            modules.into_iter().zip(entries).filter_map(|(name, entry)| Some((name?, entry))).collect();
+        Ok(has_spare_head)
     }
 
     /// The full matrix `[width, width]`, fp32, on the CPU.

@@ -143,7 +143,7 @@ pub fn groups(
     grams: Grams,
     tensors: Vec<(String, Option<AlphaRule>)>,
 ) -> Result<Vec<Unit>, MergeError> {
-    let grams = std::sync::Arc::new(grams);
+    let grams = std::sync::Arc::new(grams.named(context)?);
     let mut groups: IndexMap<Shared, Vec<String>> = IndexMap::new();
     for (name, rule) in tensors {
         let module = name.strip_suffix(".weight").unwrap_or(&name);

@@ -59,6 +59,25 @@ impl Grams {
         }
         Ok(Self { used, held_out })
     }
+
+    /// With the models' names of modules, where they were imported under others.
+    ///
+    /// # Errors
+    /// When names do not match.
+    pub(super) fn named(mut self, context: &Context<'_>) -> Result<Self, MergeError> {
+        let is_matrix = |name: &&String| context.sources.shape(name).is_ok_and(|shape| shape.len() == 2);
+        let names = context.sources.names().iter().filter(is_matrix);
+        let modules: Vec<&str> = names.map(|name| name.strip_suffix(".weight").unwrap_or(name)).collect();
+        for set in self.used.iter_mut().chain(&mut self.held_out) {
+            if set.take_names(&modules)? {
+                let place = set.directory().display();
+                context
+                    .reporter
+                    .note(format!("{place}: the Gram of lm_head is not used, since the head is the embedding"));
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// Linear layers with the same Grams, the same α and the same weights of models, whose own weights are stored the same way.

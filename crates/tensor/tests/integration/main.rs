@@ -8,6 +8,7 @@ mod capture;
 mod depth;
 mod errors;
 mod fisher;
+mod imports;
 mod loss;
 mod mats;
 mod memory;

@@ -61,7 +61,7 @@ torch.save({"state_dict": dict(state)}, "nested/pytorch_model.bin")
 "#,
     );
     let expected = Checkpoint::open(&at("safe")).unwrap();
-    for folder in ["whole", "shards"] {
+    for folder in ["whole", "shards", "old"] {
         let found = Checkpoint::open(&at(folder)).unwrap();
         assert_eq!(found.names().count(), 6);
         for name in expected.names() {
@@ -79,14 +79,31 @@ torch.save({"state_dict": dict(state)}, "nested/pytorch_model.bin")
         assert!(gap.abs().max().double_value(&[]) < 1e-12, "{name}");
     }
     for (folder, said) in [
-        ("old", "it was written by torch before 1.6"),
-        ("hostile", "it asks for posix.system, which no state dictionary needs"),
+        ("hostile", "it asks for posix.system, which no dictionary of tensors needs"),
         ("nested", "\"state_dict\" in it is no tensor"),
     ] {
         let outcome = run(Job::Merge(merge_job("average", vec![source("x", &at(folder), None)])), 1);
         assert_eq!(outcome.code, 3);
         assert!(outcome.stderr.contains(said) && outcome.stderr.contains("pytorch_model.bin"), "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("hint: only state dictionaries are read"), "{}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains("hint: only dictionaries from names to tensors are read"),
+            "{}",
+            outcome.stderr
+        );
     }
     assert!(!at("ran").exists() && !fs::exists("ran").unwrap());
+}
+
+#[test]
+fn a_model_that_is_there_in_both_forms_is_read_as_safetensors() {
+    let home = tempfile::tempdir().unwrap();
+    let part = "model-00001-of-00001.safetensors";
+    let header = r#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[7]].concat();
+    fs::write(home.path().join(part), bytes).unwrap();
+    let index = format!(r#"{{"weight_map":{{"w":"{part}"}}}}"#);
+    fs::write(home.path().join("model.safetensors.index.json"), index).unwrap();
+    fs::write(home.path().join("pytorch_model.bin"), "not even a pickle").unwrap();
+    let checkpoint = Checkpoint::open(home.path()).unwrap();
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["w"]);
 }

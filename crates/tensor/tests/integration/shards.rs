@@ -53,7 +53,8 @@ fn the_sum_of_shards_is_the_capture_of_all_rows_and_a_merge_takes_it() {
         assert_eq!(outcomes.iter().map(tokens).sum::<u64>(), tokens(&whole), "{shards} shards");
         let parts: Vec<(&str, &Path)> = outcomes.iter().map(|outcome| ("part", &*outcome.out)).collect();
         let sum = run(add(&parts), 2).ok();
-        assert!(farthest(&sum.out, &whole.out) < 1e-6, "{shards} shards: {}", farthest(&sum.out, &whole.out));
+        // Of another number of rows, products of the forward pass round in another way on some processors.
+        assert!(farthest(&sum.out, &whole.out) < 1e-5, "{shards} shards: {}", farthest(&sum.out, &whole.out));
         assert_eq!(sum.facts()["tokens_counted"], whole.facts()["tokens_counted"]);
         let (found, expected) = (sum.json("layers.json"), whole.json("layers.json"));
         for (found, expected) in found["inputs"].as_array().unwrap().iter().zip(expected["inputs"].as_array().unwrap())
@@ -96,7 +97,7 @@ fn a_shard_whose_rows_give_no_tokens_is_empty_and_others_make_up_for_it() {
     let sum = run(add(&parts), 1).ok();
     assert_eq!(sum.notes(), ["p/shard-1: no row gives a token that counts"]);
     let whole = run(Job::Gram(job), 1).ok();
-    assert!(farthest(&sum.out, &whole.out) < 1e-6);
+    assert!(farthest(&sum.out, &whole.out) < 1e-5);
 
     let nothing = run(add(&[("p/shard-0", &empty.out), ("p/shard-1", &empty.out)]), 1);
     assert_eq!(nothing.code, 3, "{}", nothing.stderr);

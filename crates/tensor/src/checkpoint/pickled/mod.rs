@@ -1,51 +1,97 @@
-//! Checkpoints that `torch.save` wrote (`pytorch_model.bin`), read without running anything.
+//! Files of tensors that were pickled (`pytorch_model.bin`, published Gram matrices), read without running anything.
 //!
 //! A pickle is a program for a small stack machine that may call any function of Python. This reads the programs that
-//! state dictionaries are, and no others: [`machine`] knows the instructions that build strings, numbers, tuples and
-//! dictionaries, and only the names in [`machine::Global`]; whatever else a file names is an error that says what it was.
+//! dictionaries of tensors are, and no others: [`machine`] knows the instructions that build texts, numbers, tuples, lists and
+//! dictionaries, and only the names in [`value::Global`]; whatever else a file names is an error that says what it was.
 //!
-//! Since torch 1.6 the file is a zip ([`archive`]): `NAME/data.pkl`, and one entry `NAME/data/KEY` per storage, stored
-//! without compression. So a tensor is a range of bytes of the mapped file, as in a safetensors file.
+//! Three forms, told apart by their first bytes. In each a tensor is a range of bytes of the mapped file, as in a
+//! safetensors file:
+//!
+//! - `torch.save` since 1.6: a zip ([`archive`]) of `NAME/data.pkl` and one entry `NAME/data/KEY` per storage, stored without
+//!   compression.
+//! - `torch.save` before 1.6: a stream ([`legacy`]) of pickles with the storages after them.
+//! - `pickle.dump` of a dictionary: one pickle, in which each storage is such a stream as a literal of bytes.
 
 mod archive;
+mod legacy;
 mod machine;
+mod opcode;
+mod value;
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::path::Path;
 
 use indexmap::IndexMap;
-use safetensors::Dtype;
 
 use super::CheckpointError;
 use super::file::{SafeFile, TensorInfo};
 use crate::failure::FileError;
 use crate::system::MappedFile;
 use archive::Archive;
-use machine::Described;
+use machine::{Reach, STEPS};
+use value::{Described, Place};
 
-/// Maps a file that `torch.save` wrote and finds its tensors.
+/// Maps a file and finds its tensors.
 ///
 /// # Errors
-/// When it cannot be read, is no such file, or asks for more than a state dictionary needs.
-pub(super) fn open(path: &Path) -> Result<SafeFile, CheckpointError> {
+/// When it cannot be read, is of none of the three forms, or asks for more than a dictionary of tensors needs.
+pub(crate) fn open(path: &Path) -> Result<SafeFile, CheckpointError> {
+    let fail = |reason: String| CheckpointError::Pickle { path: path.to_path_buf(), reason };
+    // An empty file cannot be mapped.
+    if std::fs::metadata(path).map_err(FileError::of("read", path))?.len() == 0 {
+        return Err(fail("it is empty".to_owned()));
+    }
     let map = MappedFile::open(path).map_err(FileError::of("read", path))?;
-    let tensors = tensors(&map).map_err(|reason| CheckpointError::Pickle { path: path.to_path_buf(), reason })?;
+    let tensors = tensors(&map).map_err(fail)?;
     Ok(SafeFile::of_parts(path, map, tensors))
 }
 
 fn tensors(file: &[u8]) -> Result<IndexMap<String, TensorInfo>, String> {
-    let archive = Archive::open(file)?;
-    let program = archive.bytes("data.pkl").ok_or("it has no data.pkl")?;
-    if archive.bytes("byteorder").is_some_and(|order| &file[order] != b"little") {
-        return Err("its numbers are big-endian".to_owned());
+    let steps = Cell::new(STEPS);
+    if Archive::is_one(file) {
+        let archive = Archive::open(file)?;
+        let program = archive.bytes("data.pkl").ok_or("it has no data.pkl")?;
+        if archive.bytes("byteorder").is_some_and(|order| &file[order] != b"little") {
+            return Err("its numbers are big-endian".to_owned());
+        }
+        let ran = machine::run(&file[program], 0, Reach::Keys, &steps)?;
+        return place_all(ran.tensors()?, |key| {
+            let entry = format!("data/{key}");
+            archive.bytes(&entry).ok_or(entry)
+        });
     }
-    let described = machine::run(&file[program])?;
-    described.into_iter().map(|(name, tensor)| Ok((name.clone(), place(&archive, &name, tensor)?))).collect()
+    if !file.starts_with(&[0x80]) {
+        return Err("it is neither a zip nor a pickle".to_owned());
+    }
+    let first = machine::run(file, 0, Reach::Bytes, &steps)?;
+    if legacy::is_magic(&first) {
+        let legacy::Stream { object, storages } = legacy::read(file, &steps)?;
+        return place_all(object.tensors()?, |key| storages.get(key).cloned().ok_or(format!("storage {key}")));
+    }
+    if first.end != file.len() {
+        return Err(format!("its program ends at byte {} of {}", first.end, file.len()));
+    }
+    place_all(first.tensors()?, |key| Err(format!("storage {key}")))
+}
+
+/// Where tensors lie in the file, with storages under a key found by `find`, which names what is not there.
+fn place_all(
+    tensors: Vec<(&str, Described<'_>)>,
+    find: impl Fn(&str) -> Result<Range<usize>, String>,
+) -> Result<IndexMap<String, TensorInfo>, String> {
+    let placed = |(name, tensor): (&str, Described<'_>)| {
+        let storage = match &tensor.storage {
+            Place::Key(key) => find(key).map_err(|what| format!("{name:?} lies in {what}, which is not there"))?,
+            Place::Bytes(bytes) => bytes.clone(),
+        };
+        Ok((name.to_owned(), place(&storage, name, tensor)?))
+    };
+    tensors.into_iter().map(placed).collect()
 }
 
 /// Where a tensor lies in the file; every element of it must lie in its storage.
-fn place(archive: &Archive, name: &str, tensor: Described) -> Result<TensorInfo, String> {
-    let entry = format!("data/{}", tensor.storage);
-    let storage = archive.bytes(&entry).ok_or_else(|| format!("{name:?} lies in {entry}, which is not there"))?;
+fn place(storage: &Range<usize>, name: &str, tensor: Described<'_>) -> Result<TensorInfo, String> {
     let size = tensor.dtype.bitsize() / 8;
     let outside = || format!("{name:?} reaches past its storage");
     if tensor.shape.len() != tensor.strides.len() {
@@ -79,60 +125,5 @@ fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
     })
 }
 
-/// The stored type of a storage class.
-fn storage_type(class: &str) -> Option<Dtype> {
-    Some(match class {
-        "DoubleStorage" => Dtype::F64,
-        "FloatStorage" => Dtype::F32,
-        "HalfStorage" => Dtype::F16,
-        "BFloat16Storage" => Dtype::BF16,
-        "LongStorage" => Dtype::I64,
-        "IntStorage" => Dtype::I32,
-        "ShortStorage" => Dtype::I16,
-        "CharStorage" => Dtype::I8,
-        "ByteStorage" => Dtype::U8,
-        "BoolStorage" => Dtype::BOOL,
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn archive_of(storage_bytes: usize) -> (Vec<u8>, Archive) {
-        let file = archive::tests::zip(&[("m/data/0", &vec![0; storage_bytes])]);
-        let archive = Archive::open(&file).unwrap();
-        (file, archive)
-    }
-
-    fn described(offset: usize, shape: &[usize], strides: &[usize]) -> Described {
-        let (shape, strides) = (shape.to_vec(), strides.to_vec());
-        Described { storage: "0".to_owned(), dtype: Dtype::F32, offset, shape, strides }
-    }
-
-    #[test]
-    fn a_tensor_may_not_reach_past_its_storage() {
-        let (_file, archive) = archive_of(48);
-        let placed =
-            |offset, shape: &[usize], strides: &[usize]| place(&archive, "w", described(offset, shape, strides));
-        assert_eq!(placed(0, &[3, 4], &[4, 1]).unwrap().strides, None);
-        assert_eq!(placed(0, &[4, 3], &[1, 4]).unwrap().strides, Some(vec![1, 4]));
-        // A view that repeats one row.
-        assert_eq!(placed(8, &[9, 4], &[0, 1]).unwrap().strides, Some(vec![0, 1]));
-        assert_eq!(placed(0, &[0, 4], &[4, 1]).unwrap().elements(), 0);
-        for (offset, shape, strides) in [
-            (1, [3, 4], [4, 1]),
-            (0, [3, 5], [4, 1]),
-            (0, [3, 4], [5, 1]),
-            (13, [0, 4], [4, 1]),
-            (usize::MAX, [1, 1], [1, 1]),
-            (0, [usize::MAX, 2], [1, 1]),
-            (0, [2, 2], [usize::MAX, 1]),
-        ] {
-            assert!(placed(offset, &shape, &strides).is_err(), "{offset} {shape:?} {strides:?}");
-        }
-        let other = Described { storage: "1".to_owned(), ..described(0, &[1], &[1]) };
-        assert!(place(&archive, "w", other).unwrap_err().contains("data/1, which is not there"));
-    }
-}
+mod tests;

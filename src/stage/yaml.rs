@@ -1,4 +1,5 @@
-//! Task files as `lm_eval` reads them: YAML with `!function module.name`, which refers to Python code.
+//! YAML that other tools define, read as they do: task files of `lm_eval`, with `!function module.name`, which refers to
+//! Python code, and the header of a data set's README.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -8,7 +9,7 @@ use serde_yaml::granit_parser::{Event, Parser};
 /// Deepest nesting that is read.
 const MAX_DEPTH: usize = 64;
 
-/// A value of a task file. Numbers and the like are kept as spelled; aliases share their node.
+/// A value. Numbers and the like are kept as spelled; aliases share their node.
 #[derive(Debug)]
 pub(super) enum Yaml {
     /// A scalar.
@@ -78,7 +79,8 @@ enum Open {
     Map(usize, Vec<(String, Rc<Yaml>)>, Option<Rc<Yaml>>),
 }
 
-fn parse(text: &str) -> Option<Rc<Yaml>> {
+/// Reads a text that must be YAML.
+pub(super) fn parse(text: &str) -> Option<Rc<Yaml>> {
     let mut open: Vec<Open> = Vec::new();
     let mut anchors: HashMap<usize, Rc<Yaml>> = HashMap::new();
     for event in Parser::new_from_str(text) {
