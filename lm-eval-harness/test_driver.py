@@ -15,6 +15,7 @@ from unittest import mock
 
 import driver
 from harness.environment import set_environment
+from harness.job import WIRE
 from harness.models import HF_BATCH_SIZE
 from harness.progress import Bars
 
@@ -156,7 +157,7 @@ class DriverCase(unittest.TestCase):
         out = Path(tempfile.mkdtemp(dir=self.root))
         tasks = [{"item": item, **task} for item, task in enumerate(tasks)]
         job = {
-            "wire": 3,
+            "wire": WIRE,
             "events": str(out / "events.jsonl"),
             "out": str(out / "out"),
             "backend": "hf",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness.engine import is_cpu_build
 from harness.environment import set_environment
+from harness.job import WIRE
 from harness.tripwires import ACCEPT, TRIPWIRES
 from tiny_model import make_model
 from wider_heads import widen
@@ -111,7 +112,7 @@ class Evaluation:
                 task["item"] = item
                 item += 1
         job = {
-            "wire": 3,
+            "wire": WIRE,
             "events": str(self.out / "events.jsonl"),
             "out": str(self.out / "out"),
             "backend": backend,
