@@ -32,6 +32,10 @@ pub(super) fn changes(
     let mut outputs = Vec::new();
     for &index in experiments {
         let experiment = &session.graph.experiments[index];
+        // One that only makes models has no figures.
+        if experiment.evals.is_empty() && experiment.tables.is_empty() {
+            continue;
+        }
         let measured = measurements(&session.graph, index, |id| results.get(&id).copied())?;
         let measured = if measured.is_empty() { kept(session, index)? } else { measured };
         let published = report::files::published(root, &experiment.tables)?;

@@ -215,7 +215,7 @@ pub(super) fn in_words(graph: &Graph, stage: &Stage, open: &Open) -> String {
         Open::Unresolved(Repository { name, revision, .. }) => {
             format!("the commit that `{revision}` of {name} names is not known yet: a run asks the hub")
         }
-        Open::Missing(_, reason) | Open::Unsupported(reason) => reason.clone(),
+        Open::Missing(_, reason) => reason.clone(),
         Open::NoTool(name) => {
             let who =
                 if matches!(stage.spec, Spec::Eval { .. }) { "evaluations use" } else { "`engine: transformers` uses" };

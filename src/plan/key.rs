@@ -62,8 +62,6 @@ pub enum Open {
     Missing(Source, String),
     /// Nobody has asked the hub yet which commit a revision names.
     Unresolved(Repository),
-    /// This version cannot do it.
-    Unsupported(String),
     /// A Python distribution is not there.
     NoTool(&'static str),
     /// A Python distribution is too old.
@@ -586,10 +584,6 @@ fn alpha(alpha: &Alpha) -> Value {
         Alpha::Auto => json!("auto"),
         Alpha::AutoLayer => json!("auto-layer"),
     }
-}
-
-fn no_hub(repo: &str) -> Open {
-    Open::Unsupported(format!("{repo} comes from the hub, which this version cannot reach"))
 }
 
 /// The part of a file name that says how to read it; `data.v2.jsonl` is JSON Lines.

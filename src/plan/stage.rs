@@ -232,7 +232,6 @@ pub fn repository(stage: &Stage) -> Option<(Repository, &'static [&'static str])
             (Holds::Dataset, repo, revision, &["hub"])
         }
         Spec::ImportGram(Gram::PickleHub { repo, revision, .. }) => (Holds::Model, repo, revision, &["pickle", "hub"]),
-        Spec::ImportGram(Gram::Hub { repo, revision }) => (Holds::Model, repo, revision, &["hub"]),
         _ => return None,
     };
     let revision = revision.clone().unwrap_or_else(|| "main".to_owned());
@@ -263,7 +262,6 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
             .map(|path: &PathBuf| (Source::File(path.clone()), vec!["chat_template".to_owned()]))
             .collect(),
         Spec::ImportGram(Gram::PicklePath(path)) => one(Source::File(path.clone()), &["pickle", "path"]),
-        Spec::ImportGram(Gram::Path(path)) => one(Source::Tree(path.clone()), &["path"]),
         Spec::Merge(merge) => {
             let config = merge.config.iter().map(|path| (path, "config"));
             let templates = merge.captures.iter().filter_map(|calibration| calibration.capture.chat_template.as_ref());
