@@ -114,8 +114,10 @@ fn matrices(subject: &Subject<'_>, rows: &mut Vec<(&str, String)>) {
         rows.push(("tokens, n", n));
         rows.push(("linear modules", modules.len().to_string()));
     }
-    let bytes = subject.manifest.outputs.iter().map(|output| output.size).sum();
-    rows.push(("files", format!("{}, {}", subject.manifest.outputs.len(), size(bytes))));
+    // The artifact's own README.md gives way to this card.
+    let sizes: Vec<u64> =
+        subject.manifest.outputs.iter().filter(|output| !output.aside).map(|output| output.size).collect();
+    rows.push(("files", format!("{}, {}", sizes.len(), size(sizes.iter().sum()))));
 }
 
 /// Where a data set comes from, for people elsewhere.
