@@ -127,12 +127,18 @@ fn a_linear_layer_without_a_gram_is_an_error_unless_a_rule_covers_it() {
     let home = tempfile::tempdir().unwrap();
     let mut models = two(&home, |_| ());
     let grams = toy_grams(&home.path().join("grams"), &random(&[30, 5]));
-    let index = fs::read_to_string(grams.join("index.json")).unwrap().replace("o_proj", "q_proj");
-    fs::write(grams.join("index.json"), index).unwrap();
+    let index = fs::read_to_string(grams.join("index.json")).unwrap();
     for model in &mut models {
         model.grams = Some(grams.clone());
     }
     let job = regmean_job(models, 0.5);
+    // Under a name that the model does not have, it is not passed over either.
+    fs::write(grams.join("index.json"), index.replace("o_proj", "q_proj")).unwrap();
+    refused(&run(Job::Merge(job.clone()), 1), 3, &["no linear module for the Gram matrices of", "q_proj", "`module.`"]);
+
+    let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    index["modules"] = serde_json::json!({});
+    fs::write(grams.join("index.json"), index.to_string()).unwrap();
     let outcome = run(Job::Merge(job.clone()), 1);
     refused(&outcome, 3, &["o_proj.weight is a linear layer, and the Gram matrices of a", "use: average"]);
     assert_eq!(outcome.files(), []);
