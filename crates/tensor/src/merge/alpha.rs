@@ -234,7 +234,7 @@ impl Piece<'_> {
     /// The forms of the differences and the correction with each held-out Gram; `None` if a refinement did not converge.
     fn forms(&self) -> Result<Option<Vec<Vec<f64>>>, SolveError> {
         let rows = self.rows.iter().map(Tensor::shallow_clone).collect();
-        let corrected = self.method.correct(rows, &self.mean, &self.differences, None)?;
+        let corrected = self.method.correct(rows, &self.mean, &self.differences, None, false)?;
         let Some(Corrected { correction, .. }) = corrected else { return Ok(None) };
         let basis = self.differences.iter().chain([&correction]).map(|x| x.f_to_kind(Kind::Float));
         let mut found = forms(&basis.collect::<Result<Vec<_>, _>>()?, &self.held_out)?;

@@ -36,7 +36,7 @@ pub(super) struct Scaled {
 pub(super) struct Corrected {
     /// `W - W̄`, `[rows, width]`.
     pub(super) correction: Tensor,
-    /// What the scaled system tells of the objective, where it was that which was solved.
+    /// What the scaled system tells of the objective, where it was that which was solved and somebody asks.
     pub(super) known: Option<Known>,
     /// `Σ (B - X A)²` and `Σ B²` where they were formed; of an iteration, its residual and that of its start.
     pub(super) residual: (f64, f64),
@@ -73,13 +73,15 @@ impl Method {
     }
 
     /// The corrections of some rows of every model `[rows, width]` and their mean, whose type they have; `None` if a
-    /// refinement did not converge. The rows are let go as soon as they are done with.
+    /// refinement did not converge. The rows are let go as soon as they are done with; `asks` is whether to tell what is
+    /// known of the objective.
     pub(super) fn correct(
         &self,
         rows: Vec<Tensor>,
         mean: &Tensor,
         differences: &[Tensor],
         base: Option<&Tensor>,
+        asks: bool,
     ) -> Result<Option<Corrected>, SolveError> {
         let wide = mean.f_kind()?;
         let (mut known, mut residual, mut iterated) = (None, (0.0, 0.0), (0, 0));
@@ -101,7 +103,10 @@ impl Method {
                 if let Some(left) = solved.residual {
                     residual = (left, square(&rhs)?);
                 }
-                known = Some(Known::of(differences, (&rhs, &solved.solution), &scaled.root, &scaled.diagonals)?);
+                if asks {
+                    let system = (&rhs, &solved.solution);
+                    known = Some(Known::of(differences, system, &scaled.root, &scaled.diagonals)?);
+                }
                 drop(rhs);
                 solved.solution.f_to_kind(wide)?.f_mul_(&scaled.root.f_to_kind(wide)?)?
             }

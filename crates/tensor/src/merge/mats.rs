@@ -10,11 +10,11 @@ use serde_json::Value;
 use tch::{Kind, TchError, Tensor};
 
 use super::error::MergeError;
+use super::grams::Grams;
 use super::layers::is_linear;
 use super::method::{Context, Method, Unit};
 use super::regmean::groups;
 use super::rules::AlphaRule;
-use super::solve::Grams;
 use crate::linalg::{Operator, ScaledSystem, SolveError, Symmetric};
 use crate::parallel::Pool;
 

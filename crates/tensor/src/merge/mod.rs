@@ -15,6 +15,7 @@ pub mod error;
 pub mod figures;
 pub mod fisher;
 mod gradient;
+pub mod grams;
 pub mod layers;
 pub mod magnitude;
 pub mod mats;
@@ -30,6 +31,7 @@ pub mod rules;
 pub mod solve;
 pub mod sources;
 pub mod stream;
+mod sums;
 pub mod task_arithmetic;
 pub mod ties;
 

@@ -10,10 +10,11 @@ use mergelab_wire::{Alpha, MergeJob};
 use super::alpha;
 use super::error::MergeError;
 use super::gradient::gradient;
+use super::grams::Grams;
 use super::layers::is_linear;
 use super::method::{Context, Method, Unit};
 use super::rules::AlphaRule;
-use super::solve::{Grams, Group};
+use super::solve::Group;
 
 /// RegMean.
 #[derive(Debug)]

@@ -4,10 +4,9 @@
 //! model, corrected, written. A block whose refinement does not converge is solved again with an fp64 factor.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use mergelab_wire::{MergeJob, MergeSource, Normalize, Solver};
+use mergelab_wire::{Normalize, Solver};
 use tch::{Kind, TchError, Tensor};
 
 use super::alpha;
@@ -15,11 +14,13 @@ use super::correct::{Method, Scaled};
 use super::elementwise::mean;
 use super::error::MergeError;
 use super::figures::{LayerFigures, finite, ratio};
+use super::grams::Grams;
 use super::mats::{Conjugate, Settings};
 use super::method::Context;
 use super::objective::{Known, Merged, forms, objective};
 use super::room::{Load, Room};
 use super::sources::Source;
+use super::sums::{Solution, Sums};
 use crate::checkpoint::Writer;
 use crate::dtype::FloatType;
 use crate::gram::{Gram, GramSet};
@@ -32,53 +33,6 @@ pub(super) const BLOCK_ROWS: usize = 512;
 
 /// Rows of a tensor that are checked against fp64.
 pub(super) const SAMPLED_ROWS: usize = 16;
-
-/// The Gram artifacts of a merge, in the order of its models.
-#[derive(Debug)]
-pub struct Grams {
-    /// What the systems are made of.
-    pub used: Vec<GramSet>,
-    /// What the objective is reported on as well; empty, or one per model.
-    pub held_out: Vec<GramSet>,
-}
-
-impl Grams {
-    /// Opens what a merge names.
-    ///
-    /// # Errors
-    /// When an artifact cannot be read.
-    pub fn open(job: &MergeJob) -> Result<Self, MergeError> {
-        let open = |path: &PathBuf| GramSet::open(path).map_err(MergeError::from);
-        let sets = |path: fn(&MergeSource) -> Option<&PathBuf>| {
-            job.models.iter().filter_map(path).map(open).collect::<Result<Vec<_>, _>>()
-        };
-        let used = sets(|model| model.grams.as_ref())?;
-        let mut held_out = sets(|model| model.held_out.as_ref())?;
-        if held_out.len() != used.len() {
-            held_out.clear();
-        }
-        Ok(Self { used, held_out })
-    }
-
-    /// With the models' names of modules, where they were imported under others.
-    ///
-    /// # Errors
-    /// When names do not match.
-    pub(super) fn named(mut self, context: &Context<'_>) -> Result<Self, MergeError> {
-        let is_matrix = |name: &&String| context.sources.shape(name).is_ok_and(|shape| shape.len() == 2);
-        let names = context.sources.names().iter().filter(is_matrix);
-        let modules: Vec<&str> = names.map(|name| name.strip_suffix(".weight").unwrap_or(name)).collect();
-        for set in self.used.iter_mut().chain(&mut self.held_out) {
-            if set.take_names(&modules)? {
-                let place = set.directory().display();
-                context
-                    .reporter
-                    .note(format!("{place}: the Gram of lm_head is not used, since the head is the embedding"));
-            }
-        }
-        Ok(self)
-    }
-}
 
 /// Linear layers with the same Grams, the same α and the same weights of models, whose own weights are stored the same way.
 #[derive(Debug)]
@@ -108,45 +62,6 @@ struct Piece<'g> {
     method: Method,
     used: Vec<Measure<'g>>,
     held_out: Vec<Measure<'g>>,
-}
-
-/// Sums over a block, added up in the order of blocks.
-#[derive(Clone, Debug, Default)]
-struct Sums {
-    mean: f64,
-    correction: f64,
-    rounding: f64,
-    rhs: f64,
-    residual: f64,
-    /// Most steps of a row, and rows given up, with conjugate gradient.
-    iterations: usize,
-    given_up: usize,
-    known: Known,
-    /// Per Gram: the quadratic forms on the differences, and the correction where it is in the basis.
-    used: Vec<Vec<f64>>,
-    held_out: Vec<Vec<f64>>,
-}
-
-impl Sums {
-    fn add(&mut self, other: &Self) {
-        self.mean += other.mean;
-        self.correction += other.correction;
-        self.rounding += other.rounding;
-        self.rhs += other.rhs;
-        self.residual += other.residual;
-        self.iterations = self.iterations.max(other.iterations);
-        self.given_up += other.given_up;
-        self.known.add(&other.known);
-        for (mine, theirs) in [(&mut self.used, &other.used), (&mut self.held_out, &other.held_out)] {
-            if mine.is_empty() {
-                mine.clone_from(theirs);
-            } else {
-                for (a, b) in mine.iter_mut().flatten().zip(theirs.iter().flatten()) {
-                    *a += b;
-                }
-            }
-        }
-    }
 }
 
 impl Group {
@@ -490,7 +405,7 @@ impl Group {
         let mut sums = Sums::default();
         let base = piece.method.reads_base().then_some(context.sources.base.as_ref()).flatten();
         let base = base.map(read).transpose()?;
-        let corrected = piece.method.correct(rows, &mean, &differences, base.as_ref());
+        let corrected = piece.method.correct(rows, &mean, &differences, base.as_ref(), known);
         let Some(corrected) = corrected.map_err(MergeError::solve(name))? else { return Ok(None) };
         (sums.residual, sums.rhs) = corrected.residual;
         (sums.iterations, sums.given_up) = corrected.iterated;
@@ -507,9 +422,11 @@ impl Group {
         }
 
         let measure = || -> Result<(), SolveError> {
-            let mut rounded = merged.f_to_kind(stored)?.f_to_kind(wide)?;
-            // Stored in the type that it is computed in, it is the same tensor.
-            sums.rounding = if stored == wide { 0.0 } else { square(&rounded.f_sub_(&merged)?)? };
+            // Stored in the type that it is computed in, it is not rounded, and these would be one tensor.
+            if stored != wide {
+                let mut rounded = merged.f_to_kind(stored)?.f_to_kind(wide)?;
+                sums.rounding = square(&rounded.f_sub_(&merged)?)?;
+            }
             drop(merged);
             sums.correction = square(&correction)?;
             let basis = differences.iter().chain([&correction]).map(|x| x.f_to_kind(Kind::Float));
@@ -544,36 +461,6 @@ pub(super) fn measures<'g>(
     held: bool,
 ) -> Result<Vec<Measure<'g>>, SolveError> {
     grams.into_iter().map(|gram| Measure::new(gram, context.device, held, context.pool)).collect()
-}
-
-/// How a group was solved, for the figures.
-struct Solution {
-    path: Path,
-    steps: Vec<String>,
-    condition: Option<f64>,
-    cut: i64,
-}
-
-impl Solution {
-    fn of(method: &Method) -> Self {
-        match method {
-            Method::Scaled(Scaled { factor, .. }) => Self {
-                path: factor.path(),
-                steps: factor.steps().to_vec(),
-                condition: Some(factor.condition()),
-                cut: factor.cut(),
-            },
-            Method::Conjugate(_) => Self { path: Path::ConjugateGradient, steps: Vec::new(), condition: None, cut: 0 },
-            Method::Plain(_) => Self { path: Path::Plain, steps: Vec::new(), condition: None, cut: 0 },
-            Method::Average => Self { path: Path::Cholesky, steps: Vec::new(), condition: None, cut: 0 },
-        }
-    }
-
-    /// Takes over what another factor found on the way down; its steps are told already.
-    fn fell(&mut self, method: &Method) {
-        let lower = Self::of(method);
-        (self.path, self.condition, self.cut) = (lower.path, lower.condition, lower.cut);
-    }
 }
 
 /// The model whose difference from the mean follows from the others': the heaviest, so that nothing is divided by little.
