@@ -129,14 +129,14 @@ fn hidden_states(capture: &Capture, model: &Artifact, data: &Artifact, shard: Op
     tokens.saturating_mul(width).saturating_mul(4)
 }
 
-/// Bytes of the linear system of a merge's widest layer, `[width, width]` in fp32: its factor, and for each model halves of
-/// the right-hand side and of the Grams that the objective is taken on; 0 where there are no systems or the width is not known.
+/// Bytes of the linear system of a merge's widest layer, `[width, width]` in fp32, by halves: its factor, and for each model
+/// of the right-hand side and of the Grams that the objective is taken on; 0 where there are no systems or the width is not known.
 fn system<'a>(merge: &Merge, input: &impl Fn(&str) -> Option<&'a Artifact>) -> u64 {
     let grams = merge.grams.len() + merge.held_out.len();
     let config = input("0").and_then(|model| config(&model.location)).filter(|_| grams > 0);
     let size = |key: &str| config.as_ref().and_then(|config| config.get(key)?.as_u64()).unwrap_or(0);
     let width = size("hidden_size").max(size("intermediate_size"));
-    (4 + 2 * (merge.models.len() + grams) as u64).saturating_mul(width.saturating_mul(width))
+    2 * (1 + (merge.models.len() + grams) as u64).saturating_mul(width.saturating_mul(width))
 }
 
 /// Bytes of a file of rows, or of some of them, of each of which no more than `length` count.
@@ -250,7 +250,7 @@ evals:
         );
         let needed = |name, on_gpu| memory_needed(stage(&graph, name), on_gpu, |_| Some(&model)) - PROGRAM;
         assert_eq!(needed("merges.plain", false), 0);
-        assert_eq!(needed("merges.solved", false), (4 + 2 * (2 + 4)) * 300 * 300);
+        assert_eq!(needed("merges.solved", false), 2 * (1 + 2 + 4) * 300 * 300);
         assert_eq!(needed("merges.solved", true), 0);
     }
 
