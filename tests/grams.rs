@@ -104,7 +104,7 @@ fn an_export_overwrites_nothing_and_leaves_nothing_where_it_fails() {
     export("grams.c", "out").exits(2).says("did you mean");
     project.write("full/mine.txt", "mine");
     export("grams.b", "full").exits(2).says("full is not empty");
-    export("grams.b", "full/mine.txt").exits(2).says("full/mine.txt is a file");
+    export("grams.b", "full/mine.txt").exits(2).says("full/mine.txt is there and no directory");
     assert_eq!(project.contents("full").len(), 1);
     fs::create_dir(project.path("empty")).unwrap();
     export("grams.b", "empty").exits(0);
@@ -118,7 +118,7 @@ fn an_export_overwrites_nothing_and_leaves_nothing_where_it_fails() {
         .says("make some");
     assert!(!project.has("out"));
     let left = fs::read_dir(project.root()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert!(left.into_iter().all(|name| !name.starts_with(".mergelab-export")));
+    assert!(left.into_iter().all(|name| !name.starts_with(".out.")));
 }
 
 #[cfg(feature = "fetch")]

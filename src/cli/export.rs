@@ -55,7 +55,8 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     Ok(exit::DONE)
 }
 
-fn refused(error: CopyError, dir: &Path) -> CliError {
+/// What kept a directory from being written, in words.
+pub(super) fn refused(error: CopyError, dir: &Path) -> CliError {
     match error {
         CopyError::Store(error) => error.into(),
         CopyError::InTheWay { .. } => {

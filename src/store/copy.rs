@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::IoContext;
-use super::{StoreError, sync_dir};
+use super::{NewDirectory, StoreError};
 use crate::artifact::Output;
 
 /// Bytes that are copied between two looks at whether to go on.
@@ -43,9 +43,7 @@ pub enum CopyError {
     Stopped,
 }
 
-/// Copies files of an artifact that lies in `from` into the directory `to`, which must not be there, or be empty. It is
-/// there with all files or not at all: they are written to a directory beside it, flushed, and that is renamed.
-/// `go_on` is told of each piece how many bytes it had, and says whether to go on.
+/// Copies files of an artifact that lies in `from` into the directory `to`, a [`NewDirectory`]. `go_on` is told of each piece how many bytes it had, and says whether to go on.
 ///
 /// # Errors
 /// What is in the way; a file that is not as long as its manifest says; [`CopyError::Stopped`]; I/O errors with their path.
@@ -55,41 +53,15 @@ pub fn copy_out(
     to: &Path,
     go_on: &mut dyn FnMut(u64) -> bool,
 ) -> Result<(), CopyError> {
-    check_target(to)?;
-    let name = to.file_name().ok_or(CopyError::InTheWay { path: to.to_path_buf(), what: "has no name" })?;
-    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).context("create", parent)?;
-    let usual = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    let prefix = format!(".{}.", name.to_string_lossy());
-    // Removed when it is dropped, unless it was renamed.
-    let work = tempfile::Builder::new().prefix(&prefix).permissions(usual).tempdir_in(parent);
-    let work = work.context("create a directory in", parent)?;
+    let new = NewDirectory::begin(to)?;
     for output in outputs {
-        let target = work.path().join(&output.path);
+        let target = new.path().join(&output.path);
         if let Some(directory) = target.parent() {
             fs::create_dir_all(directory).context("create", directory)?;
         }
         copy(&from.join(&output.path), &target, output.size, go_on)?;
     }
-    sync_tree(work.path())?;
-    // On the same file system a directory may take the place of an empty one.
-    fs::rename(work.path(), to).context("rename to", to)?;
-    let _ = work.keep();
-    Ok(sync_dir(parent)?)
-}
-
-/// Refuses anything but nothing and an empty directory.
-fn check_target(to: &Path) -> Result<(), CopyError> {
-    let refuse = |what| Err(CopyError::InTheWay { path: to.to_path_buf(), what });
-    match fs::symlink_metadata(to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).context("read", to)?,
-        Ok(metadata) if metadata.is_dir() => match fs::read_dir(to).context("list", to)?.next() {
-            None => Ok(()),
-            Some(_) => refuse("is not empty"),
-        },
-        Ok(_) => refuse("is there and no directory"),
-    }
+    new.finish()
 }
 
 fn copy(from: &Path, to: &Path, expected: u64, go_on: &mut dyn FnMut(u64) -> bool) -> Result<(), CopyError> {
@@ -110,18 +82,7 @@ fn copy(from: &Path, to: &Path, expected: u64, go_on: &mut dyn FnMut(u64) -> boo
     if found != expected {
         return Err(CopyError::Changed { path: from.to_path_buf(), found, expected });
     }
-    Ok(target.sync_all().context("sync", to)?)
-}
-
-/// Flushes the entries of a directory and of all below it.
-fn sync_tree(dir: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(dir).context("list", dir)? {
-        let entry = entry.context("list", dir)?;
-        if entry.file_type().context("read", &entry.path())?.is_dir() {
-            sync_tree(&entry.path())?;
-        }
-    }
-    sync_dir(dir)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod format;
 mod lock;
 mod lookup;
 mod manifest;
+mod new_directory;
 mod stat;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub use error::StoreError;
 pub use lock::KeyLock;
 pub use lookup::{Inspection, Lookup};
 pub use manifest::{FORMAT as MANIFEST_FORMAT, Git, Manifest};
+pub use new_directory::NewDirectory;
 pub use stat::{Stamp, StatCache, Watch};
 pub use tree::{hash_tree, list_files};
 pub use verify::{Bad, Verification};
