@@ -55,8 +55,9 @@ fn gram_matrices_have_a_card_that_is_not_in_their_digest() {
     let captured = card("grams.a");
     for said in [
         "# x: Gram matrices `a`",
-        "| model | `a` (`a`), SHA-256 of the weights `",
-        "| data | `rows` (`rows.jsonl`), the first 5 rows, SHA-256 of the rows `",
+        "| model | `a` (a), SHA-256 of the weights `",
+        "| data | `rows` (rows.jsonl), SHA-256 of the rows `",
+        "| rows | the first 5 |",
         "| captured | `add_special_tokens: true, max_length: 9` |",
         "`[tiles, tile, tile]`",
     ] {

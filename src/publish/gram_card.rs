@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::text::{facts, list, thousands};
 use super::{Place, Subject, origin};
 use crate::exec::size;
-use crate::experiment::{Capture, Data, DataSource, Gram, Model, Pick};
+use crate::experiment::{Capture, Data, DataSource, Gram, Model};
+use crate::stage::card::{picked, source, source_of_rows};
+use crate::stage::gram_figures as figures;
 
 /// The text of `README.md`, which names the place where it will lie.
 pub(super) fn text(subject: &Subject<'_>, place: Place<'_>) -> String {
@@ -65,10 +67,10 @@ fn captured(subject: &Subject<'_>, capture: &Capture, rows: &mut Vec<(&str, Stri
     let params = &subject.manifest.key_struct["params"];
     let model = subject.input("model");
     let weights = model.and_then(|model| model.roles.get("weights")).map(|digest| format!(", weights `{digest}`"));
-    let source = crate::stage::card::source(experiment, &capture.model);
+    let source = source(experiment, &capture.model);
     rows.push(("model", format!("{} ({source}){}", capture.model, weights.unwrap_or_default())));
     if let Some(data) = experiment.data.get(&capture.data) {
-        rows.push(("data", format!("{} ({})", capture.data, from(data))));
+        rows.push(("data", format!("{} ({})", capture.data, source_of_rows(data))));
         rows.push(("rows", picked(data.rows)));
         let form = match &data.format {
             Rows::Messages(_) => "messages, through the chat template",
@@ -101,42 +103,17 @@ fn captured(subject: &Subject<'_>, capture: &Capture, rows: &mut Vec<(&str, Stri
 
 /// How many matrices there are, over how many tokens.
 fn matrices(subject: &Subject<'_>, rows: &mut Vec<(&str, String)>) {
-    let index = std::fs::read(subject.artifact.location.join("index.json")).ok();
-    let index: Option<Value> = index.and_then(|text| serde_json::from_slice(&text).ok());
-    let modules = index.as_ref().and_then(|index| index["modules"].as_object());
-    if let Some(modules) = modules {
-        let counts: Vec<u64> = modules.values().filter_map(|module| module["n"].as_u64()).collect();
-        let n = match (counts.iter().min(), counts.iter().max()) {
-            (Some(least), Some(most)) if least == most => thousands(*least),
-            (Some(least), Some(most)) => format!("{} to {}, by module", thousands(*least), thousands(*most)),
-            _ => "not known".to_owned(),
+    if let Some((modules, tokens)) = figures(&subject.artifact.location) {
+        let n = match tokens {
+            Some((least, most)) if least == most => thousands(least),
+            Some((least, most)) => format!("{} to {}, by module", thousands(least), thousands(most)),
+            None => "not known".to_owned(),
         };
         rows.push(("tokens, n", n));
-        rows.push(("linear modules", modules.len().to_string()));
+        rows.push(("linear modules", modules.to_string()));
     }
     // The artifact's own README.md gives way to this card.
     let sizes: Vec<u64> =
         subject.manifest.outputs.iter().filter(|output| !output.aside).map(|output| output.size).collect();
     rows.push(("files", format!("{}, {}", sizes.len(), size(sizes.iter().sum()))));
-}
-
-/// Where a data set comes from, for people elsewhere.
-fn from(data: &Data) -> String {
-    match &data.source {
-        DataSource::Hub { repo, revision, config, split } => {
-            let config = config.as_ref().map(|config| format!(", {config}")).unwrap_or_default();
-            let revision = revision.as_ref().map(|revision| format!(", at {revision}")).unwrap_or_default();
-            format!("{repo}{config}, split {split}{revision}")
-        }
-        DataSource::Path(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-        DataSource::From(output) => format!("commands.{}", output.command),
-    }
-}
-
-fn picked(rows: Pick) -> String {
-    match rows {
-        Pick::All => "all".to_owned(),
-        Pick::First(count) => format!("the first {}", thousands(count)),
-        Pick::Sample { sample, seed } => format!("{} drawn with seed {seed}", thousands(sample)),
-    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{Context, Job};
-use crate::experiment::{Experiment, Merge, Model};
+use crate::experiment::{Data, DataSource, Experiment, Merge, Model, Pick};
 use crate::plan::Artifact;
 
 /// The text of `README.md`.
@@ -55,12 +55,42 @@ pub(crate) fn body<'a>(
 /// Where a model comes from, for people elsewhere: its name on the hub, or the last component of its path.
 pub(crate) fn source(experiment: &Experiment, name: &str) -> String {
     match experiment.models.get(name) {
-        Some(Model::Hub { repo, revision: None }) => repo.clone(),
-        Some(Model::Hub { repo, revision: Some(revision) }) => format!("{repo} at {revision}"),
-        Some(Model::Path(path)) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+        Some(Model::Hub { repo, revision }) => repo.clone() + &at(revision.as_deref()),
+        Some(Model::Path(path)) => file_name(path),
         Some(Model::From(output)) => format!("commands.{}", output.command),
         None => format!("merges.{name}"),
     }
+}
+
+/// Where rows come from, for people elsewhere.
+pub(crate) fn source_of_rows(data: &Data) -> String {
+    match &data.source {
+        DataSource::Hub { repo, revision, config, split } => {
+            let config = config.as_ref().map(|config| format!(", configuration {config}")).unwrap_or_default();
+            format!("{repo}{}{config}, split {split}", at(revision.as_deref()))
+        }
+        DataSource::Path(path) => file_name(path),
+        DataSource::From(output) => format!("commands.{}", output.command),
+    }
+}
+
+/// Which rows of a data set are taken.
+pub(crate) fn picked(rows: Pick) -> String {
+    match rows {
+        Pick::All => "all".to_owned(),
+        Pick::First(count) => format!("the first {count}"),
+        Pick::Sample { sample, seed } => format!("{sample} drawn with seed {seed}"),
+    }
+}
+
+/// The last part of a path: where things lie on one machine is nobody else's business.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// A revision behind the name of a repository, where there is one.
+pub(super) fn at(revision: Option<&str>) -> String {
+    revision.map(|revision| format!(" at {revision}")).unwrap_or_default()
 }
 
 /// What the hub reads of a merge's card; `more` are further lines of it.

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::card::{at, file_name, picked, source, source_of_rows};
 use super::{Context, Failure, Job};
-use crate::experiment::{Capture, Data, DataSource, Experiment, Gram, Model};
+use crate::experiment::{Capture, Gram};
 use crate::plan::{Graph, Spec, StageId};
 
 /// How matrices lie in their files.
@@ -62,9 +63,12 @@ pub fn text(graph: &Graph, id: StageId, origin: &GramOrigin, directory: &Path, f
     };
     match entry(graph, id) {
         Some(Gram::Capture(capture)) => {
-            row("model", model(experiment, capture) + &digest(origin, "model.weights", "weights"));
-            if let Some(data) = experiment.data.get(&capture.data) {
-                row("data", self::data(&capture.data, data) + &digest(origin, "data", "rows"));
+            let (model, data) = (&capture.model, &capture.data);
+            let weights = digest(origin, "model.weights", "weights");
+            row("model", format!("`{model}` ({}){weights}", source(experiment, model)));
+            if let Some(of_it) = experiment.data.get(data) {
+                row("data", format!("`{data}` ({}){}", source_of_rows(of_it), digest(origin, "data", "rows")));
+                row("rows", picked(of_it.rows));
             }
             row("captured", how(capture));
         }
@@ -79,8 +83,8 @@ pub fn text(graph: &Graph, id: StageId, origin: &GramOrigin, directory: &Path, f
         }
         None => {}
     }
-    let (modules, tokens) = figures(directory);
-    row("tokens", tokens.map_or("not stated".to_owned(), |tokens| tokens.to_string()));
+    let (modules, tokens) = figures(directory).unwrap_or_default();
+    row("tokens", tokens.map_or("not stated".to_owned(), |(_, most)| most.to_string()));
     row("modules", modules.to_string());
     row("stage", format!("`{}` of `{}`, key `{}`", stage.name, experiment.name, origin.key));
     let versions: Vec<_> = origin.versions.iter().map(|(tool, version)| format!("{tool} {version}")).collect();
@@ -113,33 +117,6 @@ fn entry(graph: &Graph, id: StageId) -> Option<&Gram> {
     }
 }
 
-fn model(experiment: &Experiment, capture: &Capture) -> String {
-    let name = &capture.model;
-    match experiment.models.get(name) {
-        Some(Model::Hub { repo, revision }) => format!("{repo}{}", at(revision.as_deref())),
-        Some(Model::Path(path)) => format!("`{name}` (`{}`)", file_name(path)),
-        Some(Model::From(output)) => format!("`{name}` (made by `commands.{}`)", output.command),
-        None => format!("`{name}` (a merge)"),
-    }
-}
-
-fn data(name: &str, data: &Data) -> String {
-    let source = match &data.source {
-        DataSource::Hub { repo, revision, config, split } => {
-            let config = config.as_ref().map(|config| format!(", configuration {config}")).unwrap_or_default();
-            format!("{repo}{}{config}, split {split}", at(revision.as_deref()))
-        }
-        DataSource::Path(path) => format!("`{}`", file_name(path)),
-        DataSource::From(output) => format!("made by `commands.{}`", output.command),
-    };
-    let rows = match data.rows {
-        crate::experiment::Pick::All => "all rows".to_owned(),
-        crate::experiment::Pick::First(count) => format!("the first {count} rows"),
-        crate::experiment::Pick::Sample { sample, seed } => format!("{sample} rows drawn with seed {seed}"),
-    };
-    format!("`{name}` ({source}), {rows}")
-}
-
 /// How a capture was taken, as the experiment file states it.
 fn how(capture: &Capture) -> String {
     let mut said = vec![format!("add_special_tokens: {}", capture.add_special_tokens)];
@@ -158,15 +135,6 @@ fn how(capture: &Capture) -> String {
     format!("`{}`", said.join(", "))
 }
 
-fn at(revision: Option<&str>) -> String {
-    revision.map(|revision| format!(" at {revision}")).unwrap_or_default()
-}
-
-/// The last part of a path: where things lie on one machine is nobody else's business.
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
 fn digest(origin: &GramOrigin, input: &str, what: &str) -> String {
     origin.inputs.get(input).map(|digest| format!(", SHA-256 of the {what} `{digest}`")).unwrap_or_default()
 }
@@ -179,11 +147,11 @@ fn files(origin: &GramOrigin) -> String {
     }
 }
 
-/// How many modules there are, and the most tokens that a matrix is the mean over.
-fn figures(directory: &Path) -> (usize, Option<u64>) {
-    let index = std::fs::read(directory.join("index.json")).ok();
-    let index: Option<Value> = index.and_then(|text| serde_json::from_slice(&text).ok());
-    let modules = index.as_ref().and_then(|index| index.get("modules").or_else(|| index.get("matrices"))?.as_object());
-    let tokens = modules.and_then(|modules| modules.values().filter_map(|entry| entry["n"].as_u64()).max());
-    (modules.map_or(0, serde_json::Map::len), tokens)
+/// How many modules an artifact or an export has, and over how many tokens their matrices are means, as far as it is known:
+/// the fewest and the most.
+pub(crate) fn figures(directory: &Path) -> Option<(usize, Option<(u64, u64)>)> {
+    let index: Value = serde_json::from_slice(&std::fs::read(directory.join("index.json")).ok()?).ok()?;
+    let modules = index.get("modules").or_else(|| index.get("matrices"))?.as_object()?;
+    let counts = || modules.values().filter_map(|entry| entry["n"].as_u64());
+    Some((modules.len(), counts().min().zip(counts().max())))
 }

@@ -49,6 +49,7 @@ use mergelab_wire::Event;
 
 pub use eval::{Equivalent, equivalent, group_of, run_batch};
 pub use failure::{Failure, tail};
+pub(crate) use gram_card::figures as gram_figures;
 pub use gram_card::{GramForm, GramOrigin, text as gram_card};
 pub use import::export as export_grams;
 pub use launch::{Ending, Launcher, Program};
