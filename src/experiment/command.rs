@@ -132,11 +132,15 @@ fn inputs(context: &Context<'_>, item: Item<'_>, reading: Reading<'_>) -> Option
 fn input(context: &Context<'_>, item: Item<'_>, reading: Reading<'_>, field: &Field) -> Option<Input> {
     let fields = Fields::open(context.report, reading.node, field.key, "an input", &[INPUT])?;
     let (section, name) =
-        fields.get("from", |from| context.reference(item, from, &["commands", "models", "merges", "data"]))?;
+        fields.get("from", |from| context.reference(item, from, &["commands", "models", "merges", "data", "grams"]))?;
     if section == "commands" {
         let path = fields.get("path", Reading::inner_path);
         return Some(Input::From(Output { command: name, path }));
     }
     fields.refuse(&["path"], "for an input that is not a command's");
-    Some(if section == "data" { Input::Data(name) } else { Input::Model(name) })
+    Some(match section {
+        "data" => Input::Data(name),
+        "grams" => Input::Gram(name),
+        _ => Input::Model(name),
+    })
 }

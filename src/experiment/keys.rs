@@ -109,6 +109,7 @@ pub(super) const MODEL: &[Key] = &[
     key("revision", Shape::Text, REVISION_ABOUT),
     key("path", Shape::Path, "Directory, relative to the project root; with `from`, a path inside the output."),
     key("from", Shape::Text, FROM_ABOUT),
+    key("sweep", SWEEP, SWEEP_ABOUT),
 ];
 
 pub(super) const DATA: &[Key] = &[
@@ -164,7 +165,7 @@ pub(super) const COMMAND: &[Key] = &[
 ];
 
 pub(super) const INPUT: &[Key] = &[
-    required("from", Shape::Text, "`commands.NAME`, `models.NAME`, `merges.NAME` or `data.NAME`."),
+    required("from", Shape::Text, "`commands.NAME`, `models.NAME`, `merges.NAME`, `data.NAME` or `grams.NAME`."),
     key("path", Shape::Path, "Path inside a command's output."),
 ];
 

@@ -158,9 +158,15 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     let expander = Expander { report, left: &left, placeholders: None, inner: &[] };
     let of_data = Expander { inner: sources::SWEPT_INSIDE, ..expander };
     let of_commands = Expander { placeholders: Some(command::SWEPT_COMMAND_KEYS), ..expander };
-    let models = Declared::plain(report, sections, "models");
-    let data = Declared::swept(sections, "data", &of_data, |_| Vec::new());
     let commands = Declared::swept(sections, "commands", &of_commands, |_| Vec::new());
+    let swept_commands = commands.swept_families();
+    let of_their_command = |view: &Map| {
+        let from = view.get("from").and_then(|field| field.value.as_scalar());
+        let name = from.and_then(|from| from.strip_prefix("commands."));
+        name.and_then(|name| swept_commands.get(name).copied()).into_iter().collect()
+    };
+    let models = Declared::swept(sections, "models", &expander, of_their_command);
+    let data = Declared::swept(sections, "data", &of_data, of_their_command);
     let swept_data = data.swept_families();
     let of_their_data = |view: &Map| {
         let name = view.get("data").and_then(|field| field.value.as_scalar());

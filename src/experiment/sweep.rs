@@ -1,7 +1,8 @@
 //! Sweeps: one entry of the file becomes many, each with a name of its own and a mapping without `sweep`.
 //!
 //! An entry is multiplied by its own `sweep:` and by swept entries that it names where one is asked for (Grams in a
-//! merge, data in a Gram). Of those, entries swept over the same keys and values go together; others multiply.
+//! merge, data in a Gram, a command in a model or in data). Of those, entries swept over the same keys and values go
+//! together; others multiply.
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -142,6 +142,8 @@ pub enum Input {
     Model(String),
     /// A data set of this experiment, by name (its `rows.jsonl`).
     Data(String),
+    /// Gram matrices of this experiment, by name (the directory with their `index.json`).
+    Gram(String),
 }
 
 /// Gram matrices: captured, or imported.

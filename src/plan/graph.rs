@@ -222,6 +222,7 @@ impl Builder<'_> {
                 Input::From(output) => self.command(&output.command),
                 Input::Model(model) => self.model(model),
                 Input::Data(data) => self.data(data),
+                Input::Gram(gram) => self.gram(gram),
             };
             needs.push(Need { role: input.clone(), stage });
         }

@@ -253,7 +253,9 @@ impl Reader<'_> {
                     (self.source_digest(&Source::Any(path.clone()))?, path.to_string_lossy() == *name)
                 }
                 experiment::Input::From(output) => (self.output_digest(name, output.path.as_deref())?, false),
-                experiment::Input::Model(_) | experiment::Input::Data(_) => (self.artifact(name)?.digest, false),
+                experiment::Input::Model(_) | experiment::Input::Data(_) | experiment::Input::Gram(_) => {
+                    (self.artifact(name)?.digest, false)
+                }
             };
             // An input of a list has no name but its path, and paths are not in a key.
             let name = if is_listed { position.to_string() } else { name.clone() };

@@ -75,7 +75,7 @@ fn input_path(context: &Context<'_>, command: &Command, job: &Job<'_>, name: &st
     Some(match command.inputs.get(name)? {
         Input::Path(path) => context.project.resolve(path),
         Input::From(Output { path, .. }) => job.input(name).location.join(path.as_deref().unwrap_or(Path::new(""))),
-        Input::Model(_) => job.input(name).location.clone(),
+        Input::Model(_) | Input::Gram(_) => job.input(name).location.clone(),
         Input::Data(_) => job.input(name).location.join("rows.jsonl"),
     })
 }

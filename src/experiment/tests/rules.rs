@@ -197,19 +197,20 @@ merges: { avg: { method: average, models: [m] } }
 }
 
 #[test]
-fn inputs_may_come_from_commands_models_merges_and_data() {
+fn inputs_may_come_from_commands_models_merges_data_and_grams() {
     let experiment = valid(
         "merges: { avg: { method: average, models: [a, b] } }
 commands:
   prep: { run: [x, '{out}'] }
   c:
     run: [x, '{inputs.p}', '{inputs.m}', '{out}']
-    inputs: { p: { from: commands.prep, path: sub }, m: { from: merges.avg }, a: { from: models.a }, d: { from: data.text-a }, f: file.py }",
+    inputs: { p: { from: commands.prep, path: sub }, m: { from: merges.avg }, a: { from: models.a }, d: { from: data.text-a }, g: { from: grams.ga }, f: file.py }",
     );
     let inputs = &experiment.commands["c"].inputs;
     assert_eq!(inputs["p"], Input::From(Output { command: "prep".into(), path: Some("sub".into()) }));
     assert_eq!(inputs["m"], Input::Model("avg".into()));
     assert_eq!(inputs["d"], Input::Data("text-a".into()));
+    assert_eq!(inputs["g"], Input::Gram("ga".into()));
     assert_eq!(inputs["f"], Input::Path("file.py".into()));
     let wrong = one(
         "merges: { avg: { method: average, models: [a, b] } }\ncommands: { c: { run: [x], inputs: { m: { from: models.avg } } } }",

@@ -1,9 +1,11 @@
 //! What sweeps expand to, and which of them are refused.
 
+use std::path::Path;
+
 use mergelab_wire::Alpha;
 
 use super::{errors, shown, valid};
-use crate::experiment::{Gram, Pick};
+use crate::experiment::{Gram, Model, Output, Pick, parse};
 
 fn merges(sections: &str) -> Vec<String> {
     valid(sections).merges.into_keys().collect()
@@ -40,6 +42,35 @@ fn a_method_can_be_swept() {
     let sections = "merges: { m: { models: [a, b], base: base, sweep: { method: [average, ties] } } }";
     let experiment = valid(sections);
     assert_eq!(experiment.merges["m-ties"].method, "ties");
+}
+
+/// BASE has `models` and `data` of its own, so this is a whole file.
+#[test]
+fn a_swept_command_multiplies_the_models_and_data_that_come_from_it() {
+    let text = "name: small
+commands:
+  solve: { run: [x, '{alpha}', '{out}'], sweep: { alpha: ['0.1', '1.0'] } }
+models:
+  solved: { from: commands.solve, sweep: { path: [ours, theirs] } }
+  one: { from: commands.solve-0.1, path: ours }
+data:
+  rows: { from: commands.solve, path: rows.jsonl, text: '{{ text }}' }
+";
+    let experiment = parse(Path::new("small.yaml"), text).unwrap_or_else(|errors| panic!("{errors}")).experiment;
+    let output = |alpha: &str, path: &str| Output { command: format!("solve-{alpha}"), path: Some(path.into()) };
+    let models: Vec<_> = experiment.models.iter().map(|(name, model)| (name.as_str(), model.clone())).collect();
+    let from = |alpha, path| Model::From(output(alpha, path));
+    assert_eq!(
+        models,
+        [
+            ("solved-ours-0.1", from("0.1", "ours")),
+            ("solved-ours-1.0", from("1.0", "ours")),
+            ("solved-theirs-0.1", from("0.1", "theirs")),
+            ("solved-theirs-1.0", from("1.0", "theirs")),
+            ("one", from("0.1", "ours")),
+        ],
+    );
+    assert_eq!(experiment.data.keys().collect::<Vec<_>>(), ["rows-0.1", "rows-1.0"]);
 }
 
 #[test]
