@@ -6,6 +6,7 @@ pub mod digest;
 pub mod exec;
 pub mod experiment;
 pub mod plan;
+pub mod plot;
 pub mod project;
 pub mod publish;
 pub mod report;

@@ -10,7 +10,7 @@ fn every_command_explains_itself() {
         format!("$ mergelab {}\n{}", [arguments, &["--help"]].concat().join(" "), said.stdout)
     };
     let commands = [
-        "run", "status", "explain", "key", "graph", "render", "show", "samples", "export", "publish", "verify",
+        "run", "status", "explain", "key", "graph", "render", "plot", "show", "samples", "export", "publish", "verify",
         "schema",
     ];
     insta::assert_snapshot!("mergelab", help(&[]));
@@ -34,8 +34,8 @@ fn the_help_lists_every_command_and_not_the_hidden_one() {
     assert_eq!(
         listed,
         [
-            "run", "status", "explain", "key", "graph", "render", "show", "samples", "grams", "export", "publish",
-            "verify", "schema", "help"
+            "run", "status", "explain", "key", "graph", "render", "plot", "show", "samples", "grams", "export",
+            "publish", "verify", "schema", "help"
         ]
     );
 }

@@ -23,6 +23,7 @@ mod inputs;
 mod keys;
 mod locks;
 mod losses;
+mod plot;
 mod processes;
 #[cfg(feature = "fetch")]
 mod publishing;

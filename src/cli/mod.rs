@@ -20,6 +20,7 @@ mod graph;
 mod interrupts;
 mod key;
 mod output;
+mod plot;
 mod progress;
 mod publish;
 mod rate;
@@ -71,6 +72,8 @@ enum Command {
     Graph(graph::Arguments),
     /// Write tables and results from what is there
     Render(render::Arguments),
+    /// Draw the tables as pictures, for papers and documents
+    Plot(plot::Arguments),
     /// Show an artifact: path, manifest, metrics, log
     Show(show::Arguments),
     /// Show the answers of an evaluation, or hold them against another model's
@@ -106,6 +109,7 @@ pub fn main(cli: Cli) -> u8 {
         Command::Key(arguments) => key::run(&arguments),
         Command::Graph(arguments) => graph::run(&arguments),
         Command::Render(arguments) => render::run(&arguments),
+        Command::Plot(arguments) => plot::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
         Command::Samples(arguments) => samples::run(&arguments),
         Command::Grams(command) => grams::run(&command, &interrupts),

@@ -1,13 +1,16 @@
-//! From what is there to `results/` and README blocks; used by `run` and `render`.
+//! From what is there to `results/`, README blocks and plots; used by `run`, `render` and `plot`.
 
 use std::collections::HashMap;
+use std::path::Path;
+
+use mergelab_wire::exit;
 
 use super::CliError;
 use super::session::Session;
 use crate::digest::Key;
 use crate::exec::Outlook;
 use crate::plan::{Artifact, Facts, StageId};
-use crate::report::{self, Absent, Change, Inputs, Measurement};
+use crate::report::{self, Absent, Change, Errors, Inputs, Measurement, ReportError, State};
 use crate::stage::measurements;
 
 /// What is up to date, by stage.
@@ -20,9 +23,6 @@ pub(super) fn up_to_date<'a>(outlooks: &[Outlook], facts: &'a Facts) -> Results<
 }
 
 /// The files that the results of some experiments are made of, held against those on disk.
-///
-/// Figures come from the store where it has any of the experiment, and otherwise from what `results/` holds, so that
-/// tables can be made from a checkout alone.
 pub(super) fn changes(
     session: &Session,
     experiments: &[usize],
@@ -36,19 +36,49 @@ pub(super) fn changes(
         if experiment.evals.is_empty() && experiment.tables.is_empty() {
             continue;
         }
-        let measured = measurements(&session.graph, index, |id| results.get(&id).copied())?;
-        let measured = if measured.is_empty() { kept(session, index)? } else { measured };
-        let published = report::files::published(root, &experiment.tables)?;
-        let inputs = Inputs {
-            experiment: &experiment.name,
-            tables: &experiment.tables,
-            measured: &measured,
-            published: &published,
-            absent: &Absent::default(),
-        };
-        outputs.push(report::render(&inputs)?);
+        outputs.push(with_figures(session, index, results, report::render)?);
     }
     Ok(report::changes(&outputs, |path| report::files::read(&root.join(path)))?)
+}
+
+/// What `make` makes of the figures of an experiment.
+///
+/// Figures come from the store where it has any of the experiment, and otherwise from what `results/` holds, so that
+/// this works in a checkout alone.
+pub(super) fn with_figures<T>(
+    session: &Session,
+    index: usize,
+    results: &Results<'_>,
+    make: impl FnOnce(&Inputs<'_>) -> Result<T, Errors<ReportError>>,
+) -> Result<T, CliError> {
+    let experiment = &session.graph.experiments[index];
+    let measured = measurements(&session.graph, index, |id| results.get(&id).copied())?;
+    let measured = if measured.is_empty() { kept(session, index)? } else { measured };
+    let published = report::files::published(&session.project.root, &experiment.tables)?;
+    let inputs = Inputs {
+        experiment: &experiment.name,
+        tables: &experiment.tables,
+        measured: &measured,
+        published: &published,
+        absent: &Absent::default(),
+    };
+    Ok(make(&inputs)?)
+}
+
+/// Writes what changed under `root`, or with `check` only says what would, and that `way_out` writes it.
+pub(super) fn settle(root: &Path, changes: &[Change], check: bool, way_out: &str) -> Result<u8, CliError> {
+    let changed: Vec<_> = changes.iter().filter(|change| change.state != State::Same).collect();
+    for change in &changed {
+        let word = if change.state == State::New { "new" } else { "changed" };
+        say!("{word}: {}", change.path.display());
+    }
+    if check && !changed.is_empty() {
+        say!("error: {} files differ from what is there to be rendered", changed.len());
+        say!("hint: `{way_out}` writes them");
+        return Ok(exit::DISAGREES);
+    }
+    report::files::write(root, changes)?;
+    Ok(exit::DONE)
 }
 
 /// Figures that `results/` holds of models and tasks that the experiment still has.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::diagnostics::{Diagnostic, Diagnostics, Source, Span};
 use super::parse::{Origins, parse};
 use super::tree::{Node, Value};
-use super::types::Experiment;
+use super::types::{Expansion, Experiment};
 
 /// A valid experiment and the text it was read from.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ impl Loaded {
         let mut place = None;
         for (depth, part) in path.iter().enumerate() {
             let origin = (depth == 1).then(|| self.origins.get(&format!("{}.{part}", path[0]))).flatten();
-            let part = origin.map_or(*part, String::as_str);
+            let part = origin.map_or(*part, |origin| origin.entry.as_str());
             let step = match &node.value {
                 Value::Map(map) => map
                     .get(part)
@@ -114,10 +114,15 @@ impl Loaded {
     /// Names of the stages that a swept entry became: `merges.alphas-0.1`, … for `merges.alphas`; none for others.
     pub fn expansions(&self, entry: &str) -> impl Iterator<Item = &str> {
         let (section, entry) = entry.split_once('.').unwrap_or_default();
-        let of_entry = move |(full, origin): &(&String, &String)| {
-            *origin == entry && full.split_once('.').is_some_and(|(of, _)| of == section)
+        let of_entry = move |(full, origin): &(&String, &Expansion)| {
+            origin.entry == entry && full.split_once('.').is_some_and(|(of, _)| of == section)
         };
         self.origins.iter().filter(of_entry).map(|(full, _)| full.as_str())
+    }
+
+    /// What an expansion came from, by its full name, such as `merges.alphas-0.1`; `None` for what is not swept.
+    pub fn expansion(&self, stage: &str) -> Option<&Expansion> {
+        self.origins.get(stage)
     }
 
     /// An error about something in the file that only shows later, such as a directory that is not there; `path` as

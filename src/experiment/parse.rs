@@ -17,7 +17,7 @@ use super::read::{Fields, Reading, check_name, wrong_type};
 use super::sweep::{Expander, Family, MAX_EXPANSIONS};
 use super::table::Evaluated;
 use super::tree::{self, Field, Map, Node};
-use super::types::{Experiment, Section, Settings};
+use super::types::{Expansion, Experiment, Section, Settings};
 use super::{command, fisher, gram, merge, settings, sources, suite, table};
 
 /// Reads an experiment.
@@ -50,8 +50,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Loaded, Diagnostics> {
     }
 }
 
-/// Which entry each expansion came from, by full names: `merges.alphas-0.1` from `alphas`.
-pub(super) type Origins = HashMap<String, String>;
+/// What each expansion came from, by its full name, such as `merges.alphas-0.1`.
+pub(super) type Origins = HashMap<String, Expansion>;
 
 /// The sections of a file.
 struct Sections<'a> {
@@ -138,9 +138,12 @@ impl<'a> Declared<'a> {
         all
     }
 
-    fn origins(&self) -> impl Iterator<Item = (String, String)> {
+    fn origins(&self) -> impl Iterator<Item = (String, Expansion)> {
         self.families.iter().filter(|family| family.swept).flat_map(|family| {
-            family.members.iter().map(|member| (format!("{}.{}", self.section, member.name), family.entry.clone()))
+            family.members.iter().map(|member| {
+                let (entry, coordinates) = (family.entry.clone(), member.coordinates.clone());
+                (format!("{}.{}", self.section, member.name), Expansion { entry, coordinates })
+            })
         })
     }
 }

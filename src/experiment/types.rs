@@ -41,6 +41,16 @@ pub struct Experiment {
     pub settings: Settings,
 }
 
+/// Where an expansion of a sweep comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expansion {
+    /// The entry that is swept.
+    pub entry: String,
+    /// What it is swept over, with the value that makes this expansion, as the file spells it: also what swept entries that
+    /// it names add. In the order of the values in its name.
+    pub coordinates: Vec<(String, String)>,
+}
+
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Model {

@@ -86,11 +86,16 @@ pub struct Origin {
 }
 
 impl Grid {
+    /// Where published figures come from and why figures are missing, each with its mark.
+    pub fn sources(&self) -> Vec<(String, String)> {
+        let origins = self.origins.iter().enumerate().map(|(i, origin)| (mark(i), origin.to_string()));
+        let reasons = self.reasons.iter().enumerate().map(|(i, reason)| (letter(i), reason.clone()));
+        origins.chain(reasons).collect()
+    }
+
     /// The lines under the table, each with the mark that it explains.
     pub fn notes(&self) -> Vec<(String, String)> {
-        let mut notes: Vec<_> =
-            self.origins.iter().enumerate().map(|(i, origin)| (mark(i), origin.to_string())).collect();
-        notes.extend(self.reasons.iter().enumerate().map(|(i, reason)| (letter(i), reason.clone())));
+        let mut notes = self.sources();
         let cells = || self.rows.iter().flat_map(|row| &row.cells);
         let mut explain = |mark: &str, text: &str| notes.push((mark.to_owned(), text.to_owned()));
         if cells().any(Cell::is_best) {
@@ -148,12 +153,12 @@ impl std::fmt::Display for Figure {
 }
 
 /// The mark of the published figures of origin `i`: †, ‡, §, ¶, †5, †6, …
-pub(super) fn mark(i: usize) -> String {
+pub(crate) fn mark(i: usize) -> String {
     ["†", "‡", "§", "¶"].get(i).map_or_else(|| format!("†{}", i + 1), ToString::to_string)
 }
 
 /// The mark of the cells that are empty for reason `i`: (a) … (z), (27), …
-pub(super) fn letter(i: usize) -> String {
+pub(crate) fn letter(i: usize) -> String {
     u8::try_from(i)
         .ok()
         .filter(|i| *i < 26)
@@ -161,12 +166,12 @@ pub(super) fn letter(i: usize) -> String {
 }
 
 /// What a published figure looks like: never without its mark.
-pub(super) fn quoted(published: &Published) -> String {
+pub(crate) fn quoted(published: &Published) -> String {
     format!("{} {}", published.figure, mark(published.origin))
 }
 
 /// What stands beside a measured figure, with a space before it, or nothing.
-pub(super) fn aside(beside: Option<&Published>, difference: Option<&str>) -> String {
+pub(crate) fn aside(beside: Option<&Published>, difference: Option<&str>) -> String {
     match (beside, difference) {
         (Some(beside), Some(difference)) => format!(" ({}; {difference} SE)", quoted(beside)),
         (Some(beside), None) => format!(" ({})", quoted(beside)),
@@ -175,6 +180,6 @@ pub(super) fn aside(beside: Option<&Published>, difference: Option<&str>) -> Str
 }
 
 /// What an empty cell looks like.
-pub(super) fn missing(reason: usize) -> String {
+pub(crate) fn missing(reason: usize) -> String {
     format!("— {}", letter(reason))
 }

@@ -43,6 +43,7 @@ pub use columns::{CsvError, CsvProblem};
 pub use errors::Errors;
 pub use files::FileError;
 pub use grid::{Cell, Figure, Grid, Heading, Line, Origin, Published};
+pub(crate) use grid::{aside, letter, mark, missing, quoted};
 pub use html::html;
 pub use latex::latex;
 pub use markdown::markdown;

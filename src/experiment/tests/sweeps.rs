@@ -5,7 +5,7 @@ use std::path::Path;
 use mergelab_wire::Alpha;
 
 use super::{errors, shown, valid};
-use crate::experiment::{Gram, Model, Output, Pick, parse};
+use crate::experiment::{Expansion, Gram, Model, Output, Pick, parse};
 
 fn merges(sections: &str) -> Vec<String> {
     valid(sections).merges.into_keys().collect()
@@ -77,6 +77,20 @@ data:
 fn an_expansion_can_be_named_by_itself() {
     let sections = "merges: { m: { method: average, models: [a, b], sweep: { dtype: [float32, float16] } } }\nevals: { e: { models: [m-float16], tasks: [t] } }";
     assert_eq!(valid(sections).evals["e"].models, ["m-float16"]);
+}
+
+#[test]
+fn an_expansion_knows_its_entry_and_its_values_also_those_of_swept_grams() {
+    let text = "name: x
+models: { a: { path: a }, b: { path: b } }
+data: { d: { path: d.jsonl, text: x, sweep: { sample: [3, 4] } } }
+grams: { ga: { model: a, data: d }, gb: { model: b, data: d } }
+merges: { m: { method: regmean, models: [a, b], grams: [ga, gb], sweep: { alpha: [0.10, 1.0] } } }";
+    let loaded = parse(Path::new("x.yaml"), text).unwrap();
+    let coordinates = [("alpha", "0.10"), ("sample", "4")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let expected = Expansion { entry: "m".to_owned(), coordinates: coordinates.into() };
+    assert_eq!(loaded.expansion("merges.m-0.10-4"), Some(&expected));
+    assert_eq!(loaded.expansion("models.a"), None);
 }
 
 #[test]

@@ -1,0 +1,46 @@
+//! Tables as pictures, for papers and documents: [`files`] makes them as values, as `report` does its tables.
+//!
+//! What a picture shows is what stands in the [`Grid`], printed and scaled by it; here numbers become lengths and nothing
+//! else. The same grid gives the same bytes on every machine: no time, no fonts, no random names.
+//!
+//! | file | what |
+//! |---|---|
+//! | `TABLE-bars.svg` | a panel for each column, a bar for each row (`bars`) |
+//! | `TABLE-sweep.svg` | the score against a swept number (`sweep`, of what `series` finds) |
+//!
+//! The crate `svg` writes elements and escapes text. Libraries of charts draw axes and bars, but not what a table has
+//! beside its numbers: marks of published values, reasons of missing ones, whole names behind those that were cut.
+
+mod bars;
+mod measure;
+mod page;
+mod scale;
+mod series;
+mod svg;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use crate::experiment::Expansion;
+use crate::report::Grid;
+
+/// What a picture has to know of a row beside its cells.
+#[derive(Clone, Debug, Default)]
+pub struct RowOrigin {
+    /// Whether it is a merge.
+    pub merge: bool,
+    /// The sweep that it comes from.
+    pub expansion: Option<Expansion>,
+}
+
+/// The pictures of a table by file name; `rows` are those of the grid.
+pub fn files(experiment: &str, grid: &Grid, rows: &[RowOrigin]) -> Vec<(String, String)> {
+    let mut files = vec![(format!("{}-bars.svg", grid.name), bars::bars(experiment, grid))];
+    let charts = series::charts(grid, rows);
+    let alone = charts.len() == 1;
+    files.extend(charts.iter().map(|chart| {
+        let name = if alone { "sweep".to_owned() } else { format!("sweep-{}", chart.key) };
+        (format!("{}-{name}.svg", grid.name), sweep::sweep(experiment, grid, chart))
+    }));
+    files
+}
