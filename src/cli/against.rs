@@ -90,7 +90,7 @@ pub(super) fn compare(
         object["unscored"] = pairs.unscored.into();
         object["items"] = differing
             .iter()
-            .map(|pair| json!({ "task": pair.task, "doc_id": pair.doc_id, "scores": pair.scores }))
+            .map(|pair| json!({ "task": pair.task, "doc_id": pair.doc_id, "scores": pair.scores() }))
             .collect();
         output::print_json(&object);
         return Ok(());
@@ -128,7 +128,7 @@ fn note(sides: [&Evaluated<'_>; 2], choice: &Choice, pairs: &Pairs) {
     }
 }
 
-/// Says where the mean over documents is not the figure that the evaluation reports, which may count bytes or tasks.
+/// Says where the mean over documents is not the figure that the evaluation reports, which may count tasks alike.
 fn note_weights(sides: [&Evaluated<'_>; 2], choice: &Choice, pairs: &Pairs, all: &Comparison) {
     if pairs.alone != [0, 0] || pairs.unscored > 0 {
         return;

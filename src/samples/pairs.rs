@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Choice, Sample, Samples, SamplesError};
 use crate::digest::Digest;
+use crate::stats::Part;
 
 /// One document on two models.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,14 +16,22 @@ pub struct Pair {
     pub task: String,
     /// The document's number in its data set.
     pub doc_id: u64,
-    /// Its score on each model.
-    pub scores: [f64; 2],
+    /// What it adds to the figure of each model.
+    pub parts: [Part; 2],
 }
 
 impl Pair {
+    /// Its own score on each model; `None` where it adds to a figure and has none of its own.
+    pub fn scores(&self) -> [Option<f64>; 2] {
+        self.parts.map(Part::value)
+    }
+
     /// Whether the scores are two.
     pub fn differs(&self) -> bool {
-        self.scores[0] - self.scores[1] != 0.0
+        match self.scores() {
+            [Some(first), Some(second)] => first - second != 0.0,
+            _ => self.parts[0] != self.parts[1],
+        }
     }
 }
 
@@ -92,7 +101,7 @@ pub enum PairError {
 /// What is kept of a document until its other half comes by.
 struct Half {
     document: Digest,
-    score: Option<f64>,
+    part: Option<Part>,
 }
 
 /// Pairs documents by task and number, and sees to it that they are the same: the row of the data set and the right
@@ -110,7 +119,7 @@ pub fn pair(first: Samples, second: Samples, choice: &Choice) -> Result<Pairs, P
             return Err(PairError::Twice { task, doc_id });
         }
     }
-    let mut found: HashMap<usize, Option<f64>> = HashMap::new();
+    let mut found: HashMap<usize, Option<Part>> = HashMap::new();
     let mut pairs = Pairs::default();
     let mut tasks: [Vec<String>; 2] = Default::default();
     for sample in second {
@@ -129,14 +138,14 @@ pub fn pair(first: Samples, second: Samples, choice: &Choice) -> Result<Pairs, P
         if half.document != other.document {
             return Err(PairError::Differs { task, doc_id });
         }
-        if found.insert(index, other.score).is_some() {
+        if found.insert(index, other.part).is_some() {
             return Err(PairError::Twice { task, doc_id });
         }
     }
     for (index, ((task, doc_id), half)) in halves.iter().enumerate() {
-        match (found.get(&index), half.score) {
+        match (found.get(&index), half.part) {
             (Some(Some(second)), Some(first)) => {
-                pairs.pairs.push(Pair { task: task.clone(), doc_id: *doc_id, scores: [first, *second] });
+                pairs.pairs.push(Pair { task: task.clone(), doc_id: *doc_id, parts: [first, *second] });
             }
             (Some(_), _) => pairs.unscored += 1,
             (None, _) => pairs.alone[0] += 1,
@@ -158,7 +167,7 @@ pub fn pair(first: Samples, second: Samples, choice: &Choice) -> Result<Pairs, P
 
 fn half(sample: &Sample, choice: &Choice) -> Half {
     let document = Value::Array(vec![sample.field("doc").clone(), sample.field("target").clone()]);
-    Half { document: Digest::of_json(&document), score: sample.score(&choice.metric, choice.filter.as_deref()) }
+    Half { document: Digest::of_json(&document), part: sample.part(&choice.metric, choice.filter.as_deref()) }
 }
 
 #[cfg(all(test, feature = "fetch"))]
@@ -192,7 +201,8 @@ mod tests {
         let first = [line("t", 0, "a", "1"), line("t", 1, "b", "0"), line("u", 0, "c", "1")];
         let second = [line("u", 0, "c", "0"), line("t", 1, "b", "0"), line("t", 0, "a", "1")];
         let pairs = paired(&first, &second).unwrap();
-        let found: Vec<_> = pairs.pairs.iter().map(|pair| (&*pair.task, pair.doc_id, pair.scores)).collect();
+        let found: Vec<_> =
+            pairs.pairs.iter().map(|pair| (&*pair.task, pair.doc_id, pair.scores().map(Option::unwrap))).collect();
         assert_eq!(found, [("t", 0, [1.0, 1.0]), ("t", 1, [0.0, 0.0]), ("u", 0, [1.0, 0.0])]);
         assert_eq!((pairs.alone, pairs.unscored), ([0, 0], 0));
         assert_eq!(pairs.by_task().keys().copied().collect::<Vec<_>>(), ["t", "u"]);

@@ -6,7 +6,9 @@
 mod bootstrap;
 mod difference;
 mod mcnemar;
+mod ratio;
 
-pub use bootstrap::{Bootstrap, RESAMPLES, SEED, bootstrap};
+pub use bootstrap::{Bootstrap, RESAMPLES, SEED, bootstrap, bootstrap_ratios};
 pub use difference::Difference;
 pub use mcnemar::mcnemar;
+pub use ratio::Part;
