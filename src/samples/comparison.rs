@@ -1,10 +1,7 @@
 //! What the scores of two models on the same documents say, in figures and in a sentence.
 
 use super::{Choice, Pair};
-use crate::stats::{Bootstrap, Difference, Part, RESAMPLES, SEED, bootstrap, bootstrap_ratios, mcnemar};
-
-/// A p-value from which on a difference is called no finding.
-pub const SIGNIFICANCE: f64 = 0.05;
+use crate::stats::{Bootstrap, Difference, Part, RESAMPLES, SEED, SIGNIFICANCE, bootstrap, bootstrap_ratios, mcnemar};
 
 /// Two models on some documents.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use choice::{Choice, ChoiceError};
-pub use comparison::{Comparison, SIGNIFICANCE, Test};
-pub use pairs::{Pair, PairError, Pairs, pair};
+pub use comparison::{Comparison, Test};
+pub use pairs::{Pair, PairError, Pairs, Scored, pair};
 pub use text::{Width, answer, side_by_side};
 
 use crate::stage::rows::Rows;

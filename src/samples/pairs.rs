@@ -1,8 +1,6 @@
 //! The documents that two models were both asked, with both scores.
 
-use std::collections::HashMap;
-
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use super::{Choice, Sample, Samples, SamplesError};
@@ -104,60 +102,59 @@ struct Half {
     part: Option<Part>,
 }
 
+/// The documents of an evaluation by task and number, with what each adds to one of its figures.
+pub struct Scored(IndexMap<(String, u64), Half>);
+
+impl Scored {
+    /// Reads samples; `side` is for the error.
+    ///
+    /// # Errors
+    /// When they cannot be read, or have a document twice.
+    pub fn of(samples: Samples, choice: &Choice, side: usize) -> Result<Self, PairError> {
+        let mut halves: IndexMap<(String, u64), Half> = IndexMap::new();
+        for sample in samples {
+            let sample = sample.map_err(|source| PairError::Samples { side, source })?;
+            let half = half(&sample, choice);
+            let (task, doc_id) = (sample.task, sample.doc_id);
+            if halves.insert((task.clone(), doc_id), half).is_some() {
+                return Err(PairError::Twice { task, doc_id });
+            }
+        }
+        Ok(Self(halves))
+    }
+
+    fn tasks(&self) -> Vec<String> {
+        let tasks: IndexSet<&String> = self.0.keys().map(|(task, _)| task).collect();
+        tasks.into_iter().cloned().collect()
+    }
+}
+
 /// Pairs documents by task and number, and sees to it that they are the same: the row of the data set and the right
 /// answer. Prompts may differ, as they do by a model's chat template.
 ///
 /// # Errors
 /// See [`PairError`].
-pub fn pair(first: Samples, second: Samples, choice: &Choice) -> Result<Pairs, PairError> {
-    let mut halves: IndexMap<(String, u64), Half> = IndexMap::new();
-    for sample in first {
-        let sample = sample.map_err(|source| PairError::Samples { side: 0, source })?;
-        let half = half(&sample, choice);
-        let (task, doc_id) = (sample.task, sample.doc_id);
-        if halves.insert((task.clone(), doc_id), half).is_some() {
-            return Err(PairError::Twice { task, doc_id });
-        }
-    }
-    let mut found: HashMap<usize, Option<Part>> = HashMap::new();
+pub fn pair(first: &Scored, second: &Scored, choice: &Choice) -> Result<Pairs, PairError> {
     let mut pairs = Pairs::default();
-    let mut tasks: [Vec<String>; 2] = Default::default();
-    for sample in second {
-        let sample = sample.map_err(|source| PairError::Samples { side: 1, source })?;
-        let other = half(&sample, choice);
-        if !tasks[1].contains(&sample.task) {
-            tasks[1].push(sample.task.clone());
-        }
-        let (task, doc_id) = (sample.task, sample.doc_id);
-        let key = (task, doc_id);
-        let Some((index, _, half)) = halves.get_full(&key) else {
-            pairs.alone[1] += 1;
+    let mut common = 0;
+    for (place, half) in &first.0 {
+        let Some(other) = second.0.get(place) else {
+            pairs.alone[0] += 1;
             continue;
         };
-        let (task, doc_id) = key;
+        let (task, doc_id) = place.clone();
         if half.document != other.document {
             return Err(PairError::Differs { task, doc_id });
         }
-        if found.insert(index, other.part).is_some() {
-            return Err(PairError::Twice { task, doc_id });
+        common += 1;
+        match (half.part, other.part) {
+            (Some(first), Some(second)) => pairs.pairs.push(Pair { task, doc_id, parts: [first, second] }),
+            _ => pairs.unscored += 1,
         }
     }
-    for (index, ((task, doc_id), half)) in halves.iter().enumerate() {
-        match (found.get(&index), half.part) {
-            (Some(Some(second)), Some(first)) => {
-                pairs.pairs.push(Pair { task: task.clone(), doc_id: *doc_id, parts: [first, *second] });
-            }
-            (Some(_), _) => pairs.unscored += 1,
-            (None, _) => pairs.alone[0] += 1,
-        }
-    }
-    if found.is_empty() {
-        for (task, _) in halves.keys() {
-            if !tasks[0].contains(task) {
-                tasks[0].push(task.clone());
-            }
-        }
-        return Err(PairError::Disjoint { tasks });
+    pairs.alone[1] = second.0.len() - common;
+    if common == 0 {
+        return Err(PairError::Disjoint { tasks: [first.tasks(), second.tasks()] });
     }
     if pairs.pairs.is_empty() {
         return Err(PairError::Unscored { metric: choice.to_string() });
@@ -193,7 +190,9 @@ mod tests {
             home
         });
         let [first, second] = homes.each_ref().map(|home| Samples::open(home.path()).unwrap());
-        pair(first, second, &choice()).map_err(|error| error.to_string())
+        let scored = |samples, side| Scored::of(samples, &choice(), side);
+        let paired = scored(first, 0).and_then(|first| pair(&first, &scored(second, 1)?, &choice()));
+        paired.map_err(|error| error.to_string())
     }
 
     #[test]
