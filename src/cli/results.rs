@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::CliError;
 use super::session::Session;
+use super::{CliError, evaluated};
 use crate::digest::Key;
 use crate::exec::Outlook;
-use crate::plan::{Artifact, Facts, StageId};
+use crate::experiment::Table;
+use crate::plan::{Artifact, Facts, Stage, StageId};
 use crate::report::{self, Absent, Change, Inputs, Measurement};
-use crate::stage::measurements;
+use crate::samples::TestError;
+use crate::stage::{measurements, tests};
 
 /// What is up to date, by stage.
 pub(super) type Results<'a> = HashMap<StageId, (&'a Artifact, Key)>;
@@ -21,8 +23,8 @@ pub(super) fn up_to_date<'a>(outlooks: &[Outlook], facts: &'a Facts) -> Results<
 
 /// The files that the results of some experiments are made of, held against those on disk.
 ///
-/// Figures come from the store where it has any of the experiment, and otherwise from what `results/` holds, so that
-/// tables can be made from a checkout alone.
+/// Figures, and what tests of them found, come from the store where it has any of the experiment, and otherwise from what
+/// `results/` holds, so that tables can be made from a checkout alone.
 pub(super) fn changes(
     session: &Session,
     experiments: &[usize],
@@ -36,19 +38,38 @@ pub(super) fn changes(
         if experiment.evals.is_empty() && experiment.tables.is_empty() {
             continue;
         }
-        let measured = measurements(&session.graph, index, |id| results.get(&id).copied())?;
-        let measured = if measured.is_empty() { kept(session, index)? } else { measured };
+        let result = |id| results.get(&id).copied();
+        let measured = measurements(&session.graph, index, result)?;
+        let is_stored = !measured.is_empty();
+        let measured = if is_stored { measured } else { kept(session, index)? };
         let published = report::files::published(root, &experiment.tables)?;
         let inputs = Inputs {
             experiment: &experiment.name,
             tables: &experiment.tables,
             measured: &measured,
             published: &published,
+            paired: &[],
             absent: &Absent::default(),
         };
-        outputs.push(report::render(&inputs)?);
+        let paired = if is_stored {
+            tests(&session.graph, index, &inputs, |id| Some(result(id)?.0))
+                .map_err(|error| refuse(session, index, error))?
+        } else if experiment.tables.values().any(Table::is_tested) {
+            report::files::paired(root, &experiment.name)?
+        } else {
+            Vec::new()
+        };
+        outputs.push(report::render(&Inputs { paired: &paired, ..inputs })?);
     }
     Ok(report::changes(&outputs, |path| report::files::read(&root.join(path)))?)
+}
+
+/// An error of samples that a table's tests need.
+fn refuse(session: &Session, index: usize, error: TestError) -> CliError {
+    let TestError { model, task, source } = error;
+    let of = |stage: &Stage| stage.experiment == index && stage.spec.evaluated() == Some((&model, &task));
+    let stage = session.graph.iter().find(|(_, stage)| of(stage)).map_or("", |(_, stage)| stage.name.as_str());
+    evaluated::refuse(stage, source)
 }
 
 /// Figures that `results/` holds of models and tasks that the experiment still has.

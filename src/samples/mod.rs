@@ -15,6 +15,7 @@
 
 mod choice;
 mod comparison;
+mod paired;
 mod pairs;
 mod question;
 mod text;
@@ -26,6 +27,7 @@ use serde_json::{Map, Value};
 
 pub use choice::{Choice, ChoiceError};
 pub use comparison::{Comparison, Test};
+pub use paired::{TestError, test};
 pub use pairs::{Pair, PairError, Pairs, Scored, pair};
 pub use text::{Width, answer, side_by_side};
 
