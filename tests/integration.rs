@@ -7,6 +7,7 @@
 
 mod project;
 
+mod comparisons;
 mod crash;
 #[cfg(feature = "fetch")]
 mod datasets;

@@ -9,7 +9,7 @@ use super::evaluated::Evaluated;
 use super::session::Session;
 use super::{CliError, output};
 use crate::plan::StageId;
-use crate::samples::{Choice, Comparison, Pair, PairError, Pairs, Sample, Test, Width, pair, side_by_side};
+use crate::samples::{Choice, Comparison, Pair, PairError, Pairs, Sample, Scored, Test, Width, pair, side_by_side};
 use crate::stats::{Bootstrap, RESAMPLES, SEED};
 
 /// What is shown, and how.
@@ -62,8 +62,12 @@ pub(super) fn compare(
     choice: &Choice,
     show: &Show,
 ) -> Result<(), CliError> {
-    let pairs = pair(sides[0].samples()?, sides[1].samples()?, choice).map_err(|error| refuse(sides, error))?;
-    let all = Comparison::of(&pairs.pairs, choice).expect("there is a pair, or it was refused");
+    let [first, second] = [sides[0].samples()?, sides[1].samples()?];
+    let pairs = Scored::of(first, choice, 0)
+        .and_then(|first| pair(&first, &Scored::of(second, choice, 1)?, choice))
+        .map_err(|error| refuse(sides, error))?;
+    let unscored = || refuse(sides, PairError::Unscored { metric: choice.to_string() });
+    let all = Comparison::of(&pairs.pairs, choice).ok_or_else(unscored)?;
     note(sides, choice, &pairs);
     // One model in two suites is told apart by its stages.
     let names =
@@ -90,7 +94,7 @@ pub(super) fn compare(
         object["unscored"] = pairs.unscored.into();
         object["items"] = differing
             .iter()
-            .map(|pair| json!({ "task": pair.task, "doc_id": pair.doc_id, "scores": pair.scores }))
+            .map(|pair| json!({ "task": pair.task, "doc_id": pair.doc_id, "scores": pair.scores() }))
             .collect();
         output::print_json(&object);
         return Ok(());
@@ -128,7 +132,7 @@ fn note(sides: [&Evaluated<'_>; 2], choice: &Choice, pairs: &Pairs) {
     }
 }
 
-/// Says where the mean over documents is not the figure that the evaluation reports, which may count bytes or tasks.
+/// Says where the mean over documents is not the figure that the evaluation reports, which may count tasks alike.
 fn note_weights(sides: [&Evaluated<'_>; 2], choice: &Choice, pairs: &Pairs, all: &Comparison) {
     if pairs.alone != [0, 0] || pairs.unscored > 0 {
         return;

@@ -82,9 +82,14 @@ impl<'a> Evaluated<'a> {
 
     /// An error of its samples.
     pub(super) fn refuse(&self, error: SamplesError) -> CliError {
-        match error {
-            SamplesError::Read { message } => CliError::Failed(message),
-            SamplesError::Damaged { message } => damaged(message, self.stage),
-        }
+        refuse(self.stage, error)
+    }
+}
+
+/// An error of an evaluation's samples.
+pub(super) fn refuse(stage: &str, error: SamplesError) -> CliError {
+    match error {
+        SamplesError::Read { message } => CliError::Failed(message),
+        SamplesError::Damaged { message } => damaged(message, stage),
     }
 }

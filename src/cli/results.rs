@@ -5,13 +5,15 @@ use std::path::Path;
 
 use mergelab_wire::exit;
 
-use super::CliError;
 use super::session::Session;
+use super::{CliError, evaluated};
 use crate::digest::Key;
 use crate::exec::Outlook;
-use crate::plan::{Artifact, Facts, StageId};
+use crate::experiment::Table;
+use crate::plan::{Artifact, Facts, Stage, StageId};
 use crate::report::{self, Absent, Change, Errors, Inputs, Measurement, ReportError, State};
-use crate::stage::measurements;
+use crate::samples::TestError;
+use crate::stage::{measurements, tests};
 
 /// What is up to date, by stage.
 pub(super) type Results<'a> = HashMap<StageId, (&'a Artifact, Key)>;
@@ -43,8 +45,8 @@ pub(super) fn changes(
 
 /// What `make` makes of the figures of an experiment.
 ///
-/// Figures come from the store where it has any of the experiment, and otherwise from what `results/` holds, so that
-/// this works in a checkout alone.
+/// Figures, and what tests of them found, come from the store where it has any of the experiment, and otherwise from what
+/// `results/` holds, so that this works in a checkout alone.
 pub(super) fn with_figures<T>(
     session: &Session,
     index: usize,
@@ -52,17 +54,28 @@ pub(super) fn with_figures<T>(
     make: impl FnOnce(&Inputs<'_>) -> Result<T, Errors<ReportError>>,
 ) -> Result<T, CliError> {
     let experiment = &session.graph.experiments[index];
-    let measured = measurements(&session.graph, index, |id| results.get(&id).copied())?;
-    let measured = if measured.is_empty() { kept(session, index)? } else { measured };
-    let published = report::files::published(&session.project.root, &experiment.tables)?;
+    let root = &session.project.root;
+    let result = |id| results.get(&id).copied();
+    let measured = measurements(&session.graph, index, result)?;
+    let is_stored = !measured.is_empty();
+    let measured = if is_stored { measured } else { kept(session, index)? };
+    let published = report::files::published(root, &experiment.tables)?;
     let inputs = Inputs {
         experiment: &experiment.name,
         tables: &experiment.tables,
         measured: &measured,
         published: &published,
+        paired: &[],
         absent: &Absent::default(),
     };
-    Ok(make(&inputs)?)
+    let paired = if is_stored {
+        tests(&session.graph, index, &inputs, |id| Some(result(id)?.0)).map_err(|error| refuse(session, index, error))?
+    } else if experiment.tables.values().any(Table::is_tested) {
+        report::files::paired(root, &experiment.name)?
+    } else {
+        Vec::new()
+    };
+    Ok(make(&Inputs { paired: &paired, ..inputs })?)
 }
 
 /// Writes what changed under `root`, or with `check` only says what would, and that `way_out` writes it.
@@ -79,6 +92,14 @@ pub(super) fn settle(root: &Path, changes: &[Change], check: bool, way_out: &str
     }
     report::files::write(root, changes)?;
     Ok(exit::DONE)
+}
+
+/// An error of samples that a table's tests need.
+fn refuse(session: &Session, index: usize, error: TestError) -> CliError {
+    let TestError { model, task, source } = error;
+    let of = |stage: &Stage| stage.experiment == index && stage.spec.evaluated() == Some((&model, &task));
+    let stage = session.graph.iter().find(|(_, stage)| of(stage)).map_or("", |(_, stage)| stage.name.as_str());
+    evaluated::refuse(stage, source)
 }
 
 /// Figures that `results/` holds of models and tasks that the experiment still has.

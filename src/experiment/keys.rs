@@ -4,6 +4,7 @@
 
 use mergelab_wire::{Engine, Labels, Normalize, Solver, TokenMask};
 
+use super::layout::{Bold, MeanOf};
 use super::types::{Backend, Keep, UnsafeCode};
 
 /// One key of a mapping.
@@ -77,6 +78,8 @@ pub(super) const NORMALIZE: &Words<Normalize> = &[("none", Normalize::None), ("t
 pub(super) const KEEP: &Words<Keep> = &[("weights", Keep::Weights), ("recipe", Keep::Recipe)];
 pub(super) const BACKENDS: &Words<Backend> =
     &[("vllm", Backend::Vllm), ("hf", Backend::Hf), ("loss", Backend::Loss), ("command", Backend::Command)];
+pub(super) const BOLD: &Words<Bold> = &[("best", Bold::Best), ("not_worse", Bold::NotWorse)];
+pub(super) const MEANS: &Words<MeanOf> = &[("scores", MeanOf::Scores), ("normalized", MeanOf::Normalized)];
 pub(super) const UNSAFE_CODE: &Words<UnsafeCode> =
     &[("refuse", UnsafeCode::Refuse), ("sandbox", UnsafeCode::Sandbox), ("allow", UnsafeCode::Allow)];
 
@@ -99,6 +102,7 @@ pub(super) const FILE: &[Key] = &[
     key("settings", Shape::Object(&[SETTINGS]), "Settings of the whole experiment."),
 ];
 
+const DIGITS_ABOUT: &str = "Digits after the point, at most 17; 2 if absent.";
 const FROM_ABOUT: &str = "Output of a command, as `commands.NAME`.";
 const REVISION_ABOUT: &str = "Branch, tag or commit; the default branch if absent.";
 const SWEEP: Shape = Shape::Map(&Shape::List(&Shape::Either(&[Shape::Text, Shape::Flag])));
@@ -402,7 +406,14 @@ pub(super) const TABLE: &[Key] = &[
         Shape::List(&Shape::Either(&[Shape::Name, Shape::Object(&[ROW])])),
         "Models, in the table's order.",
     ),
-    required("columns", Shape::List(&Shape::Object(&[COLUMN])), "Metrics of tasks, in the table's order."),
+    required(
+        "columns",
+        Shape::List(&Shape::Either(&[Shape::Object(&[COLUMN]), Shape::Object(&[MEAN])])),
+        "Metrics of tasks, and means over them, in the table's order.",
+    ),
+    key("baseline", Shape::Name, "Model that every other row is tested against, document by document."),
+    key("bold", Shape::Word(|| words(BOLD)), "Which values of a column are bold; best if absent."),
+    key("second", Shape::Flag, "Underline the second best value of a column."),
     key("published", Shape::Path, "CSV with published values."),
     key("into", Shape::Path, "File that holds the table's block."),
 ];
@@ -419,7 +430,16 @@ pub(super) const COLUMN: &[Key] = &[
     key("label", Shape::Text, "Heading; the task's name if absent."),
     key("note", Shape::Text, "Remark under the heading."),
     key("scale", Shape::Number(f64::MIN, f64::MAX), "What values are multiplied by; 100 for rates if absent."),
-    key("digits", Shape::Whole(0), "Digits after the point, at most 17; 2 if absent."),
+    key("digits", Shape::Whole(0), DIGITS_ABOUT),
+    key("specialist", Shape::Name, "Model whose value is 100 % in a normalized mean."),
+];
+
+pub(super) const MEAN: &[Key] = &[
+    required("mean", Shape::Word(|| words(MEANS)), "Of what: scores, or scores in per cent of the specialists'."),
+    required("label", Shape::Text, "Heading."),
+    key("of", Shape::List(&Shape::Text), "Columns, by label or task; all metrics if absent. For scores."),
+    key("note", Shape::Text, "Remark under the heading."),
+    key("digits", Shape::Whole(0), DIGITS_ABOUT),
 ];
 
 pub(super) const SETTINGS: &[Key] = &[

@@ -10,6 +10,7 @@ mod diagnostics;
 mod fisher;
 mod gram;
 mod keys;
+mod layout;
 mod links;
 mod loaded;
 mod loss;
@@ -35,6 +36,7 @@ mod tree;
 mod types;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Source, Span};
+pub use layout::{Bold, Column, Mean, MeanOf, Row, Table, TableColumn};
 pub use loaded::{LoadError, Loaded, check_names, load};
 pub use methods::{Kind, METHODS, Method, Need, Param, method};
 pub use parse::parse;

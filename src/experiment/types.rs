@@ -9,6 +9,8 @@ use indexmap::IndexMap;
 use mergelab_wire::{Alpha, Engine, Labels, Normalize, Rows as RowFormat, Rule, Solver, TokenMask};
 use serde::Serialize;
 
+use super::layout::Table;
+
 /// Entries of one section by their (expanded) name, in file order.
 pub type Section<T> = IndexMap<String, T>;
 
@@ -474,47 +476,6 @@ pub struct TaskOptions {
     /// a key, since it changes no score.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub tripwires: IndexMap<String, serde_json::Value>,
-}
-
-/// A results table.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Table {
-    /// Rows, expanded.
-    pub rows: Vec<Row>,
-    /// Columns.
-    pub columns: Vec<Column>,
-    /// CSV with published values, relative to the project root.
-    pub published: Option<PathBuf>,
-    /// File that holds the table's block, relative to the project root.
-    pub into: Option<PathBuf>,
-}
-
-/// One row of a table: a model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
-    /// Name of a model or merge.
-    pub model: String,
-    /// Label; the name if absent.
-    pub label: Option<String>,
-}
-
-/// One column of a table: a metric of a task.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Column {
-    /// Name of a task in a suite.
-    pub task: String,
-    /// Metric, under the task's own name for it.
-    pub metric: String,
-    /// Filter; whichever the task has if absent and there is one.
-    pub filter: Option<String>,
-    /// Heading; the task's name if absent.
-    pub label: Option<String>,
-    /// Remark under the heading.
-    pub note: Option<String>,
-    /// What values are multiplied by; 100 for rates if absent.
-    pub scale: Option<f64>,
-    /// Digits after the point; 2 if absent.
-    pub digits: Option<usize>,
 }
 
 /// `settings:`.

@@ -157,13 +157,15 @@ impl Builder<'_> {
         }
         for (name, table) in &experiment.tables {
             let mut needs: Vec<Need> = Vec::new();
-            for row in &table.rows {
-                for column in &table.columns {
-                    let role = format!("{}/{}", row.model, column.task);
-                    let cell = by_cell.get(&(row.model.as_str(), column.task.clone()));
-                    if let Some(&stage) = cell.filter(|_| needs.iter().all(|need| need.role != role)) {
-                        needs.push(Need { role, stage });
-                    }
+            let rows = table.rows.iter().map(|row| row.model.as_str());
+            let cells = rows.flat_map(|model| table.metrics().map(move |column| (model, column)));
+            // What rows are held against comes after them.
+            let others = table.metrics().flat_map(|column| table.models(column).map(move |model| (model, column)));
+            for (model, column) in cells.chain(others) {
+                let role = format!("{model}/{}", column.task);
+                let cell = by_cell.get(&(model, column.task.clone()));
+                if let Some(&stage) = cell.filter(|_| needs.iter().all(|need| need.role != role)) {
+                    needs.push(Need { role, stage });
                 }
             }
             let spec = Spec::Table { name: name.clone(), table: table.clone() };

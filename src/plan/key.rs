@@ -20,7 +20,9 @@ use super::stage::{Kind, Repository, Spec, Stage, StageId, repository};
 use super::tools;
 use crate::artifact::{Output, artifact_digest, is_of_grams, subtree};
 use crate::digest::{Digest, Key};
-use crate::experiment::{self, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Merge, Model, Table};
+use crate::experiment::{
+    self, Bold, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Merge, Model, Table,
+};
 
 /// Version of the struct itself.
 const FORMAT: u32 = 1;
@@ -434,7 +436,17 @@ impl Reader<'_> {
         if let Some(path) = &table.published {
             inputs.insert("published".to_owned(), self.source_digest(&Source::File(path.clone()))?);
         }
-        Ok((json!({ "rows": table.rows, "columns": table.columns }), inputs))
+        let mut params = json!({ "rows": table.rows, "columns": table.columns });
+        if let Some(baseline) = &table.baseline {
+            params["baseline"] = json!(baseline);
+        }
+        if table.bold != Bold::default() {
+            params["bold"] = json!(table.bold);
+        }
+        if table.second {
+            params["second"] = json!(true);
+        }
+        Ok((params, inputs))
     }
 }
 

@@ -445,6 +445,11 @@ mod reruns {
             ("metric: exact_match", "metric: exact_match, label: GSM8k"),
             ("metric: exact_match", "metric: exact_match, digits: 1"),
             ("rows: [{ model: a, label: The first }, reg]", "rows: [reg, { model: a, label: The first }]"),
+            ("published: published.csv", "published: published.csv\n    baseline: a"),
+            ("published: published.csv", "published: published.csv\n    bold: not_worse"),
+            ("published: published.csv", "published: published.csv\n    second: true"),
+            ("metric: exact_match", "metric: exact_match, specialist: a"),
+            ("metric: exact_match }", "metric: exact_match }, { mean: scores, label: Mean }"),
         ] {
             assert_eq!(edited(from, to), ["tables.main"], "{to}");
         }
@@ -454,6 +459,12 @@ mod reruns {
 
 mod reruns_nothing {
     use super::*;
+
+    #[test]
+    fn what_a_table_is_without_a_baseline_spelled_out() {
+        let spelled = "published: published.csv\n    bold: best\n    second: false";
+        assert_eq!(edited("published: published.csv", spelled), NOTHING);
+    }
 
     #[test]
     fn the_name_and_the_description_of_the_experiment() {
@@ -645,6 +656,18 @@ fn stages_come_after_what_they_need_whatever_the_order_of_the_file() {
         assert!(stage.needs.iter().all(|need| need.stage < id), "{}", stage.name);
     }
     assert!(graph.find("commands.train").unwrap() < graph.find("models.made").unwrap());
+}
+
+#[test]
+fn a_table_needs_its_baseline_and_its_specialists_also_where_they_are_no_rows() {
+    let text = EXPERIMENT
+        .replace("rows: [{ model: a, label: The first }, reg]", "rows: [reg]\n    baseline: a")
+        .replace("metric: exact_match }", "metric: exact_match }, { task: mbpp, metric: pass, specialist: a }");
+    let loaded = parse(Path::new("x.yaml"), &text).unwrap();
+    let graph = Graph::new(vec![Arc::new(loaded.experiment)]);
+    let (_, table) = graph.iter().find(|(_, stage)| stage.name == "tables.main").unwrap();
+    let roles: Vec<_> = table.needs.iter().map(|need| need.role.as_str()).collect();
+    assert_eq!(roles, ["reg/gsm8k", "reg/mbpp", "a/gsm8k", "a/mbpp"]);
 }
 
 #[test]

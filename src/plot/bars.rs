@@ -62,7 +62,7 @@ impl<'a> Bar<'a> {
 /// The bars of a cell, one under the other.
 fn bars_of(cell: &Cell) -> Vec<Bar<'_>> {
     match cell {
-        Cell::Measured { figure, best, beside, difference } => {
+        Cell::Measured { figure, best, beside, difference, .. } => {
             let beside = beside.as_ref().map(|beside| Bar::published(beside, difference.as_deref()));
             std::iter::once(Bar::measured(figure, *best)).chain(beside).collect()
         }

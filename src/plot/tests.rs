@@ -1,6 +1,7 @@
 //! Whole pictures, from grids as `report` makes them.
 
 use super::*;
+use crate::experiment::Bold;
 use crate::report::{Cell, Figure, Heading, Line, Origin, Published};
 
 fn figure(value: &str, stderr: &str) -> Figure {
@@ -8,7 +9,11 @@ fn figure(value: &str, stderr: &str) -> Figure {
 }
 
 fn measured(value: &str, stderr: &str) -> Cell {
-    Cell::Measured { figure: figure(value, stderr), best: false, beside: None, difference: None }
+    shown(figure(value, stderr), false)
+}
+
+fn shown(figure: Figure, best: bool) -> Cell {
+    Cell::Measured { figure, best, second: false, against: None, beside: None, difference: None }
 }
 
 fn published(value: &str) -> Published {
@@ -30,7 +35,15 @@ fn swept(entry: &str, coordinates: &[(&str, &str)]) -> RowOrigin {
 
 fn grid(columns: Vec<Heading>, rows: Vec<Line>) -> Grid {
     let origin = Origin { citation: "Somebody, 2024".to_owned(), note: None, shots: None };
-    Grid { name: "main".to_owned(), columns, rows, origins: vec![origin], reasons: vec!["not measured".to_owned()] }
+    Grid {
+        name: "main".to_owned(),
+        columns,
+        rows,
+        origins: vec![origin],
+        reasons: vec!["not measured".to_owned()],
+        bold: Bold::default(),
+        remarks: Vec::new(),
+    }
 }
 
 /// A source with a published figure beside the measured one, an average that was published, three values of α of which
@@ -39,10 +52,12 @@ fn ordinary() -> (Grid, Vec<RowOrigin>) {
     let both = Cell::Measured {
         figure: figure("68.10", "1.25"),
         best: false,
+        second: false,
+        against: None,
         beside: Some(published("70.40")),
         difference: Some("-1.8".to_owned()),
     };
-    let best = Cell::Measured { figure: figure("77.25", "2.10"), best: true, beside: None, difference: None };
+    let best = shown(figure("77.25", "2.10"), true);
     let rows = vec![
         row("Math model", vec![both]),
         row("Average", vec![Cell::Published(published("65.27"))]),

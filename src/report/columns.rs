@@ -79,6 +79,15 @@ pub enum CsvProblem {
     /// Two lines for one cell.
     #[error("the same model, task, metric and filter as line {0}; a cell has one figure")]
     Duplicate(u64),
+    /// Two lines for one comparison.
+    #[error("the same comparison as line {0}")]
+    DoubledComparison(u64),
+    /// Not a p-value.
+    #[error("`{0:?}` is no p-value, which is above 0 and at most 1")]
+    NotAProbability(f64),
+    /// What a test found, where there was none.
+    #[error("must be empty where `test` says that there was none")]
+    NoTest,
 }
 
 /// Reads `text` as a CSV file with exactly the columns `names`, in any order, and hands each line to `row`, which reads

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 
 use super::columns::CsvError;
 use super::measurement::{Measurement, Metric, MetricsError, Source};
+use super::paired::{self, Paired};
 use super::{Change, Errors, State, measurement, published, results};
 use crate::experiment::{Section, Table};
 
@@ -117,6 +118,16 @@ pub fn measured(root: &Path, experiment: &str) -> Result<Option<Vec<Measurement>
         results::add_directions(&mut figures, &text(bytes, &file)?, &file)?;
     }
     Ok(Some(figures))
+}
+
+/// What `results/<experiment>/` under the project's root says that tests found; nothing if there is no such file.
+///
+/// # Errors
+/// When it cannot be read or is wrong.
+pub fn paired(root: &Path, experiment: &str) -> Result<Vec<Paired>, FileError> {
+    let file = super::folder(experiment).join(super::PAIRED);
+    let Some(bytes) = read(&root.join(&file))? else { return Ok(Vec::new()) };
+    Ok(paired::from_csv(&text(bytes, &file)?, &file)?)
 }
 
 /// Writes what changed, each file by rename; leaves the others alone. Paths are relative to `root`.

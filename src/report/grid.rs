@@ -3,6 +3,9 @@
 //! All text in a grid is on one line and free of control characters; numbers are printed already. A format adds nothing
 //! but its own escaping and layout, so no two formats can disagree on a number.
 
+use crate::experiment::Bold;
+use crate::stats::SIGNIFICANCE;
+
 /// A table, ready to be written in any format.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
@@ -16,6 +19,10 @@ pub struct Grid {
     pub origins: Vec<Origin>,
     /// Why cells are empty; a cell refers to one by its place.
     pub reasons: Vec<String>,
+    /// Which values are bold.
+    pub bold: Bold,
+    /// What else stands under the table: of its tests and its means, each with the mark that it explains.
+    pub remarks: Vec<(String, String)>,
 }
 
 /// Head of a column.
@@ -43,8 +50,13 @@ pub enum Cell {
     Measured {
         /// The figure.
         figure: Figure,
-        /// Whether no measured figure of the column is better, and some are worse or as good.
+        /// Whether no measured figure of the column is better, and some are worse or as good; or, where the table asks
+        /// for that, whether a test does not tell it from such a figure.
         best: bool,
+        /// Whether it is the best of those that are not best, where the table asks for that.
+        second: bool,
+        /// What it is beside the table's baseline.
+        against: Option<Against>,
         /// The published figure for the same, beside it.
         beside: Option<Published>,
         /// Measured minus published, in standard errors of that difference.
@@ -54,6 +66,26 @@ pub enum Cell {
     Published(Published),
     /// Nothing; the place of the reason in [`Grid::reasons`].
     Missing(usize),
+}
+
+/// What a test against the baseline says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Against {
+    /// Its p-value.
+    pub p: String,
+    /// What that means.
+    pub verdict: Verdict,
+}
+
+/// What a value is beside that of the baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Better by more than chance explains.
+    Better,
+    /// Worse by more than chance explains.
+    Worse,
+    /// Neither.
+    Even,
 }
 
 /// A printed number.
@@ -99,7 +131,21 @@ impl Grid {
         let cells = || self.rows.iter().flat_map(|row| &row.cells);
         let mut explain = |mark: &str, text: &str| notes.push((mark.to_owned(), text.to_owned()));
         if cells().any(Cell::is_best) {
-            explain("Bold:", "the best measured value of the column");
+            let best = "the best measured value of the column";
+            explain(
+                "Bold:",
+                &match self.bold {
+                    Bold::Best => best.to_owned(),
+                    Bold::NotWorse => {
+                        format!(
+                            "{best}, and those not worse by a paired test on the same documents (p ≥ {SIGNIFICANCE})"
+                        )
+                    }
+                },
+            );
+        }
+        if cells().any(|cell| matches!(cell, Cell::Measured { second: true, .. })) {
+            explain("Underlined:", "the second best measured value of the column");
         }
         if cells().any(Cell::has_stderr) {
             explain("±", "one standard error");
@@ -107,6 +153,7 @@ impl Grid {
         if cells().any(|cell| matches!(cell, Cell::Measured { difference: Some(_), .. })) {
             explain("SE:", "measured minus published, in standard errors of the difference");
         }
+        notes.extend(self.remarks.iter().cloned());
         notes
     }
 }
@@ -128,6 +175,18 @@ impl Cell {
     /// Whether it is a measured figure that no other of its column beats.
     pub fn is_best(&self) -> bool {
         matches!(self, Self::Measured { best: true, .. })
+    }
+
+    /// What stands behind its value, if it is better or worse than the baseline: an arrow.
+    pub(super) fn arrow(&self) -> Option<char> {
+        match self {
+            Self::Measured { against: Some(Against { verdict, .. }), .. } => match verdict {
+                Verdict::Better => Some('↑'),
+                Verdict::Worse => Some('↓'),
+                Verdict::Even => None,
+            },
+            _ => None,
+        }
     }
 
     /// Its published figure, if it shows one.

@@ -43,11 +43,13 @@ pub fn html(grid: &Grid) -> String {
 
 fn inside(cell: &Cell, grid: &Grid) -> String {
     match cell {
-        Cell::Measured { figure, best, beside, difference } => {
+        Cell::Measured { figure, best, second, beside, difference, .. } => {
             let value = escape(&figure.value);
             let value = if *best { format!("<strong>{value}</strong>") } else { value };
+            let value = if *second { format!("<u>{value}</u>") } else { value };
             let stderr = figure.stderr.as_ref().map_or_else(String::new, |stderr| format!(" ± {stderr}"));
-            format!("{value}{stderr}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
+            let arrow = cell.arrow().map_or_else(String::new, |arrow| format!(" {arrow}"));
+            format!("{value}{stderr}{arrow}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
         }
         Cell::Published(published) => escape(&quoted(published)),
         Cell::Missing(reason) => {

@@ -19,7 +19,7 @@ pub fn latex(grid: &Grid) -> String {
     }
     text += "\\bottomrule\n\\end{tabular}\n";
     for (mark, note) in grid.notes() {
-        text.extend(["\\par{\\footnotesize ", &escape(&mark), " ", &escape(&note), "\\par}\n"]);
+        text.extend(["\\par{\\footnotesize ", &arrows(&escape(&mark)), " ", &escape(&note), "\\par}\n"]);
     }
     text
 }
@@ -32,15 +32,23 @@ fn line(label: &str, cells: impl Iterator<Item = String>) -> String {
 
 fn cell(cell: &Cell) -> String {
     match cell {
-        Cell::Measured { figure, best, beside, difference } => {
+        Cell::Measured { figure, best, second, beside, difference, .. } => {
             let value = escape(&figure.value);
             let value = if *best { format!("\\textbf{{{value}}}") } else { value };
+            let value = if *second { format!("\\underline{{{value}}}") } else { value };
             let stderr = figure.stderr.as_ref().map_or_else(String::new, |stderr| format!(" ± {stderr}"));
-            format!("{value}{}", escape(&(stderr + &aside(beside.as_ref(), difference.as_deref()))))
+            let arrow = cell.arrow().map_or_else(String::new, |arrow| arrows(&format!(" {arrow}")));
+            let aside = aside(beside.as_ref(), difference.as_deref());
+            format!("{value}{}{arrow}{}", escape(&stderr), escape(&aside))
         }
         Cell::Published(published) => escape(&quoted(published)),
         Cell::Missing(reason) => escape(&missing(*reason)),
     }
+}
+
+/// Spells the arrows of cells, which are no letters of any font.
+fn arrows(text: &str) -> String {
+    text.replace('↑', r"$\uparrow$").replace('↓', r"$\downarrow$")
 }
 
 /// Escapes LaTeX's own characters and spells the signs that the grid uses. A hyphen before a digit and after no word is a

@@ -34,10 +34,12 @@ fn line(cells: impl Iterator<Item = impl AsRef<str>>) -> String {
 
 fn cell(cell: &Cell) -> String {
     match cell {
-        Cell::Measured { figure, best, beside, difference } => {
+        Cell::Measured { figure, best, second, beside, difference, .. } => {
             let value = if *best { format!("**{}**", figure.value) } else { figure.value.clone() };
+            let value = if *second { format!("<u>{value}</u>") } else { value };
             let stderr = figure.stderr.as_ref().map_or_else(String::new, |stderr| format!(" ± {stderr}"));
-            format!("{value}{stderr}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
+            let arrow = cell.arrow().map_or_else(String::new, |arrow| format!(" {arrow}"));
+            format!("{value}{stderr}{arrow}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
         }
         Cell::Published(published) => escape(&quoted(published)),
         Cell::Missing(reason) => escape(&missing(*reason)),

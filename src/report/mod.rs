@@ -7,6 +7,7 @@
 //! | file | what |
 //! |---|---|
 //! | `results.csv`, `metrics.csv` | every figure, and which way is better ([`results`]) |
+//! | `paired.csv` | what tests found, where a table asks for some ([`paired`]) |
 //! | `table.md`, `table.tex`, `table.html` | all tables of the experiment |
 //! | `table-NAME.csv` | one table as a sheet |
 
@@ -21,13 +22,17 @@ mod columns;
 mod errors;
 mod fences;
 pub mod files;
+mod filled;
 mod grid;
 mod html;
 mod latex;
 mod markdown;
+mod marks;
+mod mean;
 mod measurement;
 mod metric;
 mod nearest;
+pub mod paired;
 pub mod published;
 pub mod results;
 mod select;
@@ -37,18 +42,21 @@ mod text;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_compared;
 
 pub use block::{Block, BlockError, Marker, markers, replace};
 pub use columns::{CsvError, CsvProblem};
 pub use errors::Errors;
 pub use files::FileError;
-pub use grid::{Cell, Figure, Grid, Heading, Line, Origin, Published};
+pub use grid::{Against, Cell, Figure, Grid, Heading, Line, Origin, Published, Verdict};
 pub(crate) use grid::{aside, letter, mark, missing, quoted};
 pub use html::html;
 pub use latex::latex;
 pub use markdown::markdown;
 pub use measurement::{Measurement, Metric, MetricsError, Source, parse_metrics};
 pub use metric::{higher_is_better, is_rate};
+pub use paired::{Comparison, Finding, Paired, PairedError, PairedTest, Side, Untested};
 pub use select::FiguresError;
 pub use sheet::sheet;
 pub use table::{Absent, ColumnProblem, TableError};
@@ -66,6 +74,8 @@ pub struct Inputs<'a> {
     pub measured: &'a [Measurement],
     /// Published figures by the path that tables name ([`files::published`]).
     pub published: &'a IndexMap<PathBuf, Vec<Measurement>>,
+    /// What came of the tests that tables ask for ([`comparisons`]).
+    pub paired: &'a [Paired],
     /// Why figures are missing, where more is known than that.
     pub absent: &'a Absent,
 }
@@ -97,6 +107,14 @@ pub enum ReportError {
         experiment: String,
         /// What is wrong.
         source: TableError,
+    },
+    /// What tests found does not go with the figures.
+    #[error("{}: {source}", folder(experiment).join(PAIRED).display())]
+    Paired {
+        /// The experiment.
+        experiment: String,
+        /// What is wrong.
+        source: PairedError,
     },
     /// Published figures that nobody read.
     #[error("experiment `{experiment}`: table `{table}`: {} was not read", file.display())]
@@ -138,6 +156,9 @@ impl ReportError {
                 let missing = BlockError::Missing { names: vec![name.clone()] };
                 Some(format!("make the file, then {}", missing.hint()))
             }
+            Self::Paired { .. } => {
+                Some("`mergelab render` makes it anew where the store has the evaluations and their answers".to_owned())
+            }
             Self::Figures { .. } | Self::Table { .. } | Self::NotRead { .. } | Self::File(_) => None,
         }
     }
@@ -146,6 +167,33 @@ impl ReportError {
 /// Where the results of an experiment lie, relative to the project root.
 pub fn folder(experiment: &str) -> PathBuf {
     Path::new("results").join(experiment)
+}
+
+/// What tests found, in an experiment's folder.
+const PAIRED: &str = "paired.csv";
+
+/// The tests that tables ask for, each once, in the order of tables, columns and rows. A table that the figures cannot
+/// fill asks for none.
+pub fn comparisons(inputs: &Inputs<'_>) -> Vec<Comparison> {
+    let measured = select::Index::new(inputs.measured);
+    let mut wanted: IndexSet<Comparison> = IndexSet::new();
+    for (name, table) in inputs.tables.iter().filter(|(_, table)| table.is_tested()) {
+        let published = select::Index::new(figures_published(inputs, table).unwrap_or_default());
+        let figures = filled::Figures { measured: &measured, published: &published, absent: inputs.absent };
+        for filled in table::fill(name, table, &figures).unwrap_or_default().iter().flatten() {
+            wanted.extend(marks::Wanted::of(table, filled, &figures).into_all());
+        }
+    }
+    wanted.into_iter().collect()
+}
+
+/// The published figures of a table.
+///
+/// # Errors
+/// The path of its file, if that was not read.
+fn figures_published<'a>(inputs: &Inputs<'a>, table: &'a Table) -> Result<&'a [Measurement], &'a PathBuf> {
+    let Some(path) = &table.published else { return Ok(&[]) };
+    inputs.published.get(path).map(Vec::as_slice).ok_or(path)
 }
 
 /// The tables of an experiment, filled.
@@ -161,13 +209,10 @@ pub fn grids(inputs: &Inputs<'_>) -> Result<Vec<Grid>, Errors<ReportError>> {
         );
     }
     let measured = select::Index::new(inputs.measured);
+    let paired = paired::Index::new(inputs.paired);
     let mut grids = Vec::new();
     for (name, table) in inputs.tables {
-        let published = match &table.published {
-            None => Ok(&[][..]),
-            Some(path) => inputs.published.get(path).map(Vec::as_slice).ok_or(path),
-        };
-        let published = match published {
+        let published = match figures_published(inputs, table) {
             Ok(figures) => select::Index::new(figures),
             Err(file) => {
                 let (table, file) = (name.clone(), file.clone());
@@ -175,16 +220,42 @@ pub fn grids(inputs: &Inputs<'_>) -> Result<Vec<Grid>, Errors<ReportError>> {
                 continue;
             }
         };
-        let figures = table::Figures { measured: &measured, published: &published, absent: inputs.absent };
-        match table::build(name, table, &figures) {
+        let figures = filled::Figures { measured: &measured, published: &published, absent: inputs.absent };
+        match grid(name, table, &figures, &paired, &experiment) {
             Ok(grid) => grids.push(grid),
-            Err(found) => {
-                let found = found.into_vec().into_iter();
-                errors.extend(found.map(|source| ReportError::Table { experiment: experiment(), source }));
-            }
+            Err(found) => errors.extend(found),
         }
     }
     Errors::unless_any(errors, grids)
+}
+
+/// One table, filled.
+fn grid(
+    name: &str,
+    table: &Table,
+    figures: &filled::Figures<'_>,
+    paired: &paired::Index<'_>,
+    experiment: &dyn Fn() -> String,
+) -> Result<Grid, Vec<ReportError>> {
+    let of_table = |found: Errors<TableError>| {
+        let found = found.into_vec().into_iter();
+        found.map(|source| ReportError::Table { experiment: experiment(), source }).collect::<Vec<_>>()
+    };
+    let columns = table::fill(name, table, figures).map_err(of_table)?;
+    let (mut tests, mut errors) = (Vec::new(), Vec::new());
+    for filled in &columns {
+        let found = filled.as_ref().map(|filled| marks::Wanted::of(table, filled, figures));
+        match found.map(|wanted| marks::Tests::of(&wanted, paired)).transpose() {
+            Ok(found) => tests.push(found.unwrap_or_default()),
+            Err(found) => {
+                errors.extend(found.into_iter().map(|source| ReportError::Paired { experiment: experiment(), source }));
+            }
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    table::build(name, table, &columns, &tests, figures).map_err(of_table)
 }
 
 /// All that an experiment's results are on disk.
@@ -203,6 +274,10 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Output, Errors<ReportError>> {
     file("results.csv", results::to_csv(inputs.measured.iter().chain(published)));
     // Also without a direction in it, so that an older one does not stay.
     file("metrics.csv", results::directions_to_csv(inputs.measured));
+    if inputs.tables.values().any(Table::is_tested) {
+        let paired = paired::Index::new(inputs.paired);
+        file(PAIRED, paired::to_csv(comparisons(inputs).iter().filter_map(|wanted| paired.get(wanted).ok())));
+    }
     if !grids.is_empty() {
         file("table.md", headed(&grids, markdown, |name| format!("## {}\n\n", markdown::escape(name))));
         file("table.tex", headed(&grids, latex, |name| format!("% {name}\n")));

@@ -106,7 +106,7 @@ fn count(count: Option<u64>) -> String {
 
 /// `{:?}` is the shortest decimal that reads back as the same number, with an exponent where that is shorter; `{}`
 /// would write 1e-300 with 300 digits.
-fn shortest(number: f64) -> String {
+pub(super) fn shortest(number: f64) -> String {
     format!("{number:?}")
 }
 

@@ -1,7 +1,7 @@
 //! A grid as CSV for a spreadsheet: the numbers of the table in its own shape.
 //!
-//! Each column of the table becomes up to four: the measured value, and where any cell has one its `stderr`, the
-//! `published` value with `published by`, and `missing` with the reason. `results.csv` has every figure unrounded.
+//! Each column of the table becomes up to six: the measured value, and where any cell has one its `stderr`, the `p` value
+//! of a test against the table's baseline, the `published` value with `published by`, and `missing` with the reason. `results.csv` has every figure unrounded.
 
 use super::grid::{Cell, Grid};
 use super::results;
@@ -9,9 +9,13 @@ use super::results;
 /// One optional column beside a measured value.
 type Beside = (&'static str, fn(&Grid, &Cell) -> Option<String>);
 
-const BESIDE: [Beside; 4] = [
+const BESIDE: [Beside; 5] = [
     ("stderr", |_, cell| match cell {
         Cell::Measured { figure, .. } => figure.stderr.clone(),
+        _ => None,
+    }),
+    ("p", |_, cell| match cell {
+        Cell::Measured { against, .. } => Some(against.as_ref()?.p.clone()),
         _ => None,
     }),
     ("published", |_, cell| Some(cell.published()?.figure.value.clone())),

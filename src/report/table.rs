@@ -1,35 +1,21 @@
 //! From an experiment's table and the figures to a [`Grid`].
 //!
-//! - **Which figure.** A column names task, metric and filter (`""` for none); without it, it means the one that the task
-//!   has for that metric. What was measured anywhere in the experiment says what a task has; where nothing was, the published
-//!   figures do.
-//! - **Scale.** The column's own, else 100 for rates. A column holds rates if its metric has the name of one
-//!   ([`metric::is_rate`]) and all its measured values are in [0, 1]; a published value outside [0, 1] is then an error,
-//!   unless the column gives its scale and nothing was measured.
-//! - **Best.** Among at least two measured values, those that print like the best one. Published values do not compete,
-//!   and where nobody says which way is better, nothing is the best.
-//! - **Both.** A figure that was measured and published shows the measured one, the published one beside it, and how far
-//!   they are apart in standard errors: `(m - p) / √(sₘ² + sₚ²)`, an unknown `sₚ` counting as 0. Without `sₘ`, with
-//!   `sₘ = 0`, or between different numbers of shots, there is no such number.
+//! Columns that show a metric are in [`super::filled`], those that show a mean in [`super::mean`], and what tests say in
+//! [`super::marks`]. This is where they become one table.
 
 use std::collections::BTreeMap;
 
 use indexmap::IndexSet;
 
 use super::Errors;
-use super::grid::{Cell, Figure, Grid, Heading, Line, Origin, Published};
-use super::measurement::Measurement;
-use super::metric;
-use super::nearest::{listed, nearest, suggestion};
-use super::select::Index;
+use super::filled::{Figures, Filled, Ranks};
+use super::grid::{Cell, Grid, Heading, Line};
+use super::marks::{self, Tests};
+use super::mean::Averaged;
+use super::nearest::{listed, suggestion};
 use super::text::plain;
-use crate::experiment::{Column, Row, Table};
-
-/// Digits after the point where a column gives none.
-const DIGITS: usize = 2;
-
-/// More digits than an `f64` has would be noise.
-const MOST_DIGITS: usize = 17;
+use crate::experiment::{Table, TableColumn};
+use crate::stats::SIGNIFICANCE;
 
 /// Why there is no measurement, by (model, task), where more is known than "not measured". For output that must not
 /// change between runs, only reasons that follow from the experiment file belong here.
@@ -37,14 +23,12 @@ pub type Absent = BTreeMap<(String, String), String>;
 
 /// A column that the figures cannot fill.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("table `{table}`: `{metric}` of task `{task}`: {problem}")]
+#[error("table `{table}`: {column}: {problem}")]
 pub struct TableError {
     /// The table.
     pub table: String,
-    /// The column's task.
-    pub task: String,
-    /// The column's metric.
-    pub metric: String,
+    /// The column: its metric and task, or its label.
+    pub column: String,
     /// What is wrong.
     pub problem: ColumnProblem,
 }
@@ -97,226 +81,174 @@ pub enum ColumnProblem {
         /// The scale.
         scale: f64,
     },
+    /// A mean of values of which some are better when they are more, and some when they are less.
+    #[error(
+        "in one of the columns `{}` and `{}` more is better, in the other less; name columns of one kind under `of:`, or \
+         use `mean: normalized`",
+        columns[0], columns[1]
+    )]
+    MixedDirections {
+        /// Labels of two columns.
+        columns: [String; 2],
+    },
+    /// A mean of values on two scales.
+    #[error(
+        "the columns `{}` and `{}` are shown times {:?} and {:?}; name columns of one scale under `of:`, or use \
+         `mean: normalized`",
+        columns[0], columns[1], scales[0], scales[1]
+    )]
+    MixedScales {
+        /// Labels of two columns.
+        columns: [String; 2],
+        /// What their values are multiplied by.
+        scales: [f64; 2],
+    },
+    /// A share of a specialist's value of which nobody says whether it is to be more or less.
+    #[error("nobody says which way is better in the column `{column}`, so it has no share of its specialist's value")]
+    NoDirection {
+        /// Label of the column.
+        column: String,
+    },
 }
 
-/// What tables are filled from.
-pub(super) struct Figures<'a> {
-    /// Measured here.
-    pub(super) measured: &'a Index<'a>,
-    /// Published by others.
-    pub(super) published: &'a Index<'a>,
-    /// Why figures are missing.
-    pub(super) absent: &'a Absent,
-}
-
-/// Fills a table.
+/// The columns of a table that show a metric, one entry a column.
 ///
 /// # Errors
 /// Every column that cannot be filled, see [`TableError`].
-pub(super) fn build(name: &str, table: &Table, figures: &Figures<'_>) -> Result<Grid, Errors<TableError>> {
+pub(super) fn fill<'a>(
+    name: &str,
+    table: &'a Table,
+    figures: &Figures<'a>,
+) -> Result<Vec<Option<Filled<'a>>>, Errors<TableError>> {
     let mut errors = Vec::new();
-    let (mut origins, mut reasons) = (IndexSet::new(), IndexSet::new());
     let mut columns = Vec::new();
     for column in &table.columns {
-        match Filled::of(column, &table.rows, figures) {
-            Ok(filled) => columns.push(filled),
-            Err(problem) => {
-                let (table, task, metric) = (name.to_owned(), column.task.clone(), column.metric.clone());
-                errors.push(TableError { table, task, metric, problem });
+        columns.push(match column {
+            TableColumn::Mean(_) => None,
+            TableColumn::Metric(column) => match Filled::of(column, &table.rows, figures) {
+                Ok(filled) => Some(filled),
+                Err(problem) => {
+                    let column = format!("`{}` of task `{}`", column.metric, column.task);
+                    errors.push(TableError { table: name.to_owned(), column, problem });
+                    None
+                }
+            },
+        });
+    }
+    Errors::unless_any(errors, columns)
+}
+
+/// Builds a table from its columns and what tests say of them, both with one entry a column.
+///
+/// # Errors
+/// Every mean that there cannot be, see [`TableError`].
+pub(super) fn build<'a>(
+    name: &str,
+    table: &'a Table,
+    columns: &[Option<Filled<'a>>],
+    tests: &[Tests<'_>],
+    figures: &Figures<'a>,
+) -> Result<Grid, Errors<TableError>> {
+    let mut errors = Vec::new();
+    let (mut origins, mut reasons) = (IndexSet::new(), IndexSet::new());
+    let mut shown = Vec::new();
+    for ((column, filled), tests) in table.columns.iter().zip(columns).zip(tests) {
+        match (column, filled) {
+            (TableColumn::Metric(_), Some(filled)) => {
+                shown.push((Shown::Metric(filled, tests), filled.ranks()));
             }
+            (TableColumn::Metric(_), None) => {}
+            (TableColumn::Mean(mean), _) => match Averaged::of(mean, columns, table, figures) {
+                Ok(averaged) => {
+                    let ranks = averaged.ranks();
+                    shown.push((Shown::Mean(averaged), ranks));
+                }
+                Err(problem) => {
+                    let column = format!("`{}`", mean.label);
+                    errors.push(TableError { table: name.to_owned(), column, problem });
+                }
+            },
         }
     }
-    let best: Vec<Option<String>> = columns.iter().map(Filled::best).collect();
     // Row by row, so that marks are given out in reading order.
     let rows = table.rows.iter().enumerate().map(|(i, row)| Line {
         label: plain(row.label.as_ref().unwrap_or(&row.model)),
-        cells: columns
+        cells: shown
             .iter()
-            .zip(&best)
-            .map(|(filled, best)| filled.cell(i, row, best.as_deref(), figures, &mut origins, &mut reasons))
+            .map(|(column, ranks)| {
+                let mut cell = match column {
+                    Shown::Metric(filled, tests) => filled.cell(i, row, tests, figures, &mut origins, &mut reasons),
+                    Shown::Mean(averaged) => averaged.cell(i, &mut reasons),
+                };
+                if let (Cell::Measured { figure, best, second, .. }, Some(ranks)) = (&mut cell, ranks) {
+                    *best |= figure.value == ranks.best;
+                    *second = table.second && ranks.second.as_ref() == Some(&figure.value);
+                }
+                cell
+            })
             .collect(),
     });
     let rows = rows.collect();
-    let columns = table.columns.iter().map(|column| Heading {
-        label: plain(column.label.as_ref().unwrap_or(&column.task)),
-        note: column.note.as_deref().map(plain).filter(|note| !note.is_empty()),
+    let heading = |label: &str, note: Option<&str>| Heading {
+        label: plain(label),
+        note: note.map(plain).filter(|note| !note.is_empty()),
+    };
+    let headings = table.columns.iter().map(|column| match column {
+        TableColumn::Metric(column) => heading(column.label.as_ref().unwrap_or(&column.task), column.note.as_deref()),
+        TableColumn::Mean(mean) => heading(&mean.label, mean.note.as_deref()),
     });
     let (origins, reasons) = (origins.into_iter().collect(), reasons.into_iter().collect());
-    let grid = Grid { name: name.to_owned(), columns: columns.collect(), rows, origins, reasons };
+    let grid = Grid {
+        name: name.to_owned(),
+        columns: headings.collect(),
+        rows,
+        origins,
+        reasons,
+        bold: table.bold,
+        remarks: remarks(table, &shown, figures),
+    };
     Errors::unless_any(errors, grid)
 }
 
-/// What there is for one row of a column.
-#[derive(Clone, Copy)]
-struct Found<'a> {
-    measured: Option<&'a Measurement>,
-    published: Option<&'a Measurement>,
+/// A column, ready to give its cells.
+enum Shown<'a> {
+    Metric(&'a Filled<'a>, &'a Tests<'a>),
+    Mean(Averaged<'a>),
 }
 
-/// The figures of a column, one entry a row.
-fn find<'a>(column: &Column, rows: &[Row], figures: &Figures<'a>) -> Result<Vec<Found<'a>>, ColumnProblem> {
-    let filter = filter(column, figures)?;
-    let (task, metric) = (column.task.as_str(), column.metric.as_str());
-    let found = rows.iter().map(|Row { model, .. }| Found {
-        measured: figures.measured.get(model, task, metric, filter),
-        // An empty filter of a published figure is "not stated" and stands beside any.
-        published: figures
-            .published
-            .get(model, task, metric, filter)
-            .or_else(|| figures.published.get(model, task, metric, None)),
-    });
-    Ok(found.collect())
-}
-
-/// The filter that a column means.
-fn filter<'c>(column: &'c Column, figures: &Figures<'c>) -> Result<Option<&'c str>, ColumnProblem> {
-    if let Some(metrics) = figures.measured.task(&column.task) {
-        let Some(filters) = metrics.get(column.metric.as_str()) else {
-            let available: Vec<String> = metrics.keys().map(ToString::to_string).collect();
-            let nearest = nearest(&column.metric, &available);
-            return Err(ColumnProblem::UnknownMetric { available, nearest });
-        };
-        let available = || filters.iter().map(|filter| filter.unwrap_or("").to_owned()).collect::<Vec<_>>();
-        return match column.filter.as_deref() {
-            Some("") if filters.contains(&None) => Ok(None),
-            Some(filter) if filters.contains(&Some(filter)) => Ok(Some(filter)),
-            Some(filter) => {
-                let (available, filter) = (available(), filter.to_owned());
-                let nearest = nearest(&filter, &available);
-                Err(ColumnProblem::UnknownFilter { filter, available, nearest })
+/// What stands under a table about its tests and means.
+fn remarks(table: &Table, shown: &[(Shown<'_>, Option<Ranks>)], figures: &Figures<'_>) -> Vec<(String, String)> {
+    let mut remarks = Vec::new();
+    let (mut count, mut untested) = (0, Vec::new());
+    for (column, _) in shown {
+        match column {
+            Shown::Metric(filled, tests) => {
+                count += tests.count();
+                if table.is_tested() {
+                    untested.extend(tests.untested(table, filled, figures));
+                }
             }
-            None if filters.len() == 1 => Ok(filters[0]),
-            None => Err(ColumnProblem::SeveralFilters { available: available() }),
-        };
-    }
-    if column.filter.is_some() {
-        return Ok(column.filter.as_deref().filter(|filter| !filter.is_empty()));
-    }
-    let published = figures.published.task(&column.task).and_then(|metrics| metrics.get(column.metric.as_str()));
-    let stated: Vec<&str> = published.into_iter().flatten().filter_map(|filter| *filter).collect();
-    match stated[..] {
-        [] => Ok(None),
-        [filter] => Ok(Some(filter)),
-        _ => Err(ColumnProblem::SeveralFilters { available: stated.into_iter().map(str::to_owned).collect() }),
-    }
-}
-
-/// The scale of a column, if all its values can be shown under it.
-fn scale(column: &Column, found: &[Found<'_>], rows: &[Row]) -> Result<f64, ColumnProblem> {
-    let in_range = |figure: &Measurement| (0.0..=1.0).contains(&figure.value);
-    let rates = metric::is_rate(&column.metric) && found.iter().filter_map(|found| found.measured).all(in_range);
-    let scale = column.scale.unwrap_or(if rates { 100.0 } else { 1.0 });
-    let held_to_rates = rates && (column.scale.is_none() || found.iter().any(|found| found.measured.is_some()));
-    for (Row { model, .. }, found) in rows.iter().zip(found) {
-        if let Some(figure) = found.published.filter(|figure| held_to_rates && !in_range(figure)) {
-            return Err(ColumnProblem::NotARate { model: model.clone(), value: figure.value });
-        }
-        let numbers = [found.measured, found.published].into_iter().flatten();
-        let mut numbers = numbers.flat_map(|figure| [Some(figure.value), figure.stderr]).flatten();
-        if let Some(value) = numbers.find(|value| !(value * scale).is_finite()) {
-            return Err(ColumnProblem::NotFinite { model: model.clone(), value, scale });
-        }
-    }
-    Ok(scale)
-}
-
-/// A column with what was found for it.
-struct Filled<'a> {
-    column: &'a Column,
-    found: Vec<Found<'a>>,
-    scale: f64,
-}
-
-impl<'a> Filled<'a> {
-    fn of(column: &'a Column, rows: &[Row], figures: &Figures<'a>) -> Result<Self, ColumnProblem> {
-        let found = find(column, rows, figures)?;
-        let scale = scale(column, &found, rows)?;
-        Ok(Self { column, found, scale })
-    }
-
-    /// How the best measured value prints; `None` if nothing competes.
-    fn best(&self) -> Option<String> {
-        let measured: Vec<&Measurement> = self.found.iter().filter_map(|found| found.measured).collect();
-        let higher = measured
-            .iter()
-            .find_map(|figure| figure.higher_is_better)
-            .or_else(|| metric::higher_is_better(&self.column.metric))?;
-        let values = measured.iter().map(|figure| figure.value);
-        let best = if higher { values.max_by(f64::total_cmp) } else { values.min_by(f64::total_cmp) }?;
-        (measured.len() > 1).then(|| self.print(best * self.scale))
-    }
-
-    fn cell(
-        &self,
-        row: usize,
-        Row { model, .. }: &Row,
-        best: Option<&str>,
-        figures: &Figures<'_>,
-        origins: &mut IndexSet<Origin>,
-        reasons: &mut IndexSet<String>,
-    ) -> Cell {
-        let Found { measured, published } = self.found[row];
-        let mut quote = |published: &Measurement, shots| {
-            let citation = plain(published.citation.as_deref().unwrap_or("no source given"));
-            let origin = Origin { citation, note: published.note.as_deref().map(plain), shots };
-            Published { figure: self.figure(published), origin: origins.insert_full(origin).0 }
-        };
-        match (measured, published) {
-            (Some(measured), published) => {
-                let figure = self.figure(measured);
-                let best = best == Some(&figure.value);
-                let shots =
-                    published.and_then(|published| published.n_shot.filter(|_| other_shots(measured, published)));
-                let difference = published.and_then(|published| difference(measured, published));
-                let beside = published.map(|published| quote(published, shots));
-                Cell::Measured { figure, best, beside, difference }
+            Shown::Mean(averaged) if table.is_tested() => {
+                untested.push(format!("{} (a mean)", plain(&averaged.mean.label)));
             }
-            (None, Some(published)) => Cell::Published(quote(published, None)),
-            (None, None) => {
-                let task = &self.column.task;
-                let reason = if figures.measured.has(model, task) {
-                    "the evaluation did not give this figure".to_owned()
-                } else {
-                    let known = figures.absent.get(&(model.clone(), task.clone()));
-                    known.map_or_else(|| "not measured".to_owned(), |reason| plain(reason))
-                };
-                Cell::Missing(reasons.insert_full(reason).0)
-            }
+            Shown::Mean(_) => {}
         }
     }
-
-    fn figure(&self, figure: &Measurement) -> Figure {
-        Figure {
-            value: self.print(figure.value * self.scale),
-            stderr: figure.stderr.map(|stderr| self.print((stderr * self.scale).abs())),
+    if let Some(baseline) = table.baseline.as_deref().filter(|_| count > 0) {
+        let (name, s) = (marks::name(table, baseline), if count == 1 { "" } else { "s" });
+        let text = format!(
+            "better, worse than {name} (paired test on the same documents, p < {SIGNIFICANCE}); {count} comparison{s}: of \
+             twenty between equal models, one is below that"
+        );
+        remarks.push(("↑ ↓:".to_owned(), text));
+    }
+    if !untested.is_empty() {
+        remarks.push(("Not tested:".to_owned(), untested.join("; ")));
+    }
+    for (column, _) in shown {
+        if let Shown::Mean(averaged) = column {
+            remarks.push((format!("{}:", plain(&averaged.mean.label)), averaged.remark.clone()));
         }
     }
-
-    fn print(&self, number: f64) -> String {
-        let digits = self.column.digits.unwrap_or(DIGITS).min(MOST_DIGITS);
-        // From here on a fixed point would print digits that the number does not have.
-        if number.abs() >= 1e15 { format!("{number:.digits$e}") } else { unsigned_zero(format!("{number:.digits$}")) }
-    }
-}
-
-fn other_shots(measured: &Measurement, published: &Measurement) -> bool {
-    measured.n_shot.zip(published.n_shot).is_some_and(|(ours, theirs)| ours != theirs)
-}
-
-/// Measured minus published in standard errors of the difference, with sign, to one digit.
-fn difference(measured: &Measurement, published: &Measurement) -> Option<String> {
-    let stderr = measured.stderr.filter(|stderr| *stderr > 0.0 && !other_shots(measured, published))?;
-    let difference = (measured.value - published.value) / stderr.hypot(published.stderr.unwrap_or(0.0));
-    difference.is_finite().then(|| match unsigned_zero(format!("{difference:.1}")) {
-        number if number.starts_with('-') || number == "0.0" => number,
-        number => format!("+{number}"),
-    })
-}
-
-/// `-0.00` as `0.00`.
-fn unsigned_zero(number: String) -> String {
-    match number.strip_prefix('-') {
-        Some(rest) if rest.bytes().all(|byte| matches!(byte, b'0' | b'.')) => rest.to_owned(),
-        _ => number,
-    }
+    remarks
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 
 use super::*;
-use crate::experiment::{Column, Row, Table};
+use crate::experiment::{Bold, Column, Row, Table, TableColumn};
 
-fn measured(model: &str, task: &str, metric: &str, filter: &str, value: f64) -> Measurement {
+pub(super) fn measured(model: &str, task: &str, metric: &str, filter: &str, value: f64) -> Measurement {
     Measurement {
         model: model.to_owned(),
         task: task.to_owned(),
@@ -25,71 +25,78 @@ fn measured(model: &str, task: &str, metric: &str, filter: &str, value: f64) -> 
     }
 }
 
-fn with_stderr(stderr: f64, figure: Measurement) -> Measurement {
+pub(super) fn with_stderr(stderr: f64, figure: Measurement) -> Measurement {
     Measurement { stderr: Some(stderr), ..figure }
 }
 
-fn published(model: &str, task: &str, metric: &str, value: f64, citation: &str, note: &str) -> Measurement {
+pub(super) fn published(model: &str, task: &str, metric: &str, value: f64, citation: &str, note: &str) -> Measurement {
     let note = Some(note.to_owned()).filter(|note| !note.is_empty());
     let (source, key, citation) = (Source::Published, None, Some(citation.to_owned()));
     Measurement { source, key, citation, note, ..measured(model, task, metric, "", value) }
 }
 
-fn column(task: &str, metric: &str) -> Column {
+pub(super) fn column(task: &str, metric: &str) -> Column {
     let (task, metric) = (task.to_owned(), metric.to_owned());
-    Column { task, metric, filter: None, label: None, note: None, scale: None, digits: None }
+    Column { task, metric, filter: None, label: None, note: None, scale: None, digits: None, specialist: None }
 }
 
-fn row(model: &str) -> Row {
+pub(super) fn row(model: &str) -> Row {
     Row { model: model.to_owned(), label: None }
+}
+
+pub(super) fn table() -> Table {
+    let (rows, columns, published, into) = (Vec::new(), Vec::new(), None, None);
+    Table { rows, columns, baseline: None, bold: Bold::Best, second: false, published, into }
 }
 
 /// A small experiment: one table, more on request.
 #[derive(Default)]
-struct Project {
-    tables: IndexMap<String, Table>,
-    measured: Vec<Measurement>,
-    published: IndexMap<PathBuf, Vec<Measurement>>,
-    absent: Absent,
+pub(super) struct Project {
+    pub(super) tables: IndexMap<String, Table>,
+    pub(super) measured: Vec<Measurement>,
+    pub(super) published: IndexMap<PathBuf, Vec<Measurement>>,
+    pub(super) paired: Vec<Paired>,
+    pub(super) absent: Absent,
 }
 
 impl Project {
-    fn new(models: &[&str], columns: Vec<Column>) -> Self {
+    pub(super) fn new(models: &[&str], columns: Vec<Column>) -> Self {
         let published = Some(PathBuf::from("published.csv"));
-        let table = Table { rows: models.iter().map(|model| row(model)).collect(), columns, published, into: None };
+        let columns = columns.into_iter().map(TableColumn::Metric).collect();
+        let table = Table { rows: models.iter().map(|model| row(model)).collect(), columns, published, ..table() };
         let published = IndexMap::from([(PathBuf::from("published.csv"), Vec::new())]);
         Self { tables: IndexMap::from([("main".to_owned(), table)]), published, ..Self::default() }
     }
 
-    fn measured(mut self, figures: impl IntoIterator<Item = Measurement>) -> Self {
+    pub(super) fn measured(mut self, figures: impl IntoIterator<Item = Measurement>) -> Self {
         self.measured.extend(figures);
         self
     }
 
-    fn published(mut self, figures: impl IntoIterator<Item = Measurement>) -> Self {
+    pub(super) fn published(mut self, figures: impl IntoIterator<Item = Measurement>) -> Self {
         self.published[0].extend(figures);
         self
     }
 
-    fn inputs(&self) -> Inputs<'_> {
-        let Self { tables, measured, published, absent } = self;
-        Inputs { experiment: "x", tables, measured, published, absent }
+    pub(super) fn inputs(&self) -> Inputs<'_> {
+        let Self { tables, measured, published, paired, absent } = self;
+        Inputs { experiment: "x", tables, measured, published, paired, absent }
     }
 
-    fn grid(&self) -> Grid {
+    pub(super) fn grid(&self) -> Grid {
         grids(&self.inputs()).unwrap().remove(0)
     }
 
-    fn markdown(&self) -> String {
+    pub(super) fn markdown(&self) -> String {
         markdown(&self.grid())
     }
 
-    fn refused(&self) -> String {
+    pub(super) fn refused(&self) -> String {
         grids(&self.inputs()).unwrap_err().to_string()
     }
 
     /// The cells of the first column, in Markdown.
-    fn first_column(&self) -> Vec<String> {
+    pub(super) fn first_column(&self) -> Vec<String> {
         let text = self.markdown();
         let lines = text.lines().skip(2).take_while(|line| line.starts_with('|'));
         lines.map(|line| line.split('|').nth(2).unwrap().trim().to_owned()).collect()
@@ -333,9 +340,9 @@ fn two_tables() -> Project {
     project.measured.extend([latency, other]);
     let second = Table {
         rows: vec![row("math"), row("code")],
-        columns: vec![column("speed", "latency")],
-        published: None,
+        columns: vec![TableColumn::Metric(column("speed", "latency"))],
         into: Some(PathBuf::from("README.md")),
+        ..table()
     };
     project.tables.insert("speed".to_owned(), second);
     project

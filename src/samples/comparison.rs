@@ -1,10 +1,7 @@
 //! What the scores of two models on the same documents say, in figures and in a sentence.
 
 use super::{Choice, Pair};
-use crate::stats::{Bootstrap, Difference, RESAMPLES, SEED, bootstrap, mcnemar};
-
-/// A p-value from which on a difference is called no finding.
-pub const SIGNIFICANCE: f64 = 0.05;
+use crate::stats::{Bootstrap, Difference, Part, RESAMPLES, SEED, SIGNIFICANCE, bootstrap, bootstrap_ratios, mcnemar};
 
 /// Two models on some documents.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,12 +43,19 @@ impl Test {
 }
 
 impl Comparison {
-    /// Of some pairs of finite scores; `None` without any.
+    /// Of some pairs of finite scores; `None` without any, or where they have no size.
+    ///
+    /// Figures that are ratios of sums over documents are compared as such: a long document counts for more.
     pub fn of<'a>(pairs: impl IntoIterator<Item = &'a Pair>, choice: &Choice) -> Option<Self> {
         let pairs: Vec<&Pair> = pairs.into_iter().collect();
-        let scores: Vec<[f64; 2]> = pairs.iter().map(|pair| pair.scores).collect();
-        let difference = Difference::of(&scores)?;
         let differing = pairs.iter().filter(|pair| pair.differs()).count();
+        let parts: Vec<[Part; 2]> = pairs.iter().map(|pair| pair.parts).collect();
+        if parts.iter().flatten().any(|part| *part != Part::score(part.sum)) {
+            let test = Test::Bootstrap(bootstrap_ratios(&parts, RESAMPLES, SEED)?);
+            return Some(Self { difference: Difference::of_ratios(&parts)?, differing, test });
+        }
+        let scores: Vec<[f64; 2]> = parts.iter().map(|parts| parts.map(|part| part.sum)).collect();
+        let difference = Difference::of(&scores)?;
         let test = if scores.iter().flatten().all(|score| is_truth(*score)) {
             let count = |wanted: [bool; 2]| {
                 scores.iter().filter(|scores| scores.map(|score| choice.is_best(score)) == wanted).count()
@@ -121,7 +125,8 @@ mod tests {
 
     fn compared(counts: &[([f64; 2], usize)], higher_is_better: bool) -> Comparison {
         let pairs = counts.iter().flat_map(|(scores, count)| std::iter::repeat_n(*scores, *count));
-        let pairs: Vec<_> = pairs.map(|scores| Pair { task: "t".to_owned(), doc_id: 0, scores }).collect();
+        let pairs: Vec<_> =
+            pairs.map(|scores| Pair { task: "t".to_owned(), doc_id: 0, parts: scores.map(Part::score) }).collect();
         Comparison::of(&pairs, &choice(higher_is_better)).unwrap()
     }
 
@@ -161,6 +166,18 @@ mod tests {
         let Test::Bootstrap(Bootstrap { interval, p }) = compared.test else { panic!("0.5 is neither 0 nor 1") };
         assert!(interval[0] < compared.difference.value && compared.difference.value < interval[1], "{interval:?}");
         assert!(p < 0.05, "{p}");
+    }
+
+    #[test]
+    fn ratios_of_sums_are_compared_as_such() {
+        // 9 rows of 1 byte with 1 bit less, one of 1000 bytes with 1000 bits more.
+        let part = |sum, size| Part { sum, size };
+        let mut parts = vec![[part(1.0, 1.0), part(2.0, 1.0)]; 9];
+        parts.push([part(2000.0, 1000.0), part(1000.0, 1000.0)]);
+        let pairs: Vec<_> = parts.into_iter().map(|parts| Pair { task: "t".to_owned(), doc_id: 0, parts }).collect();
+        let compared = Comparison::of(&pairs, &choice(false)).unwrap();
+        assert!(!compared.is_finding() && compared.difference.value > 0.0, "{compared:?}");
+        assert_eq!((compared.differing, compared.difference.means), (10, [2009.0 / 1009.0, 1018.0 / 1009.0]));
     }
 
     #[test]

@@ -15,20 +15,24 @@
 
 mod choice;
 mod comparison;
+mod paired;
 mod pairs;
 mod question;
 mod text;
 
+use std::f64::consts::LN_2;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 pub use choice::{Choice, ChoiceError};
-pub use comparison::{Comparison, SIGNIFICANCE, Test};
-pub use pairs::{Pair, PairError, Pairs, pair};
+pub use comparison::{Comparison, Test};
+pub use paired::{TestError, test};
+pub use pairs::{Pair, PairError, Pairs, Scored, pair};
 pub use text::{Width, answer, side_by_side};
 
 use crate::stage::rows::Rows;
+use crate::stats::Part;
 
 /// The file in an evaluation's artifact.
 pub const FILE: &str = "samples.jsonl.gz";
@@ -62,6 +66,24 @@ impl Sample {
     pub fn score(&self, metric: &str, filter: Option<&str>) -> Option<f64> {
         let score = self.of_filter("metrics", filter)?.get(metric)?;
         score.as_f64().or_else(|| score.as_bool().map(f64::from))
+    }
+
+    /// What the document adds to the figure over all: its own score, of which that is the mean; but of a loss, whose
+    /// figures are ratios of sums over rows, the row's sum and size.
+    ///
+    /// A row is one of a loss if it says its `nll`, `tokens` and `bytes`. One without any text has no bits per byte of its
+    /// own; its bits count.
+    pub fn part(&self, metric: &str, filter: Option<&str>) -> Option<Part> {
+        self.of_filter("metrics", filter)?;
+        let [nll, tokens, bytes] = ["nll", "tokens", "bytes"].map(|name| self.field(name).as_f64());
+        match (metric, nll.zip(tokens).zip(bytes)) {
+            ("bits_per_byte", Some(((nll, _), bytes))) => Some(Part { sum: nll / LN_2, size: bytes }),
+            ("nll", Some(((nll, tokens), _))) => Some(Part { sum: nll, size: tokens }),
+            (_, Some(((_, tokens), _))) if metric.starts_with("kl/") => {
+                self.score(metric, filter).map(|score| Part { sum: score * tokens, size: tokens })
+            }
+            _ => self.score(metric, filter).map(Part::score),
+        }
     }
 
     /// What a field holds for a filter. A metric without a filter stands under `lm_eval`'s name for that.
@@ -169,6 +191,21 @@ mod tests {
         let scores = scores.map(|(metric, filter)| sample.score(metric, filter));
         assert_eq!(scores, [Some(1.0), Some(1.0), Some(0.0), None, None]);
         assert_eq!(sample.score("acc", Some("other")), None);
+    }
+
+    #[test]
+    fn a_row_of_a_loss_adds_its_sums_and_any_other_document_its_score() {
+        let row = json!({
+            "nll": 3.0, "tokens": 4, "bytes": 0, "metrics": { "none": { "nll": 0.75, "kl/a": 0.5, "acc": 1.0 } },
+        });
+        let row = sample(row);
+        assert_eq!(row.part("bits_per_byte", Some("none")), Some(Part { sum: 3.0 / LN_2, size: 0.0 }));
+        assert_eq!(row.part("nll", None), Some(Part { sum: 3.0, size: 4.0 }));
+        assert_eq!(row.part("kl/a", None), Some(Part { sum: 2.0, size: 4.0 }));
+        assert_eq!((row.part("kl/b", None), row.part("nll", Some("strict"))), (None, None));
+        assert_eq!(row.part("acc", None), Some(Part::score(1.0)));
+        let other = sample(json!({ "metrics": { "none": { "nll": 0.75 } } }));
+        assert_eq!((other.part("nll", None), other.part("bits_per_byte", None)), (Some(Part::score(0.75)), None));
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! The documents that two models were both asked, with both scores.
 
-use std::collections::HashMap;
-
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use super::{Choice, Sample, Samples, SamplesError};
 use crate::digest::Digest;
+use crate::stats::Part;
 
 /// One document on two models.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,14 +14,22 @@ pub struct Pair {
     pub task: String,
     /// The document's number in its data set.
     pub doc_id: u64,
-    /// Its score on each model.
-    pub scores: [f64; 2],
+    /// What it adds to the figure of each model.
+    pub parts: [Part; 2],
 }
 
 impl Pair {
+    /// Its own score on each model; `None` where it adds to a figure and has none of its own.
+    pub fn scores(&self) -> [Option<f64>; 2] {
+        self.parts.map(Part::value)
+    }
+
     /// Whether the scores are two.
     pub fn differs(&self) -> bool {
-        self.scores[0] - self.scores[1] != 0.0
+        match self.scores() {
+            [Some(first), Some(second)] => first - second != 0.0,
+            _ => self.parts[0] != self.parts[1],
+        }
     }
 }
 
@@ -92,7 +99,34 @@ pub enum PairError {
 /// What is kept of a document until its other half comes by.
 struct Half {
     document: Digest,
-    score: Option<f64>,
+    part: Option<Part>,
+}
+
+/// The documents of an evaluation by task and number, with what each adds to one of its figures.
+pub struct Scored(IndexMap<(String, u64), Half>);
+
+impl Scored {
+    /// Reads samples; `side` is for the error.
+    ///
+    /// # Errors
+    /// When they cannot be read, or have a document twice.
+    pub fn of(samples: Samples, choice: &Choice, side: usize) -> Result<Self, PairError> {
+        let mut halves: IndexMap<(String, u64), Half> = IndexMap::new();
+        for sample in samples {
+            let sample = sample.map_err(|source| PairError::Samples { side, source })?;
+            let half = half(&sample, choice);
+            let (task, doc_id) = (sample.task, sample.doc_id);
+            if halves.insert((task.clone(), doc_id), half).is_some() {
+                return Err(PairError::Twice { task, doc_id });
+            }
+        }
+        Ok(Self(halves))
+    }
+
+    fn tasks(&self) -> Vec<String> {
+        let tasks: IndexSet<&String> = self.0.keys().map(|(task, _)| task).collect();
+        tasks.into_iter().cloned().collect()
+    }
 }
 
 /// Pairs documents by task and number, and sees to it that they are the same: the row of the data set and the right
@@ -100,55 +134,27 @@ struct Half {
 ///
 /// # Errors
 /// See [`PairError`].
-pub fn pair(first: Samples, second: Samples, choice: &Choice) -> Result<Pairs, PairError> {
-    let mut halves: IndexMap<(String, u64), Half> = IndexMap::new();
-    for sample in first {
-        let sample = sample.map_err(|source| PairError::Samples { side: 0, source })?;
-        let half = half(&sample, choice);
-        let (task, doc_id) = (sample.task, sample.doc_id);
-        if halves.insert((task.clone(), doc_id), half).is_some() {
-            return Err(PairError::Twice { task, doc_id });
-        }
-    }
-    let mut found: HashMap<usize, Option<f64>> = HashMap::new();
+pub fn pair(first: &Scored, second: &Scored, choice: &Choice) -> Result<Pairs, PairError> {
     let mut pairs = Pairs::default();
-    let mut tasks: [Vec<String>; 2] = Default::default();
-    for sample in second {
-        let sample = sample.map_err(|source| PairError::Samples { side: 1, source })?;
-        let other = half(&sample, choice);
-        if !tasks[1].contains(&sample.task) {
-            tasks[1].push(sample.task.clone());
-        }
-        let (task, doc_id) = (sample.task, sample.doc_id);
-        let key = (task, doc_id);
-        let Some((index, _, half)) = halves.get_full(&key) else {
-            pairs.alone[1] += 1;
+    let mut common = 0;
+    for (place, half) in &first.0 {
+        let Some(other) = second.0.get(place) else {
+            pairs.alone[0] += 1;
             continue;
         };
-        let (task, doc_id) = key;
+        let (task, doc_id) = place.clone();
         if half.document != other.document {
             return Err(PairError::Differs { task, doc_id });
         }
-        if found.insert(index, other.score).is_some() {
-            return Err(PairError::Twice { task, doc_id });
+        common += 1;
+        match (half.part, other.part) {
+            (Some(first), Some(second)) => pairs.pairs.push(Pair { task, doc_id, parts: [first, second] }),
+            _ => pairs.unscored += 1,
         }
     }
-    for (index, ((task, doc_id), half)) in halves.iter().enumerate() {
-        match (found.get(&index), half.score) {
-            (Some(Some(second)), Some(first)) => {
-                pairs.pairs.push(Pair { task: task.clone(), doc_id: *doc_id, scores: [first, *second] });
-            }
-            (Some(_), _) => pairs.unscored += 1,
-            (None, _) => pairs.alone[0] += 1,
-        }
-    }
-    if found.is_empty() {
-        for (task, _) in halves.keys() {
-            if !tasks[0].contains(task) {
-                tasks[0].push(task.clone());
-            }
-        }
-        return Err(PairError::Disjoint { tasks });
+    pairs.alone[1] = second.0.len() - common;
+    if common == 0 {
+        return Err(PairError::Disjoint { tasks: [first.tasks(), second.tasks()] });
     }
     if pairs.pairs.is_empty() {
         return Err(PairError::Unscored { metric: choice.to_string() });
@@ -158,7 +164,7 @@ pub fn pair(first: Samples, second: Samples, choice: &Choice) -> Result<Pairs, P
 
 fn half(sample: &Sample, choice: &Choice) -> Half {
     let document = Value::Array(vec![sample.field("doc").clone(), sample.field("target").clone()]);
-    Half { document: Digest::of_json(&document), score: sample.score(&choice.metric, choice.filter.as_deref()) }
+    Half { document: Digest::of_json(&document), part: sample.part(&choice.metric, choice.filter.as_deref()) }
 }
 
 #[cfg(all(test, feature = "fetch"))]
@@ -184,7 +190,9 @@ mod tests {
             home
         });
         let [first, second] = homes.each_ref().map(|home| Samples::open(home.path()).unwrap());
-        pair(first, second, &choice()).map_err(|error| error.to_string())
+        let scored = |samples, side| Scored::of(samples, &choice(), side);
+        let paired = scored(first, 0).and_then(|first| pair(&first, &scored(second, 1)?, &choice()));
+        paired.map_err(|error| error.to_string())
     }
 
     #[test]
@@ -192,7 +200,8 @@ mod tests {
         let first = [line("t", 0, "a", "1"), line("t", 1, "b", "0"), line("u", 0, "c", "1")];
         let second = [line("u", 0, "c", "0"), line("t", 1, "b", "0"), line("t", 0, "a", "1")];
         let pairs = paired(&first, &second).unwrap();
-        let found: Vec<_> = pairs.pairs.iter().map(|pair| (&*pair.task, pair.doc_id, pair.scores)).collect();
+        let found: Vec<_> =
+            pairs.pairs.iter().map(|pair| (&*pair.task, pair.doc_id, pair.scores().map(Option::unwrap))).collect();
         assert_eq!(found, [("t", 0, [1.0, 1.0]), ("t", 1, [0.0, 0.0]), ("u", 0, [1.0, 0.0])]);
         assert_eq!((pairs.alone, pairs.unscored), ([0, 0], 0));
         assert_eq!(pairs.by_task().keys().copied().collect::<Vec<_>>(), ["t", "u"]);

@@ -50,7 +50,7 @@ pub fn answer(sample: &Sample, choice: &Choice, width: Width) -> String {
 
 /// The answers of two models to one document.
 pub fn side_by_side(pair: &Pair, samples: [&Sample; 2], names: [&str; 2], choice: &Choice, width: Width) -> String {
-    let scores = pair.scores.map(number);
+    let scores = pair.scores().map(|score| score.map_or_else(|| "—".to_owned(), number));
     let mut text = format!(
         "{} {}  {choice}: {} {}, {} {}\n",
         plain(&pair.task),
@@ -208,6 +208,7 @@ mod tests {
 
     use super::super::tests::sample;
     use super::*;
+    use crate::stats::Part;
 
     fn choice(metric: &str, filter: &str) -> Choice {
         Choice { metric: metric.to_owned(), filter: Some(filter.to_owned()), higher_is_better: true, n_shot: None }
@@ -299,7 +300,7 @@ mod tests {
     #[test]
     fn two_models_stand_under_one_question() {
         let (first, second) = (generated("x"), generated("y"));
-        let pair = Pair { task: "gsm8k".to_owned(), doc_id: 3, scores: [0.0, 1.0] };
+        let pair = Pair { task: "gsm8k".to_owned(), doc_id: 3, parts: [0.0, 1.0].map(Part::score) };
         let choice = choice("em", "flexible");
         let text = side_by_side(&pair, [&first, &second], ["avg", "regmean"], &choice, Width::Columns(80));
         insta::assert_snapshot!(text, @r"

@@ -13,7 +13,7 @@ use super::failure::{PROMPT, end_of};
 use super::lm_eval_command::{self, Places};
 use super::python::Script;
 use super::{Context, Failure, Job, Product, Program, diagnosis, kept, tail, tensor};
-use crate::experiment::{Backend, Suite, Task};
+use crate::experiment::{Backend, Suite, Table, Task};
 use crate::plan::{Graph, Spec, Stage, model_arguments, untried};
 use crate::project::{Project, Python};
 
@@ -262,7 +262,7 @@ fn job_value(context: &Context<'_>, suite: &Suite, jobs: &[Job<'_>], results: &P
 /// The figures that tables of the experiment ask of a task.
 fn wanted(context: &Context<'_>, stage: &Stage, task: &str) -> Value {
     let tables = context.graph.experiments[stage.experiment].tables.values();
-    let columns = tables.flat_map(|table| &table.columns).filter(|column| column.task == task);
+    let columns = tables.flat_map(Table::metrics).filter(|column| column.task == task);
     columns.map(|column| json!({ "metric": column.metric, "filter": column.filter })).collect()
 }
 

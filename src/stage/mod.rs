@@ -55,7 +55,7 @@ pub use import::export as export_grams;
 pub use launch::{Ending, Launcher, Program};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
 pub use shards::shards_of;
-pub use table::measurements;
+pub use table::{measurements, tests};
 pub use tasks::{Definition, TaskFiles};
 
 use crate::artifact::{Output, model_roles};

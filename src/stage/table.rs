@@ -8,7 +8,8 @@ use super::{Context, Failure, Job, Product};
 use crate::digest::Key;
 use crate::experiment::{Section, Table};
 use crate::plan::{Artifact, Graph, StageId};
-use crate::report::{self, Absent, FileError, Inputs, Measurement};
+use crate::report::{self, Absent, FileError, Inputs, Measurement, Paired};
+use crate::samples::{self, TestError};
 
 /// Figures of all evaluations of an experiment whose results `result` gives, in the order of the experiment.
 ///
@@ -29,6 +30,26 @@ pub fn measurements<'a>(
     Ok(figures)
 }
 
+/// What comes of the tests that the tables of an experiment ask for, from the answers of its evaluations.
+///
+/// # Errors
+/// When answers cannot be read.
+pub fn tests<'a>(
+    graph: &Graph,
+    experiment: usize,
+    inputs: &Inputs<'_>,
+    result: impl Fn(StageId) -> Option<&'a Artifact>,
+) -> Result<Vec<Paired>, TestError> {
+    let wanted = report::comparisons(inputs);
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let evaluations = graph.iter().filter(|(_, stage)| stage.experiment == experiment);
+    let by_cell: HashMap<(&str, &str), &Artifact> =
+        evaluations.filter_map(|(id, stage)| Some((stage.spec.evaluated()?, result(id)?))).collect();
+    samples::test(&wanted, |model, task| by_cell.get(&(model, task)).copied())
+}
+
 /// Renders one table from the evaluations that it needs.
 pub(super) fn run(context: &Context<'_>, name: &str, table: &Table, job: &Job<'_>) -> Result<Product, Failure> {
     let refuse = |error: FileError| Failure::experiment(error.to_string());
@@ -45,9 +66,13 @@ pub(super) fn run(context: &Context<'_>, name: &str, table: &Table, job: &Job<'_
         tables: &tables,
         measured: &figures,
         published: &published,
+        paired: &[],
         absent: &Absent::default(),
     };
-    let grids = report::grids(&inputs).map_err(|errors| Failure::experiment(errors.to_string()))?;
+    let paired = tests(context.graph, job.stage.experiment, &inputs, |id| by_id.get(&id).copied())
+        .map_err(|error| Failure::stage(format!("{} on {}: {error}", error.model, error.task)))?;
+    let grids = report::grids(&Inputs { paired: &paired, ..inputs })
+        .map_err(|errors| Failure::experiment(errors.to_string()))?;
     for grid in &grids {
         let files = [
             ("table.md", report::markdown(grid)),

@@ -7,6 +7,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use super::ratio::{Part, ratios};
+
 /// How many resamples are drawn.
 pub const RESAMPLES: usize = 10_000;
 
@@ -27,19 +29,40 @@ pub struct Bootstrap {
 ///
 /// The draws are those of ChaCha8, which are the same on every machine.
 pub fn bootstrap(differences: &[f64], resamples: usize, seed: u64) -> Option<Bootstrap> {
-    if differences.is_empty() || resamples == 0 {
+    let n = differences.len();
+    if n == 0 {
         return None;
     }
-    let n = differences.len();
+    of_draws(resamples, seed, |generator| (0..n).map(|_| differences[below(generator, n)]).sum::<f64>() / n as f64)
+}
+
+/// The same for two ratios of sums over documents: of each draw both ratios are taken anew, and their difference is the
+/// resample. `None` where one of the ratios has no size. A draw in which one has none is drawn again.
+pub fn bootstrap_ratios(pairs: &[[Part; 2]], resamples: usize, seed: u64) -> Option<Bootstrap> {
+    ratios(pairs.iter())?;
+    let n = pairs.len();
+    of_draws(resamples, seed, |generator| {
+        loop {
+            if let Some([first, second]) = ratios((0..n).map(|_| &pairs[below(generator, n)])) {
+                return first - second;
+            }
+        }
+    })
+}
+
+/// What some resamples say; `None` without any.
+fn of_draws(resamples: usize, seed: u64, mut draw: impl FnMut(&mut ChaCha8Rng) -> f64) -> Option<Bootstrap> {
+    if resamples == 0 {
+        return None;
+    }
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
-    let mut means: Vec<f64> =
-        (0..resamples).map(|_| (0..n).map(|_| differences[below(&mut generator, n)]).sum::<f64>() / n as f64).collect();
-    means.sort_unstable_by(f64::total_cmp);
-    let at_most = means.iter().filter(|mean| **mean <= 0.0).count();
-    let at_least = means.iter().filter(|mean| **mean >= 0.0).count();
+    let mut values: Vec<f64> = (0..resamples).map(|_| draw(&mut generator)).collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let at_most = values.iter().filter(|value| **value <= 0.0).count();
+    let at_least = values.iter().filter(|value| **value >= 0.0).count();
     let p = 2.0 * (at_most.min(at_least) + 1) as f64 / (resamples + 1) as f64;
     let outside = resamples / 40;
-    Some(Bootstrap { interval: [means[outside], means[resamples - 1 - outside]], p: p.min(1.0) })
+    Some(Bootstrap { interval: [values[outside], values[resamples - 1 - outside]], p: p.min(1.0) })
 }
 
 /// A number in `0..n`: the upper half of a product, off by less than one part in 2⁶⁴ / n from even.
@@ -78,6 +101,36 @@ mod tests {
         assert!((interval[0] - (0.1 - half)).abs() < 2e-3, "{interval:?}");
         assert!((interval[1] - (0.1 + half)).abs() < 2e-3, "{interval:?}");
         assert!(p < 1e-3);
+    }
+
+    #[test]
+    fn of_documents_of_one_size_ratios_are_resampled_as_means_are() {
+        let differences = [0.5, -0.25, 1.5, 0.0, 2.0, -1.0, 0.75];
+        let pairs = differences.map(|difference| [3.0 + difference, 3.0].map(|x| Part { sum: 8.0 * x, size: 8.0 }));
+        let (ratios, means) = (bootstrap_ratios(&pairs, RESAMPLES, SEED).unwrap(), of(&differences));
+        assert!((ratios.p - means.p).abs() < 1e-3, "{ratios:?}, {means:?}");
+        assert!(ratios.interval.iter().zip(means.interval).all(|(one, other)| (one - other).abs() < 1e-12));
+    }
+
+    #[test]
+    fn a_long_document_outweighs_many_short_ones() {
+        // Nine short documents speak for the second model, and one of a thousand times their length for the first: the
+        // ratios say the second has more, or less, with the draw. Means would leave no doubt.
+        let short = [Part { sum: 1.0, size: 1.0 }, Part { sum: 3.0, size: 1.0 }];
+        let long = [Part { sum: 2000.0, size: 1000.0 }, Part { sum: 1000.0, size: 1000.0 }];
+        let mut pairs = vec![short; 9];
+        pairs.push(long);
+        let ratios = bootstrap_ratios(&pairs, RESAMPLES, SEED).unwrap();
+        assert!((0.5..0.9).contains(&ratios.p), "{ratios:?}");
+        // 0.9^10 = 0.35 of the draws miss the long one, and give -2.
+        assert!((ratios.interval[0] + 2.0).abs() < 1e-12 && ratios.interval[1] > 0.9, "{ratios:?}");
+    }
+
+    #[test]
+    fn a_draw_without_size_is_drawn_again() {
+        let pairs = [[Part { sum: 1.0, size: 0.0 }; 2], [Part { sum: 2.0, size: 1.0 }, Part { sum: 1.0, size: 1.0 }]];
+        assert!(bootstrap_ratios(&pairs, RESAMPLES, SEED).unwrap().interval.iter().all(|x| x.is_finite()));
+        assert_eq!(bootstrap_ratios(&pairs[..1], RESAMPLES, SEED), None);
     }
 
     #[test]

@@ -6,7 +6,12 @@
 mod bootstrap;
 mod difference;
 mod mcnemar;
+mod ratio;
 
-pub use bootstrap::{Bootstrap, RESAMPLES, SEED, bootstrap};
+pub use bootstrap::{Bootstrap, RESAMPLES, SEED, bootstrap, bootstrap_ratios};
 pub use difference::Difference;
 pub use mcnemar::mcnemar;
+pub use ratio::Part;
+
+/// A p-value from which on a difference is called no finding.
+pub const SIGNIFICANCE: f64 = 0.05;

@@ -87,7 +87,7 @@ fn a_table_and_the_settings_are_read() {
     let row = |model: &str, label: Option<&str>| Row { model: model.into(), label: label.map(Into::into) };
     let table = &design.tables["main"];
     assert_eq!(table.rows, [row("math", Some("Math model")), row("avg", None), row("regmean", None)]);
-    assert_eq!(table.columns[0].filter.as_deref(), Some("flexible-extract"));
+    assert_eq!(table.metrics().next().and_then(|column| column.filter.as_deref()), Some("flexible-extract"));
     assert_eq!(table.into.as_deref(), Some("README.md".as_ref()));
     let gib = 1 << 30;
     let requires = Requires { gpu_memory: Some(40 * gib), memory: None, disk: Some(120 * gib) };

@@ -731,6 +731,70 @@ fn a_table_shows_only_what_is_evaluated() {
     assert_eq!(one(&table("nobody", "gsm8k")), "there is no model or merge called `nobody`");
 }
 
+/// A table on `a` and `b`, which are evaluated on two tasks, and `base`, which is on none; `r` is swept, `c` a command.
+fn compared(keys: &str, columns: &str) -> String {
+    format!(
+        "merges: {{ r: {{ method: task_arithmetic, models: [a, b], base: base, sweep: {{ lambda: [0.5, 1.0] }} }} }}
+evals: {{ e: {{ models: [a, b, r], tasks: [gsm8k, mbpp] }}, only: {{ models: [base], tasks: [arc] }} }}
+tables: {{ t: {{ rows: [a, b], columns: [{columns}], {keys} }} }}"
+    )
+}
+
+const TWO: &str = "{ task: gsm8k, metric: acc }, { task: mbpp, metric: pass, label: Code }";
+
+#[test]
+fn a_baseline_is_one_evaluated_model() {
+    let table = valid(&compared("baseline: b, bold: not_worse, second: true", TWO)).tables["t"].clone();
+    assert_eq!(
+        (table.baseline.as_deref(), table.bold, table.second),
+        (Some("b"), crate::experiment::Bold::NotWorse, true)
+    );
+    assert_eq!(valid(&compared("baseline: r-0.5", TWO)).tables["t"].baseline.as_deref(), Some("r-0.5"));
+    assert_eq!(one(&compared("baseline: r", TWO)), "`r` is swept and stands for 2 entries; `baseline` takes one");
+    let unused = compared("baseline: base", TWO).replace("models: [base]", "models: [a]");
+    assert_eq!(one(&unused), "no suite evaluates `base`, so nothing could be tested against it");
+    assert_eq!(one(&compared("bold: worst", TWO)), "`bold` cannot be `worst`");
+    insta::assert_snapshot!(shown(&compared("baseline: bas", TWO)));
+}
+
+#[test]
+fn a_mean_names_columns_and_is_over_all_metrics_unless_it_does() {
+    use crate::experiment::TableColumn;
+    let of = |mean: &str| -> Vec<usize> {
+        let table = valid(&compared("second: false", &format!("{{ mean: {mean} }}, {TWO}"))).tables["t"].clone();
+        let TableColumn::Mean(mean) = &table.columns[0] else { panic!("a mean") };
+        mean.of.clone()
+    };
+    assert_eq!(of("scores, label: Mean"), [1, 2]);
+    assert_eq!(of("scores, label: Mean, of: [Code]"), [2]);
+    assert_eq!(of("scores, label: Mean, of: [mbpp, gsm8k]"), [2, 1]);
+    let special =
+        "{ mean: normalized, label: N }, { task: gsm8k, metric: acc, specialist: a }, { task: mbpp, metric: p }";
+    let TableColumn::Mean(mean) = &valid(&compared("second: false", special)).tables["t"].columns[0] else {
+        panic!("a mean")
+    };
+    assert_eq!(mean.of, [1]);
+
+    let said = |columns: &str| one(&compared("second: false", columns));
+    assert_eq!(said(&format!("{TWO}, {{ mean: scores, label: M, of: [Coder] }}")), "this table has no column `Coder`");
+    let twice = "{ task: gsm8k, metric: acc }, { task: gsm8k, metric: em }, { mean: scores, label: M, of: [gsm8k] }";
+    assert_eq!(said(twice), "`gsm8k` means 2 columns");
+    assert_eq!(said("{ mean: scores, label: M }"), "this table has no column that the mean could be over");
+    assert_eq!(said(&format!("{TWO}, {{ mean: scores }}")), "a mean needs `label`");
+    assert_eq!(said(&format!("{TWO}, {{ mean: median, label: M }}")), "`mean` cannot be `median`");
+    let none = "no column of this table has a `specialist`, so there is nothing to normalize by";
+    assert_eq!(said(&format!("{TWO}, {{ mean: normalized, label: M }}")), none);
+    assert_eq!(
+        said(&special.replace("label: N", "label: N, of: [gsm8k]")),
+        "`of` has no meaning for `mean: normalized`: it is over the columns that have a `specialist`"
+    );
+    assert_eq!(said(&special.replace("specialist: a", "specialist: base")), "no suite evaluates `base` on `gsm8k`");
+    assert_eq!(
+        said(&special.replace("specialist: a", "specialist: nobody")),
+        "there is no model or merge called `nobody`"
+    );
+}
+
 #[test]
 fn a_table_may_show_losses_and_command_suites() {
     let experiment = valid(
