@@ -84,10 +84,11 @@ quickstart: build  ## train two tiny models, merge them, evaluate all, write the
 smollm2: build eval-cpu sandbox-deps $(REAL)/model/config.json $(HUMAN_EVAL)/HumanEval.jsonl $(GYM)/.filled  ## tune, merge and measure a real model without a GPU (90 minutes, 10 GB of memory, 30 GB of disk)
 	VIRTUAL_ENV=$(CURDIR)/.venv-eval-cpu target/release/mergelab run experiments/smollm2.yaml
 
-test: setup $(HUMAN_EVAL)/.filled  ## every test (without libtorch: `cargo test` runs those of the root package)
+test: setup $(HUMAN_EVAL)/.filled $(GYM)/.filled  ## every test (without libtorch: `cargo test` runs those of the root package)
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
 	$(python) -W ignore -m unittest discover -s experiments/quickstart
+	$(python) -W ignore -m unittest discover -s experiments/smollm2
 	$(python) -W ignore -m unittest discover -s lm-eval-harness
 	$(python) -W ignore -m unittest discover -s gram-transformers
 	$(python) -W ignore -m unittest discover -s benches/gram
