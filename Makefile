@@ -81,7 +81,7 @@ quickstart: build  ## train two tiny models, merge them, evaluate all, write the
 	target/release/mergelab run experiments/quickstart.yaml
 
 # In the environment of `eval-cpu`; HumanEval's programs run in the sandbox.
-smollm2: build eval-cpu sandbox-deps $(REAL)/model/config.json $(HUMAN_EVAL)/HumanEval.jsonl $(GYM)/.filled  ## tune, merge and measure a real model without a GPU (90 minutes, 10 GB of memory, 30 GB of disk)
+smollm2: build eval-cpu sandbox-deps $(REAL)/model/config.json $(HUMAN_EVAL)/HumanEval.jsonl $(GYM)/.filled  ## tune, merge and measure a real model without a GPU (90 minutes, 16 GB of memory, 30 GB of disk)
 	VIRTUAL_ENV=$(CURDIR)/.venv-eval-cpu target/release/mergelab run experiments/smollm2.yaml
 
 test: setup $(HUMAN_EVAL)/.filled $(GYM)/.filled  ## every test (without libtorch: `cargo test` runs those of the root package)
