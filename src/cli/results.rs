@@ -69,7 +69,8 @@ pub(super) fn with_figures<T>(
         absent: &Absent::default(),
     };
     let paired = if is_stored {
-        tests(&session.graph, index, &inputs, |id| Some(result(id)?.0)).map_err(|error| refuse(session, index, error))?
+        tests(&session.graph, index, &inputs, |id| Some(result(id)?.0))
+            .map_err(|error| refuse(session, index, error))?
     } else if experiment.tables.values().any(Table::is_tested) {
         report::files::paired(root, &experiment.name)?
     } else {

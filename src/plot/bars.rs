@@ -26,14 +26,14 @@ struct Bar<'a> {
     published: bool,
     best: bool,
     text: String,
-    /// What follows the text, and is never cut: the mark of a published figure.
+    /// What follows the text, and is never cut: the mark of a published figure, or of one that a test tells from the baseline.
     end: String,
 }
 
 impl<'a> Bar<'a> {
-    fn measured(figure: &'a Figure, best: bool) -> Self {
-        let text = figure.to_string();
-        Self { figure: Some(figure), missing: None, published: false, best, text, end: String::new() }
+    fn measured(figure: &'a Figure, best: bool, arrow: Option<char>) -> Self {
+        let end = arrow.map_or_else(String::new, |arrow| format!(" {arrow}"));
+        Self { figure: Some(figure), missing: None, published: false, best, text: figure.to_string(), end }
     }
 
     fn published(Published { figure, origin }: &'a Published, difference: Option<&str>) -> Self {
@@ -64,7 +64,7 @@ fn bars_of(cell: &Cell) -> Vec<Bar<'_>> {
     match cell {
         Cell::Measured { figure, best, beside, difference, .. } => {
             let beside = beside.as_ref().map(|beside| Bar::published(beside, difference.as_deref()));
-            std::iter::once(Bar::measured(figure, *best)).chain(beside).collect()
+            std::iter::once(Bar::measured(figure, *best, cell.arrow())).chain(beside).collect()
         }
         Cell::Published(published) => vec![Bar::published(published, None)],
         Cell::Missing(reason) => vec![Bar::missing(*reason)],

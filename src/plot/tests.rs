@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::experiment::Bold;
-use crate::report::{Cell, Figure, Heading, Line, Origin, Published};
+use crate::report::{Against, Cell, Figure, Heading, Line, Origin, Published, Verdict};
 
 fn figure(value: &str, stderr: &str) -> Figure {
     Figure { value: value.to_owned(), stderr: Some(stderr.to_owned()).filter(|stderr| !stderr.is_empty()) }
@@ -78,6 +78,25 @@ fn picture(files: &[(String, String)], name: &str) -> String {
 
 fn names(files: &[(String, String)]) -> Vec<&str> {
     files.iter().map(|file| file.0.as_str()).collect()
+}
+
+#[test]
+fn a_figure_that_a_test_tells_from_the_baseline_carries_the_tables_arrow() {
+    let cell = |verdict| Cell::Measured {
+        figure: figure("1.00", "0.10"),
+        best: false,
+        second: false,
+        against: Some(Against { p: "0.01".to_owned(), verdict }),
+        beside: None,
+        difference: None,
+    };
+    let rows = [("better", Verdict::Better), ("worse", Verdict::Worse), ("even", Verdict::Even)];
+    let rows = rows.map(|(label, verdict)| row(label, vec![cell(verdict)])).to_vec();
+    let picture = bars::bars("x", &grid(vec![heading("Task", None)], rows));
+    let values: Vec<_> = picture.lines().filter(|line| line.contains("1.00 ± 0.10")).map(str::trim).collect();
+    assert_eq!(values.iter().filter(|line| line.contains("1.00 ± 0.10 ↑")).count(), 1, "{values:?}");
+    assert_eq!(values.iter().filter(|line| line.contains("1.00 ± 0.10 ↓")).count(), 1, "{values:?}");
+    assert!(values.len() >= 3, "{values:?}");
 }
 
 #[test]

@@ -178,7 +178,7 @@ impl Cell {
     }
 
     /// What stands behind its value, if it is better or worse than the baseline: an arrow.
-    pub(super) fn arrow(&self) -> Option<char> {
+    pub(crate) fn arrow(&self) -> Option<char> {
         match self {
             Self::Measured { against: Some(Against { verdict, .. }), .. } => match verdict {
                 Verdict::Better => Some('↑'),
