@@ -112,13 +112,7 @@ fn a_table_shows_what_samples_against_says() {
 fn a_checkout_without_a_store_renders_from_what_results_keep() {
     let project = project();
     project.run(&[]);
-    let before = (project.contents("results"), project.read("README.md"));
-    fs::remove_dir_all(project.path(".mergelab")).unwrap();
-    fs::remove_dir_all(project.path("runs")).unwrap();
-    project.mergelab(&["render", "x.yaml", "--check"]).exits(0);
-    fs::remove_file(project.path("results/x/table.md")).unwrap();
-    project.mergelab(&["render", "x.yaml"]).exits(0);
-    assert_eq!((project.contents("results"), project.read("README.md")), before);
+    project.results_stand_without_the_store();
 
     let paired = project.read("results/x/paired.csv");
     let second = paired.lines().nth(1).unwrap();

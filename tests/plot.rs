@@ -64,8 +64,7 @@ fn the_store_and_what_results_keep_of_it_give_the_same_pictures() {
     project.run(&[]);
     let said = project.mergelab(&["plot", "x.yaml"]).exits(0);
     said.says("-bars.svg\n");
-    fs::remove_dir_all(project.path(".mergelab")).unwrap();
-    fs::remove_dir_all(project.path("runs")).unwrap();
+    project.lose_store();
     project.mergelab(&["plot", "x.yaml", "--check"]).exits(0).says_nothing_of("changed");
 }
 

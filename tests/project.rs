@@ -191,6 +191,25 @@ impl Project {
         names
     }
 
+    /// Takes away all that was made and is no result.
+    pub(crate) fn lose_store(&self) {
+        for made in [".mergelab", "runs"] {
+            fs::remove_dir_all(self.path(made)).unwrap();
+        }
+    }
+
+    /// Loses the store, and sees that the results and README of `x.yaml` are made again byte for byte from what `results/`
+    /// keeps.
+    pub(crate) fn results_stand_without_the_store(&self) {
+        let made = || (self.contents("results"), self.read("README.md"));
+        let before = made();
+        self.lose_store();
+        self.mergelab(&["render", "x.yaml", "--check"]).exits(0);
+        fs::remove_file(self.path("results/x/table.md")).unwrap();
+        self.mergelab(&["render", "x.yaml"]).exits(0);
+        assert_eq!(made(), before);
+    }
+
     /// Every regular file under a directory with its contents, for comparisons.
     pub(crate) fn contents(&self, dir: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();

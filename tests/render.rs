@@ -1,7 +1,5 @@
 //! Tables from a checkout, without a store.
 
-use std::fs;
-
 use crate::project::Project;
 
 /// An experiment on hub models, with nothing but published figures: what a fresh clone of somebody's work has.
@@ -64,13 +62,7 @@ fn rendering_again_changes_no_byte() {
 fn measured_results_are_enough_to_render_from_without_a_store() {
     let project = crate::science::project();
     project.run(&[]);
-    let before = (project.contents("results"), project.read("README.md"));
-    fs::remove_dir_all(project.path(".mergelab")).unwrap();
-    fs::remove_dir_all(project.path("runs")).unwrap();
-    project.mergelab(&["render", "x.yaml", "--check"]).exits(0);
-    fs::remove_file(project.path("results/x/table.md")).unwrap();
-    project.mergelab(&["render", "x.yaml"]).exits(0);
-    assert_eq!((project.contents("results"), project.read("README.md")), before);
+    project.results_stand_without_the_store();
     assert!(!project.has(".mergelab"));
 }
 

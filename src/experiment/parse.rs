@@ -222,7 +222,8 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     let read_tables = tables.read(|item, _| table::table(&context, item, evaluated.as_ref()));
     context.links.borrow().check(report);
 
-    let origins = [&data, &commands, &grams, &fishers, &merges].into_iter().flat_map(Declared::origins).collect();
+    let origins =
+        [&models, &data, &commands, &grams, &fishers, &merges].into_iter().flat_map(Declared::origins).collect();
     let experiment = Experiment {
         file: PathBuf::from(file),
         name: name?,

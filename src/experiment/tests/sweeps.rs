@@ -56,7 +56,13 @@ models:
 data:
   rows: { from: commands.solve, path: rows.jsonl, text: '{{ text }}' }
 ";
-    let experiment = parse(Path::new("small.yaml"), text).unwrap_or_else(|errors| panic!("{errors}")).experiment;
+    let loaded = parse(Path::new("small.yaml"), text).unwrap_or_else(|errors| panic!("{errors}"));
+    let expansion = Expansion {
+        entry: "solved".into(),
+        coordinates: vec![("path".into(), "theirs".into()), ("alpha".into(), "1.0".into())],
+    };
+    assert_eq!(loaded.expansion("models.solved-theirs-1.0"), Some(&expansion));
+    let experiment = loaded.experiment;
     let output = |alpha: &str, path: &str| Output { command: format!("solve-{alpha}"), path: Some(path.into()) };
     let models: Vec<_> = experiment.models.iter().map(|(name, model)| (name.as_str(), model.clone())).collect();
     let from = |alpha, path| Model::From(output(alpha, path));
