@@ -70,12 +70,6 @@ def halves(models: list[Path], modules: list[str], out: Path) -> list[Path]:
     return directories
 
 
-def over(error: torch.Tensor, correction: torch.Tensor) -> float:
-    """‖error‖ / ‖correction‖; infinite where the error is no number."""
-    share = (error.norm() / correction.norm()).item()
-    return share if math.isfinite(share) else math.inf
-
-
 def figure(value: float | None) -> str:
     if value is None:
         return "—"
@@ -181,7 +175,7 @@ class Bench:
             for module, correction in exact.items():
                 name = f"{module}.weight"
                 mean = (self.weights[0][module].double() + self.weights[1][module].double()) / 2
-                row.errors.append(over(file.get_tensor(name).double() - mean - correction, correction))
+                row.errors.append(systems.over(file.get_tensor(name).double() - mean - correction, correction))
             row.bits = self.loss({name: file.get_tensor(name) for name in file.keys()})
         return row
 
@@ -192,7 +186,7 @@ class Bench:
         measured, out = program.merge(self.capture, "merge", models, grams, alpha)
         row.seconds = measured.seconds
         found = Weights(out)
-        row.errors = [over(found[module].double() - correction, correction) for module, correction in exact.items()]
+        row.errors = [systems.over(found[module].double() - correction, correction) for module, correction in exact.items()]
         must = MUST[alpha == 1]
         for module, error in zip(exact, row.errors):
             if error > must:
@@ -212,7 +206,7 @@ class Bench:
                 merged[f"{module}.weight"] = weight
                 if module in exact:
                     mean = (pair[0].double() + pair[1].double()) / 2
-                    row.errors.append(over(weight.double() - mean - exact[module], exact[module]))
+                    row.errors.append(systems.over(weight.double() - mean - exact[module], exact[module]))
         row.bits = self.loss(merged)
         return row
 

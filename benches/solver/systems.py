@@ -40,6 +40,12 @@ def scaled(gram: torch.Tensor, alpha: float) -> torch.Tensor:
     return alpha * gram + (1 - alpha) * torch.diag(gram.diagonal())
 
 
+def over(error: torch.Tensor, correction: torch.Tensor) -> float:
+    """‖error‖ / ‖correction‖; infinite where the error is no number."""
+    share = (error.norm() / correction.norm()).item()
+    return share if math.isfinite(share) else math.inf
+
+
 def correction(grams: list[torch.Tensor], halves: list[torch.Tensor], alpha: float) -> tuple[list[torch.Tensor], int]:
     """The exact `W - W̄` for each `half = (W₁ - W₂) / 2`, and how many eigenvalues were cut: of the scaled system, those
     under `4 √d eps32`, so that it is the least change from the average in the norm of D."""

@@ -10,10 +10,12 @@ arguments give the same rows.
 
 | split | templates | seed |
 |---|---|---|
-| train | those that are not held out | 1 |
-| dev | the same | 2 |
-| test | the same; what is in train or dev is left out | 3 |
+| train | for half of the problems the simple ones, for the other half the rest | 1 |
+| dev | the simple ones | 2 |
+| test | the simple ones; what is in train or dev is left out | 3 |
 | held-out | every eighth template, of which neither training nor Grams see a problem | 4 |
+
+Simple are the sixteen of those that are not held out whose worked answers are shortest: one to three steps.
 """
 
 import argparse
@@ -21,17 +23,19 @@ import importlib
 import itertools
 import json
 import random
+import statistics
 import sys
 import types
 from pathlib import Path
 
 SEEDS = {"train": 1, "dev": 2, "test": 3, "held-out": 4}
 # How many are written.
-ROWS = {"train": 400, "test": 200, "held-out": 100}
+ROWS = {"train": 480, "test": 200, "held-out": 100}
 # Problems of train and dev that test keeps clear of: more than anybody takes.
 APART = 2000
-# Every eighth of the templates in order.
-HELD_OUT = 8
+# Every eighth of the templates in order, from the fourth on.
+HELD_OUT = slice(3, None, 8)
+SIMPLE = 16
 GYM = "reasoning_gym.arithmetic.gsm_symbolic"
 
 
@@ -61,18 +65,28 @@ def sound(packages: Path) -> list[int]:
     sys.exit(f"{packages}: this reasoning-gym has no list `tasks_ok`; version 0.1.25 is needed")
 
 
+def simple(functions: dict[int, object], numbers: list[int]) -> list[int]:
+    """Those of some templates whose worked answers are shortest, over 30 problems of each."""
+    def length(number: int) -> float:
+        return statistics.mean(len(functions[number](random.Random(seed), 1.0)["metadata"]["answer_cot"]) for seed in range(30))
+
+    return sorted(sorted(numbers, key=length)[:SIMPLE])
+
+
 def problems(functions: dict[int, object], split: str):
     """Endless problems of a split, each once."""
-    numbers = sorted(functions)
-    held_out = set(numbers[HELD_OUT - 1::HELD_OUT])
-    numbers = [number for number in numbers if (number in held_out) == (split == "held-out")]
+    held_out = sorted(functions)[HELD_OUT]
+    others = [number for number in sorted(functions) if number not in held_out]
+    short = simple(functions, others)
+    long = [number for number in others if number not in short]
+    pools = {"train": (short, long), "held-out": (held_out,)}.get(split, (short,))
     rng = random.Random(SEEDS[split])
     seen = set()
     if split == "test":
         for other in ("train", "dev"):
             seen |= {row["question"] for row in itertools.islice(problems(functions, other), APART)}
     while True:
-        number = rng.choice(numbers)
+        number = rng.choice(rng.choice(pools))
         made = functions[number](rng, 1.0)
         answer = made["metadata"]["answer_cot"].strip()
         question = made["question"].strip()

@@ -15,7 +15,6 @@ OUT (`gels`, `gelsy`, `inverse`, `mergelab`) with a `solver.json`:
 
 import argparse
 import json
-import math
 import shutil
 import statistics
 import sys
@@ -28,12 +27,6 @@ from safetensors.torch import save_file
 
 PUBLISHED = ("gels", "gelsy", "inverse")
 OURS = "mergelab"
-
-
-def over(error: torch.Tensor, correction: torch.Tensor) -> float:
-    """‖error‖ / ‖correction‖, infinite where the error is no number."""
-    share = (error.norm() / correction.norm()).item()
-    return share if math.isfinite(share) else math.inf
 
 
 def tensors(directory: Path) -> dict[str, torch.Tensor]:
@@ -76,7 +69,7 @@ def main() -> None:
         for name, (a, b), correction in zip(names, pairs, exact):
             target = (a.double() + b.double()) / 2 + correction
             for solver, weights in merged.items():
-                errors[solver].append(over(weights[name].double() - target, correction))
+                errors[solver].append(systems.over(weights[name].double() - target, correction))
         print(f"{names[0]}: done", file=sys.stderr, flush=True)
     for solver, weights in merged.items():
         directory = options.out / solver

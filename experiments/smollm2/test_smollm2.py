@@ -33,8 +33,21 @@ class Problems(unittest.TestCase):
 
     def test_templates_that_are_held_out_are_in_no_other_split(self):
         used = {split: {row["template"] for row in rows} for split, rows in self.splits.items()}
-        self.assertEqual(len(used["held-out"]), len(self.functions) // problems.HELD_OUT)
+        self.assertEqual(sorted(used["held-out"]), sorted(self.functions)[problems.HELD_OUT])
         self.assertFalse(used["held-out"] & (used["train"] | used["dev"] | used["test"]))
+
+    def test_half_of_what_is_trained_on_and_all_of_the_test_are_simple_problems(self):
+        simple = {row["template"] for row in self.splits["test"]}
+        self.assertEqual(len(simple), problems.SIMPLE)
+        self.assertEqual({row["template"] for row in self.splits["dev"]}, simple)
+        among = [row["template"] in simple for row in self.splits["train"]]
+        self.assertAlmostEqual(sum(among) / len(among), 0.5, delta=0.1)
+
+        def longest(split, these):
+            return max(row["answer"].count("\n") for row in self.splits[split] if (row["template"] in simple) == these)
+
+        self.assertLessEqual(longest("test", True), 4)
+        self.assertGreater(longest("train", False), 4)
 
     def test_no_problem_of_the_test_stands_in_train_or_dev(self):
         questions = {split: {row["question"] for row in rows} for split, rows in self.splits.items()}
@@ -133,19 +146,19 @@ class Rows(unittest.TestCase):
 
 class Training(unittest.TestCase):
     def test_labels_are_the_answers_alone(self):
-        rows = [Encoded(list(range(10 + place)), 4) for place in range(train.STEPS * train.ROWS)]
-        ids, labels = next(iter(train.batches(rows)))
-        self.assertEqual(ids.shape, (train.ROWS, 17))
-        self.assertEqual(labels[0].tolist(), [-100] * 4 + list(range(4, 10)) + [-100] * 7)
+        rows = [Encoded(list(range(10 + place)), 4) for place in (5, 0, 7, 1)]
+        (ids, labels), (longer, _) = train.parts(rows)
+        self.assertEqual((ids.shape, longer.shape), ((2, 11), (2, 17)))
+        self.assertEqual(labels[0].tolist(), [-100] * 4 + list(range(4, 10)) + [-100])
 
     def test_the_rate_warms_up_and_falls_to_zero(self):
-        rates = [train.rate(step) for step in range(train.STEPS)]
+        rates = [train.rate(step, 45) for step in range(45)]
         self.assertEqual(max(rates), rates[train.WARM_UP - 1])
         self.assertAlmostEqual(rates[train.WARM_UP - 1], 1.0)
         self.assertAlmostEqual(rates[-1], 0.0)
         self.assertEqual(rates[:train.WARM_UP], sorted(rates[:train.WARM_UP]))
 
-    def test_the_loss_is_that_of_the_labelled_tokens(self):
+    def test_a_step_takes_the_mean_over_all_its_labelled_tokens(self):
         torch.manual_seed(0)
 
         class Tiny(torch.nn.Module):
@@ -157,11 +170,14 @@ class Training(unittest.TestCase):
                 return type("Out", (), {"last_hidden_state": self.embed(input_ids)})
 
         tiny = Tiny()
-        ids = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
-        labels = torch.tensor([[-100, -100, 3, 4], [-100, 6, -100, -100]])
-        logits = tiny.lm_head(tiny.embed(ids))
-        expected = -torch.stack([logits[r, c - 1].log_softmax(-1)[ids[r, c]] for r, c in ((0, 2), (0, 3), (1, 1))]).mean()
-        self.assertAlmostEqual(train.loss(tiny, ids, labels).item(), expected.item(), places=6)
+        rows = [Encoded([1, 2, 3, 4], 2), Encoded([5, 6], 1), Encoded([7, 8, 9], 2)]
+        logits = tiny.lm_head(tiny.embed.weight)
+        expected = -torch.stack([logits[a].log_softmax(-1)[b] for a, b in ((2, 3), (3, 4), (5, 6), (8, 9))]).mean()
+        expected.backward()
+        gradient = tiny.embed.weight.grad.clone()
+        tiny.zero_grad()
+        self.assertAlmostEqual(train.backward(tiny, rows), expected.item(), places=6)
+        self.assertLess((tiny.embed.weight.grad - gradient).abs().max().item(), 1e-6)
 
 
 class Figures(unittest.TestCase):
