@@ -32,6 +32,7 @@ pub(crate) fn mergelab(home: &Path) -> Result<Run> {
         held_out: None,
         fisher: None,
         capture: None,
+        params: IndexMap::new(),
     };
     let job = MergeJob {
         method: "regmean".to_owned(),

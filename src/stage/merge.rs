@@ -1,5 +1,6 @@
 //! Merging: models, and Grams where the method uses them, go to the tensor program; a model directory comes back.
 
+use indexmap::IndexMap;
 use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource, Weight};
 
 use serde_json::{Value, json};
@@ -41,6 +42,7 @@ pub(super) fn run(
         held_out: beside("held_out", role),
         fisher: beside("fishers", role),
         capture: None,
+        params: IndexMap::new(),
     };
     let capture = |index: usize| {
         let Calibration { capture, rows, strict } = merge.captures.get(index)?;

@@ -303,9 +303,12 @@ pub struct MergeSource {
     /// For a method that captures by itself: what to run this model on. Of the job `model`, `range` and `engine` are not read.
     #[serde(default)]
     pub capture: Option<GramJob>,
+    /// Parameters of the method for this model, which go before those of the merge.
+    #[serde(default)]
+    pub params: IndexMap<String, serde_json::Value>,
 }
 
-/// A model's weight in a merge; on the wire a number or a list of them.
+/// A model's weight in a merge; on the wire a number, a list of them, or either by tensor name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Weight {
@@ -313,15 +316,43 @@ pub enum Weight {
     Number(f64),
     /// Interpolated over depth.
     Gradient(Vec<f64>),
+    /// The first whose filter is part of a tensor's name.
+    ByName(Vec<NamedWeight>),
+}
+
+/// A weight of the tensors whose names have something in them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedWeight {
+    /// What is part of the name; all fit without it, and with `*`.
+    pub filter: Option<String>,
+    /// One weight, or several over depth.
+    pub value: Vec<f64>,
 }
 
 impl Weight {
-    /// What is stated.
+    /// All that is stated.
     #[must_use]
-    pub fn stated(&self) -> &[f64] {
+    pub fn stated(&self) -> Vec<f64> {
+        match self {
+            Self::Number(number) => vec![*number],
+            Self::Gradient(list) => list.clone(),
+            Self::ByName(named) => named.iter().flat_map(|named| &named.value).copied().collect(),
+        }
+    }
+
+    /// What is stated for a tensor, over depth; 1 where no filter fits.
+    #[must_use]
+    pub fn of(&self, tensor: &str) -> &[f64] {
         match self {
             Self::Number(number) => std::slice::from_ref(number),
             Self::Gradient(list) => list,
+            Self::ByName(named) => {
+                let fits = |named: &&NamedWeight| {
+                    named.filter.as_deref().is_none_or(|part| part == "*" || tensor.contains(part))
+                };
+                named.iter().find(fits).map_or(&[1.0], |named| &named.value)
+            }
         }
     }
 }
@@ -331,6 +362,11 @@ impl Display for Weight {
         match self {
             Self::Number(number) => Display::fmt(number, formatter),
             Self::Gradient(list) => Debug::fmt(list, formatter),
+            Self::ByName(named) => {
+                let show =
+                    |named: &NamedWeight| format!("{}: {:?}", named.filter.as_deref().unwrap_or("*"), named.value);
+                write!(formatter, "{{{}}}", named.iter().map(show).collect::<Vec<_>>().join(", "))
+            }
         }
     }
 }

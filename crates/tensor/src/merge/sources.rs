@@ -100,7 +100,11 @@ impl Sources {
         let may_be = |weight: f64| weight.is_finite() && (weight >= 0.0 || takes_any_weight);
         for source in &job.models {
             let stated = source.weight.stated();
-            if stated.is_empty() || !stated.iter().copied().all(may_be) {
+            let is_empty = |weight: &Weight| match weight {
+                Weight::ByName(named) => named.is_empty() || named.iter().any(|named| named.value.is_empty()),
+                Weight::Number(_) | Weight::Gradient(_) => weight.stated().is_empty(),
+            };
+            if is_empty(&source.weight) || !stated.into_iter().all(may_be) {
                 return Err(request(format!("the weight of {} is {}", source.name, source.weight)));
             }
         }
@@ -136,7 +140,7 @@ impl Sources {
 
     /// Each model's weight in what becomes of a tensor.
     pub fn weights(&self, tensor: &str) -> Vec<f64> {
-        self.models.iter().map(|source| gradient(source.weight.stated(), tensor, self.layers)).collect()
+        self.models.iter().map(|source| gradient(source.weight.of(tensor), tensor, self.layers)).collect()
     }
 
     /// Compares what the decisions need of each tensor: that it is there, of one shape, and of a type that can be merged.

@@ -225,7 +225,7 @@ fn formula(toys: &Toys, name: &str, floor: f64, normalize: bool) -> (Tensor, i64
         let weights = wide(Checkpoint::open(&model.path).unwrap().load(name).unwrap());
         let set = FisherSet::open(model.fisher.as_ref().unwrap()).unwrap();
         let fisher = wide(set.tensors.load(name).unwrap());
-        let [weight] = *model.weight.stated() else { unreachable!("toys have one weight each") };
+        let [weight] = *model.weight.stated().as_slice() else { unreachable!("toys have one weight each") };
         let u = weight / if normalize { set.index.norm } else { 1.0 };
         known = known.logical_or(&fisher.gt(floor));
         let lifted = fisher.clamp_min(floor) * u;

@@ -180,6 +180,7 @@ pub(crate) fn source(name: &str, path: &Path, grams: Option<&Path>) -> MergeSour
         held_out: None,
         fisher: None,
         capture: None,
+        params: indexmap::IndexMap::new(),
     }
 }
 
