@@ -129,3 +129,22 @@ fn a_program_reads_nothing_from_our_standard_input() {
     project.said(command).exits(0);
     assert_eq!(std::fs::metadata(project.output("x", "commands.c", "out")).unwrap().len(), 0);
 }
+
+#[test]
+fn threads_of_programs_leave_their_core_while_they_wait_unless_somebody_says_otherwise() {
+    let policy = |env: &str, variable: Option<&str>| {
+        let command = r#"name: x
+commands:
+  c: { run: [sh, -c, 'echo "$OMP_WAIT_POLICY" > "$0/out"', "{out}"], env: { ENV } }
+"#;
+        let mut project = Project::with(&command.replace("ENV", env));
+        if let Some(value) = variable {
+            project = project.variable("OMP_WAIT_POLICY", value);
+        }
+        project.run(&[]).ran(&["commands.c"]);
+        std::fs::read_to_string(project.output("x.yaml", "commands.c", "out")).unwrap()
+    };
+    assert_eq!(policy("", None), "PASSIVE\n");
+    assert_eq!(policy("", Some("ACTIVE")), "ACTIVE\n");
+    assert_eq!(policy("OMP_WAIT_POLICY: ACTIVE", None), "ACTIVE\n");
+}

@@ -1,5 +1,6 @@
 //! Starting programs: our side of [`super::child`].
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
@@ -67,6 +68,7 @@ impl Supervisor {
             .arg(&program.program)
             .args(&program.arguments)
             .current_dir(&program.directory)
+            .envs(yielding(std::env::var_os(WAIT_POLICY)))
             .envs(program.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(lifeline))
             .stdout(Stdio::from(log.try_clone()?))
@@ -84,6 +86,15 @@ impl Supervisor {
         own_group(&mut command);
         Ok((command.spawn()?, held))
     }
+}
+
+/// How OpenMP threads wait for each other.
+const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
+
+/// Unless our environment says otherwise, threads that wait leave their core: two programs with as many threads each as there
+/// are cores would else wait against each other, and take many times as long.
+fn yielding(stated: Option<OsString>) -> Option<(&'static str, &'static str)> {
+    stated.is_none().then_some((WAIT_POLICY, "PASSIVE"))
 }
 
 impl Launcher for Supervisor {
