@@ -8,17 +8,10 @@ use serde_json::{Value, json};
 use super::{Context, Failure, Job, Product, card, gram, tensor};
 use crate::experiment::{Calibration, Merge};
 
-/// Methods that the tensor program has, those among them whose parameters it has too.
-const METHODS: [&str; 7] = ["average", "regmean", "regmean++", "task_arithmetic", "ties", "mats", "fisher"];
-const WITH_PARAMETERS: [&str; 5] = ["average", "task_arithmetic", "ties", "mats", "fisher"];
-
 /// What this version cannot merge yet.
 pub(super) fn unsupported(merge: &Merge) -> Option<String> {
-    if !METHODS.contains(&merge.method.as_str()) {
-        return Some(format!("`method: {}` is not in this version, which has {}", merge.method, METHODS.join(", ")));
-    }
-    if let Some(name) = merge.params.keys().next().filter(|_| !WITH_PARAMETERS.contains(&merge.method.as_str())) {
-        return Some(format!("the parameter `{name}` of `{}` is not in this version", merge.method));
+    if merge.method == "mergekit" {
+        return Some("`method: mergekit` is not in this version".to_owned());
     }
     if merge.tokenizer.as_deref() == Some("union") {
         return Some("`tokenizer: union` is not in this version".to_owned());

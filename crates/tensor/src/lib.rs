@@ -18,6 +18,7 @@
 pub mod checkpoint;
 pub mod codec;
 pub mod device;
+pub mod draw;
 pub mod dtype;
 pub mod failure;
 pub mod fisher;

@@ -3,6 +3,7 @@
 use mergelab_wire::Labels;
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::draw::Draws;
 use crate::text::Sequence;
 
 /// One sequence, and what of it is predicted.
@@ -42,27 +43,14 @@ impl Example {
             let ids: Vec<i64> = self.targets.iter().map(|target| i64::from(self.ids[*target])).collect();
             return Tensor::f_from_slice(&ids)?.f_to_device(predictions.device());
         };
-        let uniform: Vec<f64> = self.targets.iter().map(|target| uniform(seed, self.row, *target)).collect();
+        let draws = Draws::numbered(seed, self.row);
+        let uniform: Vec<f64> = self.targets.iter().map(|target| draws.at(*target)).collect();
         let uniform = Tensor::f_from_slice(&uniform)?.f_to_device(predictions.device())?.f_unsqueeze(1)?;
         // The label is the first at which the sum of probabilities passes the draw, scaled to what they really add up to.
         let cumulative = predictions.f_to_kind(Kind::Double)?.f_exp()?.f_cumsum(1, Kind::Double)?;
         let threshold = cumulative.f_narrow(1, cumulative.size()[1] - 1, 1)?.f_mul(&uniform)?;
         cumulative.f_le_tensor(&threshold)?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Int64)
     }
-}
-
-/// A number in [0, 1) that depends on nothing but a seed and a place, whatever else is drawn and in which order.
-fn uniform(seed: u64, row: usize, position: usize) -> f64 {
-    let bits = mix(mix(mix(seed) ^ row as u64) ^ position as u64);
-    (bits >> 11) as f64 * f64::EPSILON / 2.0
-}
-
-/// `SplitMix64` (Steele, Lea and Flood, 2014), one step.
-fn mix(state: u64) -> u64 {
-    let z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tch::Tensor;
 
 use super::error::MergeError;
 use super::method::{Context, Unit};
+use super::regmean;
 use super::rules::AlphaRule;
 use super::sources::{Source, Sources};
 use crate::codec::is_float;
@@ -23,6 +24,11 @@ pub const TILE: usize = 4096;
 pub trait Kernel: Debug + Send + Sync {
     /// Fills `out` from as many elements of each input.
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]);
+
+    /// How many elements must come together: a row's, for a method that looks at rows.
+    fn grain(&self) -> usize {
+        1
+    }
 
     /// How many elements so far had no more than their weighted mean, where the method counts them.
     fn averaged(&self) -> Option<u64> {
@@ -103,6 +109,14 @@ impl Elementwise {
         Ok(Self { tensor, base: model.is_none(), models: model.into_iter().collect(), beside: Vec::new(), how })
     }
 
+    /// How many elements must come together.
+    pub fn grain(&self) -> usize {
+        match &self.how {
+            How::Merge(kernel) => kernel.grain(),
+            How::Verbatim => 1,
+        }
+    }
+
     /// The sources that are read: the base first, then models, then what is beside them.
     pub fn inputs<'a>(&'a self, sources: &'a Sources) -> Vec<&'a Source> {
         let base = sources.base.as_ref().filter(|_| self.base);
@@ -122,13 +136,36 @@ pub fn on_task_vectors(
     kernel: impl Fn(&str) -> Result<Arc<dyn Kernel>, MergeError> + Sync,
 ) -> Result<Vec<Unit>, MergeError> {
     let models: Vec<usize> = (0..context.sources.models.len()).collect();
-    context.host.map(tensors, |(tensor, _)| {
+    on_tensors(context, tensors, true, &models, kernel)
+}
+
+/// The work of a method that reads some models, by index, and the base where `base` says so; else as [`on_task_vectors`].
+/// Tensors for which a rule asks for RegMean are not the method's.
+///
+/// # Errors
+/// When integers differ or a Gram is missing, and what `kernel` says.
+pub fn on_tensors(
+    context: &Context<'_>,
+    tensors: Vec<(String, Option<AlphaRule>)>,
+    base: bool,
+    models: &[usize],
+    kernel: impl Fn(&str) -> Result<Arc<dyn Kernel>, MergeError> + Sync,
+) -> Result<Vec<Unit>, MergeError> {
+    let (mut units, rest) = regmean::by_rule(context, tensors)?;
+    units.extend(context.host.map(rest, |tensor| {
         if !is_float(context.sources.dtype(&tensor)?) {
             return same_integers(context.sources, tensor).map(Unit::Elementwise);
         }
         let how = How::Merge(kernel(&tensor)?);
-        Ok(Unit::Elementwise(Elementwise { tensor, base: true, models: models.clone(), beside: Vec::new(), how }))
-    })
+        Ok::<_, MergeError>(Unit::Elementwise(Elementwise {
+            tensor,
+            base,
+            models: models.to_vec(),
+            beside: Vec::new(),
+            how,
+        }))
+    })?);
+    Ok(units)
 }
 
 /// Integers have no mean: they are taken over where all models agree.
@@ -174,7 +211,13 @@ pub fn report<'a>(context: &Context<'_>, done: impl Iterator<Item = &'a Elementw
 
 /// The ranges of a tensor's tiles.
 pub fn tiles(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    range.clone().step_by(TILE).map(move |start| start..(start + TILE).min(range.end))
+    aligned(range, 1)
+}
+
+/// Ranges of whole grains, about a tile long or one grain.
+pub fn aligned(range: Range<usize>, grain: usize) -> impl Iterator<Item = Range<usize>> {
+    let step = grain * (TILE / grain).max(1);
+    range.clone().step_by(step).map(move |start| start..(start + step).min(range.end))
 }
 
 /// `Σ wᵢ Wᵢ / Σ wᵢ`, in fp64 and rounded once.
@@ -277,5 +320,8 @@ mod tests {
         let found: Vec<_> = tiles(10..2 * TILE + 11).collect();
         assert_eq!(found, [10..TILE + 10, TILE + 10..2 * TILE + 10, 2 * TILE + 10..2 * TILE + 11]);
         assert_eq!(tiles(5..5).count(), 0);
+        let rows: Vec<_> = aligned(0..7 * 1500, 1500).collect();
+        assert_eq!(rows, [0..3000, 3000..6000, 6000..9000, 9000..10500]);
+        assert_eq!(aligned(0..3 * TILE, 2 * TILE).collect::<Vec<_>>(), [0..2 * TILE, 2 * TILE..3 * TILE]);
     }
 }

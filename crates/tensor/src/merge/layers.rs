@@ -45,11 +45,6 @@ pub fn is_vocabulary(name: &str) -> bool {
         .any(|end| name.ends_with(end))
 }
 
-/// Whether a tensor that lies in no layer comes before them all: an embedding or what belongs to it.
-pub fn is_before_layers(name: &str) -> bool {
-    EMBEDDINGS.iter().any(|part| name.contains(part)) && !name.contains("embed_out")
-}
-
 /// How many layers a model with these tensors has; one where no name has a number.
 pub fn count<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     names.filter_map(depth).max().map_or(1, |last| last + 1)

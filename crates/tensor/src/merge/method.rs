@@ -6,6 +6,7 @@ use tch::Device;
 use super::blocks::Blocks;
 use super::elementwise::Elementwise;
 use super::error::MergeError;
+use super::matrix::Matrix;
 use super::rules::AlphaRule;
 use super::solve::Group;
 use super::sources::Sources;
@@ -73,6 +74,8 @@ pub enum Unit {
     Elementwise(Elementwise),
     /// The linear system of layers that share their inputs.
     Regmean(Group),
+    /// A method's own way with the task vectors of a linear layer, as matrices.
+    Matrix(Matrix),
     /// RegMean block by block, on activations that flow through the merged model.
     Blocks(Box<Blocks>),
 }

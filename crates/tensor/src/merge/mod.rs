@@ -7,33 +7,55 @@
 
 mod agreement;
 pub mod alpha;
+pub mod arcee_fusion;
 pub mod average;
 pub mod blocks;
+pub mod breadcrumbs;
+pub mod consensus_ta;
 mod correct;
+pub mod dare;
+pub mod della;
 pub mod elementwise;
 pub mod error;
 pub mod figures;
 pub mod fisher;
 mod gradient;
 pub mod grams;
+pub mod iso_c;
+pub mod karcher;
 pub mod layers;
 pub mod magnitude;
+pub mod matrix;
 pub mod mats;
 pub mod method;
+pub mod model_stock;
+pub mod multislerp;
+pub mod nearswap;
+pub mod nuslerp;
 pub mod objective;
 pub mod output;
+mod pair;
 pub mod params;
+pub mod passthrough;
+pub mod ram;
 pub mod registry;
 pub mod regmean;
 pub mod regmean_plus_plus;
 mod room;
 pub mod rules;
+pub mod sce;
+pub mod slerp;
 pub mod solve;
 pub mod sources;
+pub mod span;
+pub mod sparse;
 pub mod stream;
 mod sums;
 pub mod task_arithmetic;
 pub mod ties;
+pub mod tsv;
+pub mod vectors;
+pub mod wudi;
 
 use std::path::Path;
 
@@ -99,13 +121,14 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
             Decision::Base => streamed.push(Elementwise::take(&context, name, None)?),
         }
     }
-    let (mut groups, mut blocks) = (Vec::new(), Vec::new());
+    let (mut groups, mut blocks, mut matrices) = (Vec::new(), Vec::new(), Vec::new());
     for unit in method.units(&context, own)? {
         match unit {
             Unit::Average(name) => streamed.push(Elementwise::average(&context, name)?),
             Unit::Elementwise(work) => streamed.push(work),
             Unit::Regmean(group) => groups.push(group),
             Unit::Blocks(work) => blocks.push(work),
+            Unit::Matrix(work) => matrices.push(work),
         }
     }
     let limits = stream::Limits::new(&context, &streamed)?;
@@ -113,6 +136,7 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
 
     let shard_size = job.shard_size.map_or(DEFAULT_SHARD_SIZE, |size| size as usize);
     let writer = Writer::model(out, sources.planned(dtype)?, shard_size)?;
+    matrix::run(&context, &writer, matrices)?;
     let choice = alpha::choose(&context, &mut groups)?;
     let total = groups.len();
     let mut layers = Vec::new();

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::error::MergeError;
 use super::gradient::gradient;
 use super::layers::count;
+use super::method::Context;
 
 /// A method's parameters, checked to be known to it.
 #[derive(Debug)]
@@ -21,12 +22,18 @@ impl<'a> Params<'a> {
         Self { job, layers: count(tensors) }
     }
 
+    /// The parameters of the merge at hand.
+    pub fn of(context: &Context<'a>) -> Self {
+        Self { job: context.job, layers: context.sources.layers() }
+    }
+
     /// Refuses parameters of other names, and values of the wrong kind or outside their range.
     ///
     /// # Errors
     /// Names the parameter.
     pub fn check(job: &MergeJob, numbers: &[(&str, f64, f64)], flags: &[&str]) -> Result<(), MergeError> {
-        for (name, value) in &job.params {
+        let of_models = job.models.iter().flat_map(|model| &model.params);
+        for (name, value) in job.params.iter().chain(of_models) {
             let fits = match numbers.iter().find(|(number, ..)| number == name) {
                 Some((_, low, high)) => stated(value).is_some_and(|all| all.iter().all(|v| (*low..=*high).contains(v))),
                 None if flags.contains(&name.as_str()) => value.is_boolean(),
@@ -41,7 +48,22 @@ impl<'a> Params<'a> {
 
     /// A number for one tensor.
     pub fn number(&self, name: &str, tensor: &str, default: f64) -> f64 {
-        let Some(value) = self.job.params.get(name) else { return default };
+        self.job.params.get(name).map_or(default, |value| self.resolve(value, tensor, default))
+    }
+
+    /// A number for one tensor of one model, by its index: what is stated for the model goes first.
+    pub fn for_model(&self, model: usize, name: &str, tensor: &str, default: f64) -> f64 {
+        let default = self.number(name, tensor, default);
+        let own = self.job.models[model].params.get(name);
+        own.map_or(default, |value| self.resolve(value, tensor, default))
+    }
+
+    /// A whole number for one tensor.
+    pub fn whole(&self, name: &str, tensor: &str, default: usize) -> usize {
+        self.number(name, tensor, default as f64) as usize
+    }
+
+    fn resolve(&self, value: &Value, tensor: &str, default: f64) -> f64 {
         let Some(items) = value.as_array().filter(|items| items.iter().any(Value::is_object)) else {
             return self.over_depth(value, tensor).unwrap_or(default);
         };
@@ -53,6 +75,11 @@ impl<'a> Params<'a> {
 
     fn over_depth(&self, value: &Value, tensor: &str) -> Option<f64> {
         numbers(value).filter(|list| !list.is_empty()).map(|list| gradient(&list, tensor, self.layers))
+    }
+
+    /// The seed of what is drawn.
+    pub fn seed(&self) -> u64 {
+        self.job.params.get("seed").and_then(Value::as_u64).unwrap_or(0)
     }
 
     /// A flag.

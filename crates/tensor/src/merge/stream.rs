@@ -20,7 +20,7 @@ use indexmap::IndexMap;
 use safetensors::Dtype;
 use sha2::{Digest as _, Sha256};
 
-use super::elementwise::{Elementwise, How, Kernel, TILE, Tile, tiles};
+use super::elementwise::{Elementwise, How, Kernel, TILE, Tile, aligned};
 use super::error::MergeError;
 use super::method::Context;
 use super::sources::Source;
@@ -59,12 +59,14 @@ impl Limits {
         let workers = context.host.workers();
         let most = workers * BUFFERS;
         let Some(budget) = context.memory else { return Ok(Self { buffers: most }) };
-        let inputs = streamed.iter().map(|work| work.inputs(context.sources).len()).max().unwrap_or(0);
-        let scratch = (workers * (inputs + 1) * TILE * size_of::<f32>()) as u64;
-        let fixed = PROGRAM + scratch;
-        let room = (budget.saturating_sub(fixed) / CHUNK as u64) as usize;
+        let tile = |work: &Elementwise| (work.inputs(context.sources).len() + 1) * TILE.max(work.grain());
+        let scratch = (workers * streamed.iter().map(tile).max().unwrap_or(0) * size_of::<f32>()) as u64;
+        // A chunk is longer where one grain is.
+        let longest = streamed.iter().map(Elementwise::grain).max().unwrap_or(1) * size_of::<f32>();
+        let (fixed, chunk) = (PROGRAM + scratch, CHUNK.max(longest) as u64);
+        let room = (budget.saturating_sub(fixed) / chunk) as usize;
         if room <= workers {
-            return Err(MergeError::Memory { budget, needed: fixed + (workers as u64 + 1) * CHUNK as u64 });
+            return Err(MergeError::Memory { budget, needed: fixed + (workers as u64 + 1) * chunk });
         }
         Ok(Self { buffers: room.min(most) })
     }
@@ -89,13 +91,17 @@ impl Chunk<'_> {
 
 /// Chunks in the order in which they are handed out. Several files are written side by side where there are workers for
 /// it, since one hash is the work of one.
-fn chunks(writer: &Writer, side_by_side: usize) -> Result<Vec<Chunk<'_>>, CheckpointError> {
+fn chunks<'a>(
+    writer: &'a Writer,
+    work: &IndexMap<String, Elementwise>,
+    side_by_side: usize,
+) -> Result<Vec<Chunk<'a>>, CheckpointError> {
     let mut files = Vec::new();
     for (shard, file) in writer.shards().iter().enumerate() {
         let mut chunks = Vec::new();
         for tensor in file.tensors() {
             let spec = writer.planned(tensor)?;
-            for elements in pieces(spec) {
+            for elements in pieces(spec, work.get(tensor).map_or(1, Elementwise::grain)) {
                 chunks.push(Chunk { shard, place: chunks.len(), tensor, dtype: spec.dtype, elements });
             }
         }
@@ -109,9 +115,10 @@ fn chunks(writer: &Writer, side_by_side: usize) -> Result<Vec<Chunk<'_>>, Checkp
     Ok(ordered)
 }
 
-/// The elements of each chunk of a tensor.
-fn pieces(tensor: &NewTensor) -> impl Iterator<Item = Range<usize>> {
-    let (count, step) = (tensor.elements(), CHUNK * 8 / tensor.dtype.bitsize());
+/// The elements of each chunk of a tensor: as many grains as have room, or one.
+fn pieces(tensor: &NewTensor, grain: usize) -> impl Iterator<Item = Range<usize>> {
+    let (count, room) = (tensor.elements(), CHUNK * 8 / tensor.dtype.bitsize());
+    let step = grain * (room / grain).max(1);
     (0..count).step_by(step).map(move |start| start..(start + step).min(count))
 }
 
@@ -124,7 +131,7 @@ pub fn ahead(context: &Context<'_>, writer: &Writer, work: &[Elementwise]) -> Re
     for work in work {
         let spec = writer.planned(&work.tensor)?;
         let chunk = |elements| Chunk { shard: 0, place: 0, tensor: &work.tensor, dtype: spec.dtype, elements };
-        chunks.extend(pieces(spec).map(|elements| (work, chunk(elements))));
+        chunks.extend(pieces(spec, work.grain()).map(|elements| (work, chunk(elements))));
     }
     context.host.map(chunks, |(work, chunk)| {
         let mut buffer = vec![0; chunk.bytes()];
@@ -225,7 +232,7 @@ pub fn run(
     limits: Limits,
 ) -> Result<Vec<(PathBuf, u64, String)>, MergeError> {
     let workers = context.host.workers();
-    let chunks = chunks(writer, workers.div_ceil(2))?;
+    let chunks = chunks(writer, work, workers.div_ceil(2))?;
     let total = chunks.iter().map(|chunk| chunk.bytes() as u64).sum::<u64>() >> 20;
     let supply = Supply::new(limits.buffers);
     let hashes: Vec<Hash> = writer.shards().iter().map(|shard| Hash::new(shard.head())).collect();
@@ -333,7 +340,7 @@ fn make(
     match (&work.how, FloatType::of_header(chunk.dtype)) {
         (How::Merge(kernel), Some(dtype)) => {
             let size = chunk.dtype.bitsize() / 8;
-            for tile in tiles(chunk.elements.clone()) {
+            for tile in aligned(chunk.elements.clone(), kernel.grain()) {
                 let start = tile.start - chunk.elements.start;
                 let bytes = &mut buffer[start * size..(start + tile.len()) * size];
                 scratch.merge((work, &**kernel), &inputs, tile, dtype, bytes)?;
@@ -365,8 +372,9 @@ impl Scratch {
         dtype: FloatType,
         bytes: &mut [u8],
     ) -> Result<(), MergeError> {
-        self.inputs.resize_with(sources.len().max(self.inputs.len()), || vec![0.0; TILE]);
-        self.out.resize(TILE, 0.0);
+        let size = TILE.max(kernel.grain());
+        self.inputs.resize_with(sources.len().max(self.inputs.len()), Vec::new);
+        self.inputs.iter_mut().chain([&mut self.out]).for_each(|values| values.resize(size.max(values.len()), 0.0));
         for (source, values) in sources.iter().zip(&mut self.inputs) {
             source.decode(&work.tensor, range.clone(), &mut values[..range.len()])?;
         }

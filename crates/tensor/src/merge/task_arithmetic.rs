@@ -1,18 +1,16 @@
 //! `task_arithmetic`: `W = W₀ + λ Σ wᵢ (Wᵢ - W₀)` (Ilharco et al., <https://arxiv.org/abs/2212.04089>); with `normalize`
 //! the sum is divided by `Σ wᵢ`.
 
-use std::sync::Arc;
-
 use mergelab_wire::MergeJob;
 
-use super::elementwise::{Kernel, Tile, on_task_vectors};
+use super::elementwise::on_task_vectors;
 use super::error::MergeError;
 use super::method::{Context, Method, Unit};
 use super::params::Params;
 use super::rules::AlphaRule;
-
-/// Sums of weights smaller than this divide nothing, as in mergekit.
-pub(super) const NO_WEIGHT: f64 = 1e-8;
+use super::span::{Along, Combination, Groups};
+use super::sparse::NO_WEIGHT;
+use std::sync::Arc;
 
 /// Task arithmetic.
 #[derive(Debug)]
@@ -32,31 +30,16 @@ impl Method for TaskArithmetic {
     }
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
-        let params = Params::new(context.job, context.sources.names().iter().map(String::as_str));
+        let params = Params::of(context);
         let normalize = params.flag("normalize", false);
         on_task_vectors(context, tensors, |name| {
             let weights = context.sources.weights(name);
             let total: f64 = weights.iter().sum();
             let divisor = if normalize && total.abs() >= NO_WEIGHT { total } else { 1.0 };
             let factor = params.number("lambda", name, 1.0) / divisor;
-            Ok(Arc::new(Sum { factors: weights.iter().map(|weight| weight * factor).collect() }))
+            let factors = weights.iter().map(|weight| weight * factor).collect();
+            let groups = Groups::new(Along::Whole, context.sources.shape(name)?);
+            Ok(Arc::new(Combination::new(groups, [(1.0, factors)])))
         })
-    }
-}
-
-/// The base plus a weighted sum of task vectors.
-#[derive(Debug)]
-struct Sum {
-    factors: Vec<f64>,
-}
-
-impl Kernel for Sum {
-    fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        let base = tile.base.expect("task vectors start from a base");
-        for (at, (out, base)) in out.iter_mut().zip(base).enumerate() {
-            let base = f64::from(*base);
-            let parts = tile.models.iter().zip(&self.factors).map(|(model, w)| (f64::from(model[at]) - base) * w);
-            *out = (base + parts.sum::<f64>()) as f32;
-        }
     }
 }

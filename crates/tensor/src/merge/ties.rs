@@ -1,21 +1,17 @@
 //! `ties`: trim, elect, disjoint merge (Yadav et al., <https://arxiv.org/abs/2306.01708>).
 //!
-//! Of each task vector `τᵢ = Wᵢ - W₀` the `k = ⌊density·n⌋` largest elements of each tensor stay. Per element
-//! `Σ wᵢ τᵢ ≥ 0` elects plus, else minus; the elements of that sign are added up, weighted, and divided by their weights
-//! (`normalize`, on unless stated). `W = W₀ + λ` times that. With `rescale` a trimmed vector is scaled to its former
-//! sum of magnitudes.
-
-use std::sync::Arc;
+//! Of each task vector the `k = ⌊density·n⌋` largest elements of each tensor stay, one at least unless density is 0. Signs are
+//! elected and what agrees is averaged ([`super::sparse`]).
 
 use mergelab_wire::MergeJob;
 
-use super::elementwise::{Kernel, Tile, on_task_vectors};
 use super::error::MergeError;
-use super::magnitude::{TaskVector, Trim};
+use super::magnitude::{Trim, largest};
 use super::method::{Context, Method, Unit};
 use super::params::Params;
 use super::rules::AlphaRule;
-use super::task_arithmetic::NO_WEIGHT;
+use super::sparse::{self, Consensus, Sparse};
+use super::vectors::Vectors;
 
 /// TIES.
 #[derive(Debug)]
@@ -35,59 +31,39 @@ impl Method for Ties {
     }
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
-        let params = Params::new(context.job, context.sources.names().iter().map(String::as_str));
-        let (normalize, rescale) = (params.flag("normalize", true), params.flag("rescale", false));
-        let base = context.sources.base.as_ref().expect("a method on task vectors has a base");
-        on_task_vectors(context, tensors, |name| {
-            let density = params.number("density", name, 1.0);
-            let trimmed = |(source, weight)| -> Result<Part, MergeError> {
-                let vector = TaskVector { model: source, base, tensor: name };
-                let trim = vector.trim(density)?;
-                let scale = if rescale { vector.rescaling(trim)? } else { 1.0 };
-                Ok(Part { weight, scale, trim })
-            };
-            let weights = context.sources.weights(name);
-            let parts = context.sources.models.iter().zip(weights).map(trimmed).collect::<Result<_, _>>()?;
-            Ok(Arc::new(Elect { parts, lambda: params.number("lambda", name, 1.0), normalize }))
+        let consensus = Consensus { elect: true, normalize: true, rescale: false };
+        sparse::units(context, tensors, consensus, |params, vector, name, model| {
+            let density = params.for_model(model, "density", name, 1.0);
+            let count = vector.elements();
+            let kept = if density > 0.0 { ((density * count as f64) as usize).max(1) } else { 0 };
+            let trims = trims(vector, &[kept])?;
+            Ok(Box::new(Largest(trims[0])))
         })
     }
 }
 
-/// One model's part.
-#[derive(Clone, Copy, Debug)]
-struct Part {
-    weight: f64,
-    scale: f64,
-    trim: Trim,
+/// For each number of elements which ones of a single vector are the largest.
+///
+/// # Errors
+/// When a tensor cannot be read or is not finite.
+pub(super) fn trims(vector: &Vectors<'_>, kept: &[usize]) -> Result<Vec<Trim>, MergeError> {
+    largest(vector.elements(), kept, |visit| {
+        vector.each(1, |start, tiles| {
+            tiles[0].iter_mut().for_each(|value| *value = value.abs());
+            visit(start, tiles[0]);
+        })
+    })
 }
 
 #[derive(Debug)]
-struct Elect {
-    parts: Vec<Part>,
-    lambda: f64,
-    normalize: bool,
-}
+struct Largest(Trim);
 
-impl Kernel for Elect {
-    fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        let base = tile.base.expect("task vectors start from a base");
-        let mut terms = vec![0.0f64; self.parts.len()];
-        for (at, (out, base)) in out.iter_mut().zip(base).enumerate() {
-            for ((term, part), model) in terms.iter_mut().zip(&self.parts).zip(tile.models) {
-                let difference = model[at] - base;
-                let kept = part.trim.keeps(difference, tile.start + at);
-                *term = if kept { f64::from(difference) * part.scale * part.weight } else { 0.0 };
+impl Sparse for Largest {
+    fn sparsify(&self, start: usize, vector: &mut [f32]) {
+        for (position, value) in (start..).zip(vector) {
+            if !self.0.keeps(value.abs(), position) {
+                *value = 0.0;
             }
-            let sign = if terms.iter().sum::<f64>() >= 0.0 { 1.0 } else { -1.0 };
-            let (mut sum, mut weights) = (0.0, 0.0);
-            for (term, part) in terms.iter().zip(&self.parts) {
-                if term * sign > 0.0 {
-                    sum += term;
-                    weights += part.weight;
-                }
-            }
-            let divisor = if self.normalize && weights.abs() >= NO_WEIGHT { weights } else { 1.0 };
-            *out = (f64::from(*base) + self.lambda * sum / divisor) as f32;
         }
     }
 }
