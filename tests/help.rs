@@ -11,7 +11,7 @@ fn every_command_explains_itself() {
     };
     let commands = [
         "run", "status", "explain", "key", "graph", "render", "plot", "show", "samples", "export", "publish", "verify",
-        "schema",
+        "methods", "schema",
     ];
     insta::assert_snapshot!("mergelab", help(&[]));
     for command in commands {
@@ -35,7 +35,7 @@ fn the_help_lists_every_command_and_not_the_hidden_one() {
         listed,
         [
             "run", "status", "explain", "key", "graph", "render", "plot", "show", "samples", "grams", "export",
-            "publish", "verify", "schema", "help"
+            "publish", "verify", "methods", "schema", "help"
         ]
     );
 }
@@ -64,4 +64,18 @@ fn the_version_is_that_of_the_package() {
 fn the_schema_is_one_json_document() {
     let schema = Project::new().mergelab(&["schema"]).exits(0).json();
     assert!(schema["properties"]["merges"].is_object(), "{schema}");
+}
+
+#[test]
+fn methods_are_listed_and_each_has_a_page() {
+    let project = Project::new();
+    let list = project.mergelab(&["methods"]).exits(0);
+    assert!(list.stdout.contains("\nties ") && list.stdout.contains("\nregmean++ "), "{}", list.stdout);
+    let first = list.stdout.lines().next().unwrap().split_whitespace().next().unwrap().to_owned();
+    let page = project.mergelab(&["methods", &first]).exits(0).stdout;
+    assert!(page.contains("## Example") && page.starts_with(&format!("# `{first}`")), "{page}");
+    let listed = project.mergelab(&["methods", "--json"]).exits(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), list.stdout.lines().count());
+    assert!(project.mergelab(&["methods", "linear"]).exits(0).stdout.starts_with("# `average`"));
+    project.mergelab(&["methods", "tise"]).exits(2).says("there is no method `tise`; did you mean `ties`?");
 }

@@ -142,7 +142,7 @@ commands:
             project = project.variable("OMP_WAIT_POLICY", value);
         }
         project.run(&[]).ran(&["commands.c"]);
-        std::fs::read_to_string(project.output("x.yaml", "commands.c", "out")).unwrap()
+        std::fs::read_to_string(project.output("x", "commands.c", "out")).unwrap()
     };
     assert_eq!(policy("", None), "PASSIVE\n");
     assert_eq!(policy("", Some("ACTIVE")), "ACTIVE\n");

@@ -119,7 +119,15 @@ impl Project {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(self.root()).stdin(Stdio::null());
-        for name in ["VIRTUAL_ENV", "LIBTORCH", "MERGELAB_TENSOR", "MERGELAB_CHILD", "NO_COLOR", "CLICOLOR_FORCE"] {
+        for name in [
+            "VIRTUAL_ENV",
+            "LIBTORCH",
+            "MERGELAB_TENSOR",
+            "MERGELAB_CHILD",
+            "NO_COLOR",
+            "CLICOLOR_FORCE",
+            "OMP_WAIT_POLICY",
+        ] {
             command.env_remove(name);
         }
         for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {

@@ -19,6 +19,7 @@ mod grams;
 mod graph;
 mod interrupts;
 mod key;
+mod methods;
 mod output;
 mod plot;
 mod progress;
@@ -87,6 +88,8 @@ enum Command {
     Publish(publish::Arguments),
     /// Hash everything in the store again
     Verify(verify::Arguments),
+    /// List the merge methods, or print the page of one
+    Methods(methods::Arguments),
     /// Print the JSON Schema of experiment files, for editors
     Schema,
 }
@@ -116,6 +119,7 @@ pub fn main(cli: Cli) -> u8 {
         Command::Export(arguments) => export::run(&arguments, &interrupts),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Methods(arguments) => methods::run(&arguments),
         Command::Schema => Ok(schema::run()),
     };
     match result {

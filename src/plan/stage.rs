@@ -172,7 +172,7 @@ impl Kind {
         match self {
             Self::Model | Self::Data | Self::Command | Self::Gram | Self::Fisher | Self::Table => 1,
             Self::Eval => 2,
-            Self::Merge => 3,
+            Self::Merge => 4,
         }
     }
 

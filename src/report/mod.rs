@@ -31,7 +31,7 @@ mod marks;
 mod mean;
 mod measurement;
 mod metric;
-mod nearest;
+pub(crate) mod nearest;
 pub mod paired;
 pub mod published;
 pub mod results;

@@ -2,7 +2,7 @@
 
 /// The name of `available` that is nearest to `wanted`: a slip of the pen away, or with the same beginning; `None` if
 /// there is none.
-pub(super) fn nearest(wanted: &str, available: &[String]) -> Option<String> {
+pub(crate) fn nearest(wanted: &str, available: &[String]) -> Option<String> {
     let wanted = wanted.to_lowercase();
     available
         .iter()
