@@ -4,7 +4,7 @@
 
 use mergelab_wire::{Engine, Labels, Normalize, Solver, TokenMask};
 
-use super::layout::{Bold, MeanOf};
+use super::layout::{Bold, MeanOf, Notation};
 use super::types::{Backend, Keep, UnsafeCode};
 
 /// One key of a mapping.
@@ -78,6 +78,8 @@ pub(super) const NORMALIZE: &Words<Normalize> = &[("none", Normalize::None), ("t
 pub(super) const KEEP: &Words<Keep> = &[("weights", Keep::Weights), ("recipe", Keep::Recipe)];
 pub(super) const BACKENDS: &Words<Backend> =
     &[("vllm", Backend::Vllm), ("hf", Backend::Hf), ("loss", Backend::Loss), ("command", Backend::Command)];
+pub(super) const NOTATIONS: &Words<Notation> = &[("fixed", Notation::Fixed), ("scientific", Notation::Scientific)];
+
 pub(super) const BOLD: &Words<Bold> = &[("best", Bold::Best), ("not_worse", Bold::NotWorse)];
 pub(super) const MEANS: &Words<MeanOf> = &[("scores", MeanOf::Scores), ("normalized", MeanOf::Normalized)];
 pub(super) const UNSAFE_CODE: &Words<UnsafeCode> =
@@ -431,6 +433,7 @@ pub(super) const COLUMN: &[Key] = &[
     key("note", Shape::Text, "Remark under the heading."),
     key("scale", Shape::Number(f64::MIN, f64::MAX), "What values are multiplied by; 100 for rates if absent."),
     key("digits", Shape::Whole(0), DIGITS_ABOUT),
+    key("notation", Shape::Word(|| words(NOTATIONS)), "How numbers are written; fixed if absent."),
     key("specialist", Shape::Name, "Model whose value is 100 % in a normalized mean."),
 ];
 

@@ -99,6 +99,23 @@ pub enum MeanOf {
     Normalized,
 }
 
+/// How numbers are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Notation {
+    /// With a fixed number of digits after the point.
+    #[default]
+    Fixed,
+    /// With a power of ten, for values of very different size.
+    Scientific,
+}
+
+impl Notation {
+    fn is_fixed(&self) -> bool {
+        *self == Self::Fixed
+    }
+}
+
 /// A column that shows a metric of a task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Column {
@@ -116,6 +133,9 @@ pub struct Column {
     pub scale: Option<f64>,
     /// Digits after the point; 2 if absent.
     pub digits: Option<usize>,
+    /// How numbers are written.
+    #[serde(skip_serializing_if = "Notation::is_fixed")]
+    pub notation: Notation,
     /// Model whose value is 100 % in a normalized mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub specialist: Option<String>,

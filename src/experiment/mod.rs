@@ -36,7 +36,7 @@ mod tree;
 mod types;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Source, Span};
-pub use layout::{Bold, Column, Mean, MeanOf, Row, Table, TableColumn};
+pub use layout::{Bold, Column, Mean, MeanOf, Notation, Row, Table, TableColumn};
 pub use loaded::{LoadError, Loaded, check_names, load};
 pub use methods::{Kind, METHODS, Method, Need, Param, method};
 pub use parse::parse;

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::context::{Context, Item};
 use super::diagnostics::Diagnostic;
-use super::keys::{BOLD, COLUMN, MEAN, MEANS, ROW, TABLE};
+use super::keys::{BOLD, COLUMN, MEAN, MEANS, NOTATIONS, ROW, TABLE};
 use super::layout::{Column, Mean, MeanOf, Row, Table, TableColumn};
 use super::read::{Fields, Reading, did_you_mean, listed};
 use super::suite::Placed;
@@ -237,5 +237,6 @@ fn column(
         let hint = "add it to the `models` of the suite with this task";
         specialist.fail(Diagnostic::new(specialist.node.span, message).hint(hint))
     });
-    Some(Column { task: task?, metric: metric?, filter, label, note, scale, digits, specialist })
+    let notation = fields.get("notation", |notation| notation.choice(NOTATIONS)).unwrap_or_default();
+    Some(Column { task: task?, metric: metric?, filter, label, note, scale, digits, notation, specialist })
 }

@@ -22,7 +22,7 @@ use super::nearest::nearest;
 use super::select::Index;
 use super::table::{Absent, ColumnProblem};
 use super::text::plain;
-use crate::experiment::{Column, Row};
+use crate::experiment::{Column, Notation, Row};
 
 /// Digits after the point where a column gives none.
 const DIGITS: usize = 2;
@@ -224,15 +224,19 @@ impl<'a> Filled<'a> {
     }
 
     fn print(&self, number: f64) -> String {
-        print(number, self.column.digits)
+        print(number, self.column.digits, self.column.notation)
     }
 }
 
 /// A number as a table shows it, with so many digits after the point.
-pub(super) fn print(number: f64, digits: Option<usize>) -> String {
+pub(super) fn print(number: f64, digits: Option<usize>, notation: Notation) -> String {
     let digits = digits.unwrap_or(DIGITS).min(MOST_DIGITS);
     // From here on a fixed point would print digits that the number does not have.
-    if number.abs() >= 1e15 { format!("{number:.digits$e}") } else { unsigned_zero(format!("{number:.digits$}")) }
+    if notation == Notation::Scientific || number.abs() >= 1e15 {
+        format!("{number:.digits$e}")
+    } else {
+        unsigned_zero(format!("{number:.digits$}"))
+    }
 }
 
 /// How the best values of a column print.

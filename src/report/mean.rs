@@ -16,7 +16,7 @@ use super::grid::{Cell, Figure};
 use super::marks;
 use super::measurement::Measurement;
 use super::table::ColumnProblem;
-use crate::experiment::{Mean, MeanOf, Row, Table};
+use crate::experiment::{Mean, MeanOf, Notation, Row, Table};
 
 /// A mean with its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,12 +70,15 @@ impl<'a> Averaged<'a> {
     /// How the best means print.
     pub(super) fn ranks(&self) -> Option<Ranks> {
         let means = self.rows.iter().flatten();
-        Ranks::of(means.map(|average| (average.value, print(average.value, self.mean.digits))), self.higher)
+        Ranks::of(
+            means.map(|average| (average.value, print(average.value, self.mean.digits, Notation::Fixed))),
+            self.higher,
+        )
     }
 
     /// The cell of a row.
     pub(super) fn cell(&self, row: usize, reasons: &mut IndexSet<String>) -> Cell {
-        let print = |number| print(number, self.mean.digits);
+        let print = |number| print(number, self.mean.digits, Notation::Fixed);
         match &self.rows[row] {
             Ok(Average { value, stderr }) => Cell::Measured {
                 figure: Figure { value: print(*value), stderr: stderr.map(print) },

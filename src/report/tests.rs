@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 
 use super::*;
-use crate::experiment::{Bold, Column, Row, Table, TableColumn};
+use crate::experiment::{Bold, Column, Notation, Row, Table, TableColumn};
 
 pub(super) fn measured(model: &str, task: &str, metric: &str, filter: &str, value: f64) -> Measurement {
     Measurement {
@@ -37,7 +37,17 @@ pub(super) fn published(model: &str, task: &str, metric: &str, value: f64, citat
 
 pub(super) fn column(task: &str, metric: &str) -> Column {
     let (task, metric) = (task.to_owned(), metric.to_owned());
-    Column { task, metric, filter: None, label: None, note: None, scale: None, digits: None, specialist: None }
+    Column {
+        task,
+        metric,
+        filter: None,
+        label: None,
+        note: None,
+        scale: None,
+        digits: None,
+        notation: Notation::Fixed,
+        specialist: None,
+    }
 }
 
 pub(super) fn row(model: &str) -> Row {
@@ -254,6 +264,11 @@ fn rates_are_shown_in_per_cent_unless_the_column_or_a_value_says_otherwise() {
     assert_eq!(one(Column { filter: Some(String::new()), ..column("t", "acc") }, 0.5), "50.00");
     assert_eq!(one(Column { scale: Some(1.0), digits: Some(3), ..column("t", "acc") }, 0.5), "0.500");
     assert_eq!(one(Column { digits: Some(0), ..column("t", "loss") }, -0.2), "0");
+    let scientific = Column { notation: Notation::Scientific, digits: Some(1), ..column("t", "loss") };
+    assert_eq!(
+        [0.000_057_2, 1352.09, 0.0, -2.0].map(|value| one(scientific.clone(), value)),
+        ["5.7e-5", "1.4e3", "0.0e0", "-2.0e0"]
+    );
     let given = Column { scale: Some(1.0), ..column("t", "f1") };
     let squad = Project::new(&["a"], vec![given]).published([published("a", "t", "f1", 88.5, "A", "")]);
     assert_eq!(squad.first_column(), ["88.50 †"]);
