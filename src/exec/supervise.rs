@@ -1,6 +1,5 @@
 //! Starting programs: our side of [`super::child`].
 
-use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
@@ -68,7 +67,7 @@ impl Supervisor {
             .arg(&program.program)
             .args(&program.arguments)
             .current_dir(&program.directory)
-            .envs(yielding(std::env::var_os(WAIT_POLICY)))
+            .envs(yielding())
             .envs(program.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(lifeline))
             .stdout(Stdio::from(log.try_clone()?))
@@ -93,8 +92,8 @@ const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
 
 /// Unless our environment says otherwise, threads that wait leave their core: two programs with as many threads each as there
 /// are cores would else wait against each other, and take many times as long.
-fn yielding(stated: Option<OsString>) -> Option<(&'static str, &'static str)> {
-    stated.is_none().then_some((WAIT_POLICY, "PASSIVE"))
+fn yielding() -> Option<(&'static str, &'static str)> {
+    std::env::var_os(WAIT_POLICY).is_none().then_some((WAIT_POLICY, "PASSIVE"))
 }
 
 impl Launcher for Supervisor {

@@ -111,6 +111,7 @@ pub enum Notation {
 }
 
 impl Notation {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
     fn is_fixed(&self) -> bool {
         *self == Self::Fixed
     }

@@ -25,7 +25,9 @@ pub fn page(name: &str) -> Option<String> {
     let page = PAGES.iter().find(|page| page.method == method.name)?;
     let Page { method: name, title, summary, formula, details, source, when } = page;
     let mut text = format!("# `{name}`: {title}\n\n{}.\n\n```text\n", sentence(summary));
-    formula.split(";   ").for_each(|line| text += &format!("{line}\n"));
+    for line in formula.split(";   ") {
+        text += &format!("{line}\n");
+    }
     text += "```\n\n";
     if !details.is_empty() {
         text += &format!("{details}\n\n");
@@ -78,8 +80,8 @@ fn takes(method: &Method) -> String {
 fn range(param: &Param) -> String {
     let bound = |value: f64| format!("{value}");
     match param.kind {
-        Kind::Number(min, max) if min == f64::MIN && max == f64::MAX => "a number".to_owned(),
-        Kind::Number(min, max) if max == f64::MAX => format!("a number, {} or more", bound(min)),
+        Kind::Number(min, max) if min <= f64::MIN && max >= f64::MAX => "a number".to_owned(),
+        Kind::Number(min, max) if max >= f64::MAX => format!("a number, {} or more", bound(min)),
         Kind::Number(min, max) => format!("a number from {} to {}", bound(min), bound(max)),
         Kind::Whole(min, u64::MAX) => format!("a whole number, {min} or more"),
         Kind::Whole(min, max) => format!("a whole number from {min} to {max}"),
@@ -101,15 +103,19 @@ fn example(method: &Method) -> String {
     if method.base != Need::No {
         text += "  base: { path: models/base }\n";
     }
-    models.iter().for_each(|model| text += &format!("  {model}: {{ path: models/{model} }}\n"));
+    for model in models {
+        text += &format!("  {model}: {{ path: models/{model} }}\n");
+    }
     let captured = method.grams == Need::Must || method.takes_fishers();
     if captured {
         text += "data:\n";
-        models.iter().for_each(|model| {
+        for model in models {
             text += &format!("  {model}: {{ path: data/{model}.jsonl, text: \"{{{{ text }}}}\", rows: 500 }}\n");
-        });
+        }
         text += if method.takes_fishers() { "fishers:\n" } else { "grams:\n" };
-        models.iter().for_each(|model| text += &format!("  {model}: {{ model: {model}, data: {model} }}\n"));
+        for model in models {
+            text += &format!("  {model}: {{ model: {model}, data: {model} }}\n");
+        }
     }
     text += &format!("merges:\n  merged:\n    method: {}\n    models: [{}]\n", method.name, models.join(", "));
     if method.base != Need::No {
@@ -122,8 +128,7 @@ fn example(method: &Method) -> String {
     for param in method.params {
         let value = match (param.name, method.name) {
             ("t", "nearswap") => "0.001",
-            ("t", _) => "0.5",
-            ("density", _) => "0.5",
+            ("t" | "density", _) => "0.5",
             _ => continue,
         };
         text += &format!("    {}: {value}\n", param.name);

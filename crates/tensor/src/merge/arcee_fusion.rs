@@ -47,10 +47,7 @@ impl Method for ArceeFusion {
         on_tensors(context, tensors, true, &[model], |name| {
             let vectors = Vectors::with_base(context, name, model)?;
             let row = vectors.shape.last().copied().unwrap_or(1).max(1);
-            let divergences = divergences(&vectors, row).map_err(|error| match error {
-                Failed::Torch(source) => MergeError::torch(name)(source),
-                Failed::Merge(error) => error,
-            })?;
+            let divergences = divergences(&vectors, name, row)?;
             let mut fusion = Fusion { row, divergences, threshold: 0.0 };
             fusion.threshold = fusion.quartiles(&vectors)?;
             Ok(Arc::new(fusion))
@@ -58,25 +55,18 @@ impl Method for ArceeFusion {
     }
 }
 
-enum Failed {
-    Merge(MergeError),
-    Torch(TchError),
-}
-
 /// Of each row.
-fn divergences(vectors: &Vectors<'_>, row: usize) -> Result<Vec<f32>, Failed> {
-    let mut found = Vec::new();
-    let mut failed = None;
-    let each = vectors.each(row, |_, tiles| {
-        if failed.is_none() {
+fn divergences(vectors: &Vectors<'_>, name: &str, row: usize) -> Result<Vec<f32>, MergeError> {
+    let mut found = Ok(Vec::new());
+    vectors.each(row, |_, tiles| {
+        if let Ok(all) = &mut found {
             match divergence(tiles, row) {
-                Ok(rows) => found.extend(rows),
-                Err(error) => failed = Some(error),
+                Ok(rows) => all.extend(rows),
+                Err(error) => found = Err(error),
             }
         }
-    });
-    each.map_err(Failed::Merge)?;
-    failed.map_or(Ok(found), |error| Err(Failed::Torch(error)))
+    })?;
+    found.map_err(MergeError::torch(name))
 }
 
 /// `Σ p ln(p/q)` of some rows of the base and the model.

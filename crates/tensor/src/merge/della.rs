@@ -113,8 +113,8 @@ mod tests {
         ranked.sparsify(0, &mut vector);
         let stays = |low: usize, high: usize| {
             let counted = (0..row * rows).filter(|at| (low..high).contains(&(at * 7 % row)));
-            let (kept, all) = counted.fold((0, 0), |(kept, all), at| (kept + usize::from(vector[at] != 0.0), all + 1));
-            kept as f64 / all as f64
+            let (kept, all) = counted.fold((0, 0), |(kept, all), at| (kept + i32::from(vector[at] != 0.0), all + 1));
+            f64::from(kept) / f64::from(all)
         };
         // Tenths of ranks: probabilities are 0.3 + 0.4 · (rank share), on average 0.32 and 0.68.
         for (found, expected) in [(stays(0, 100), 0.32), (stays(900, 1000), 0.68), (stays(0, 1000), 0.5)] {

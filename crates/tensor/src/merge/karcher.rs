@@ -14,7 +14,7 @@ use super::error::MergeError;
 use super::method::{Context, Method, Unit};
 use super::params::Params;
 use super::rules::AlphaRule;
-use super::span::{Along, Combination, Groups, Pairs, Products};
+use super::span::{Along, Combination, Groups, Pairs, Products, scale};
 use super::vectors::Vectors;
 
 /// The Karcher mean.
@@ -55,13 +55,15 @@ fn mean(pairs: Pairs<'_>, steps: usize, tol: f64) -> Vec<f64> {
     let Some(first) = valid.first().copied() else { return vec![0.0; models] };
     let share = 1.0 / valid.len() as f64;
     let mut mean = vec![0.0; models];
-    valid.iter().for_each(|index| mean[*index] = share / norms[*index]);
+    for index in &valid {
+        mean[*index] = share / norms[*index];
+    }
     let length = pairs.norm_of(&mean);
     if length < tol {
         mean.fill(0.0);
         mean[first] = 1.0 / norms[first];
     } else {
-        mean.iter_mut().for_each(|factor| *factor /= length);
+        scale(&mut mean, 1.0 / length);
     }
     for _ in 0..steps {
         let mut tangent = vec![0.0; models];
@@ -71,9 +73,9 @@ fn mean(pairs: Pairs<'_>, steps: usize, tol: f64) -> Vec<f64> {
             if angle < tol {
                 continue;
             }
-            let scale = share * angle / angle.sin();
-            tangent[*index] += scale / norms[*index];
-            tangent.iter_mut().zip(&mean).for_each(|(factor, mean)| *factor -= scale * cosine * mean);
+            let longer = share * angle / angle.sin();
+            tangent[*index] += longer / norms[*index];
+            tangent.iter_mut().zip(&mean).for_each(|(factor, mean)| *factor -= longer * cosine * mean);
         }
         let step = pairs.norm_of(&tangent);
         if step < tol {
@@ -84,11 +86,11 @@ fn mean(pairs: Pairs<'_>, steps: usize, tol: f64) -> Vec<f64> {
         }
         let length = pairs.norm_of(&mean);
         if length > tol {
-            mean.iter_mut().for_each(|factor| *factor /= length);
+            scale(&mut mean, 1.0 / length);
         }
     }
-    let scale = norms.iter().sum::<f64>() / models as f64;
-    mean.iter().map(|factor| factor * scale).collect()
+    scale(&mut mean, norms.iter().sum::<f64>() / models as f64);
+    mean
 }
 
 #[cfg(test)]

@@ -109,16 +109,16 @@ impl Matrix {
 ///
 /// # Errors
 /// When a tensor cannot be read or written, libtorch fails, or the budget has no room for a matrix.
-pub fn run(context: &Context<'_>, writer: &Writer, matrices: Vec<Matrix>) -> Result<(), MergeError> {
+pub fn run(context: &Context<'_>, writer: &Writer, matrices: &[Matrix]) -> Result<(), MergeError> {
     let mut largest = 0;
-    for matrix in &matrices {
+    for matrix in matrices {
         largest = largest.max(matrix.needs(context)?);
     }
     let room = context.memory.map_or(u64::MAX, |budget| budget.saturating_sub(PROGRAM));
     if largest > room {
         return Err(MergeError::Memory { budget: room + PROGRAM, needed: largest + PROGRAM });
     }
-    let side_by_side = if largest == 0 { 1 } else { (room / largest).min(context.pool.workers() as u64) as usize };
+    let side_by_side = room.checked_div(largest).map_or(1, |fit| fit.min(context.pool.workers() as u64)) as usize;
     let total = matrices.len();
     for (number, some) in matrices.chunks(side_by_side.max(1)).enumerate() {
         context.reporter.progress(number * side_by_side, total, "matrices");

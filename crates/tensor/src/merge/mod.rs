@@ -136,7 +136,7 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
 
     let shard_size = job.shard_size.map_or(DEFAULT_SHARD_SIZE, |size| size as usize);
     let writer = Writer::model(out, sources.planned(dtype)?, shard_size)?;
-    matrix::run(&context, &writer, matrices)?;
+    matrix::run(&context, &writer, &matrices)?;
     let choice = alpha::choose(&context, &mut groups)?;
     let total = groups.len();
     let mut layers = Vec::new();

@@ -17,7 +17,7 @@ use super::error::MergeError;
 use super::method::{Context, Method, Unit};
 use super::params::Params;
 use super::rules::AlphaRule;
-use super::span::{Along, Combination, Groups, Pairs, Products};
+use super::span::{Along, Combination, Groups, Pairs, Products, scale};
 use super::vectors::Vectors;
 
 /// Spherical interpolation of several models.
@@ -48,7 +48,7 @@ impl Method for Multislerp {
             let mut weights = context.sources.weights(name);
             if params.flag("normalize_weights", true) {
                 let total: f64 = weights.iter().sum();
-                weights.iter_mut().for_each(|weight| *weight /= total);
+                scale(&mut weights, 1.0 / total);
             }
             let eps = params.number("eps", name, 1e-8);
             let factors = products
@@ -78,7 +78,7 @@ fn barycentre(pairs: Pairs<'_>, weights: &[f64], eps: f64) -> Option<Vec<f64>> {
     if length < eps {
         return (pairs.count() == 2).then(|| weights.to_vec());
     }
-    mean.iter_mut().for_each(|factor| *factor /= length);
+    scale(&mut mean, 1.0 / length);
     let mut tangent = vec![0.0; mean.len()];
     for (index, weight) in weights.iter().enumerate() {
         let unit = 1.0 / (norms[index] + eps);

@@ -141,6 +141,13 @@ impl<'a> Pairs<'a> {
     }
 }
 
+/// Multiplies all factors.
+pub fn scale(factors: &mut [f64], by: f64) {
+    for factor in factors {
+        *factor *= by;
+    }
+}
+
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     /// Sums side by side, whose order is the same with wider vectors.
     const LANES: usize = 8;
@@ -190,7 +197,7 @@ impl Kernel for Combination {
     }
 }
 
-#[inline(always)]
+#[inline]
 fn add_up(factors: &[f64], base: Option<&[f32]>, models: &[&[f32]], out: &mut [f32]) {
     for (at, out) in out.iter_mut().enumerate() {
         let base = base.map_or(0.0, |base| f64::from(base[at]));
@@ -223,6 +230,6 @@ mod tests {
         let mut out = [0.0; 4];
         let (base, model) = ([1.0f32, 2.0, 3.0, 4.0], [3.0f32, 2.0, 9.0, 9.0]);
         kernel.merge(&Tile { start: 0, base: Some(&base), models: &[&model], beside: &[] }, &mut out);
-        assert_eq!(out, [2.0, 2.0, 6.0, 8.0]);
+        assert_eq!(out.map(f32::to_bits), [2.0f32, 2.0, 6.0, 8.0].map(f32::to_bits));
     }
 }
