@@ -55,6 +55,29 @@ fn the_figures_of_any_program_come_into_results_and_what_else_it_writes_is_kept(
 }
 
 #[test]
+fn a_number_of_a_table_leads_to_its_stage_and_all_that_it_rests_on() {
+    let project = project(&writing(LENGTH));
+    let cell = |row: &str, column: &str| project.mergelab(&["explain", "x.yaml", "--cell", "main", row, column]);
+    assert!(cell("a", "1").exits(0).stdout.contains("  not measured\n"));
+    project.run(&[]).ran(&["models.a", "evals.score/a/score", "tables.main"]);
+    let said = cell("a", "score").exits(0).stdout;
+    let first = "length of a on score\n  measured 12.5 ± 0.5000, key [digest]\n";
+    assert!(said.starts_with(first), "{said}");
+    assert!(said.contains("\n  from evals.score/a/score ") && said.contains("\n  rests on models.a "), "{said}");
+    assert!(said.contains("\n  metric  length 12.5 ± 0.5000, lower is better, 4 samples\n"), "{said}");
+    cell("b", "score").exits(2).says("there is no row `b`").says("the rows are `a`");
+    cell("a", "scores").exits(2).says("there is no column `scores`; did you mean `score`?");
+    project
+        .mergelab(&["explain", "models.a", "x.yaml", "--cell", "main", "a", "1"])
+        .exits(2)
+        .says("name the file alone");
+    project.mergelab(&["explain", "x.yaml", "--cell", "mian", "a", "1"]).exits(2).says("did you mean `main`?");
+    // The committed figures are enough for the number and its key.
+    project.lose_store();
+    assert!(cell("a", "score").exits(0).stdout.starts_with(first));
+}
+
+#[test]
 fn metrics_that_cannot_be_used_are_refused_with_the_place_and_what_the_program_printed() {
     for (metrics, problem) in [
         ("[{", "metrics.json: not a list of"),

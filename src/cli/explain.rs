@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use mergelab_wire::exit;
 
+use super::cell::{self, Cell};
 use super::session::Session;
 use super::status::{look, word};
 use super::{CliError, output};
@@ -15,6 +16,9 @@ pub(super) struct Arguments {
     /// Stage, such as merges.regmean, and the experiment file; without a stage, all that would run
     #[arg(required = true, num_args = 1..=2, value_names = ["STAGE", "FILE"])]
     stage_and_file: Vec<PathBuf>,
+    /// Say where a number of a table comes from: a row by its model or label, a column by its number, label or task
+    #[arg(long, num_args = 3, value_names = ["TABLE", "ROW", "COLUMN"])]
+    cell: Option<Vec<String>>,
 }
 
 /// Says why a stage would run, or what its result rests on.
@@ -25,7 +29,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         _ => unreachable!("clap takes one or two"),
     };
     let session = Session::open(std::slice::from_ref(file))?;
-    let (mut outlooks, _) = look(&session)?;
+    let (mut outlooks, facts) = look(&session)?;
+    if let Some([table, row, column]) = arguments.cell.as_deref() {
+        if name.is_some() {
+            return Err(CliError::Usage("--cell says which number is meant: name the file alone".to_owned()));
+        }
+        output::print(&cell::text(&session, (&outlooks, &facts), &Cell { file, table, row, column })?);
+        return Ok(exit::DONE);
+    }
     made_again(&session.graph, &mut outlooks, &vec![true; session.graph.stages.len()]);
     let store = session.existing_store()?;
     let mut history = History::new(store.as_ref());

@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 mod against;
+mod cell;
 mod commands;
 mod error;
 mod evaluated;

@@ -15,7 +15,7 @@ pub(crate) fn nearest(wanted: &str, available: &[String]) -> Option<String> {
 }
 
 /// Names for a sentence: `` `a`, `b` ``, or `nothing`; an empty name as `""`.
-pub(super) fn listed<S: AsRef<str>>(names: &[S]) -> String {
+pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     if names.is_empty() {
         return "nothing".to_owned();
     }
@@ -24,7 +24,7 @@ pub(super) fn listed<S: AsRef<str>>(names: &[S]) -> String {
 }
 
 /// Ends a sentence about an unknown name: `; did you mean …?`, or nothing.
-pub(super) fn suggestion(nearest: Option<&str>) -> String {
+pub(crate) fn suggestion(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
