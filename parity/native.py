@@ -1,0 +1,50 @@
+"""mergekit configurations as merges of the experiment language."""
+
+# What comes after the layers: a list over depth gives it the first value in mergekit.
+AFTER = ("model.norm.weight", "lm_head.weight")
+
+class Unsaid(Exception):
+    """The language has no way to say this."""
+
+
+def name(model: str) -> str:
+    """The entry of a model under a path such as `models/0/base`."""
+    return "m" + model.removeprefix("models/").replace("/", "-")
+
+
+def setting(value: object) -> object:
+    """A parameter's value, with what it is after the layers spelled out."""
+    items = value if isinstance(value, list) and value and isinstance(value[0], dict) else [{"value": value}]
+    if not any(isinstance(item["value"], list) for item in items):
+        return value
+    found = []
+    for item in items:
+        if isinstance(item["value"], list):
+            after = [tensor for tensor in AFTER if item.get("filter", "") in tensor]
+            found += [{"filter": tensor, "value": item["value"][0]} for tensor in after]
+        found.append(item)
+    return found
+
+
+def idle(method: str, parameter: str) -> bool:
+    """Whether mergekit takes a parameter that changes nothing: the type of a mask of ones and zeros, and what is done to a
+    difference of which something was taken away, where nothing is."""
+    return parameter == "int8_mask" or (method == "task_arithmetic" and parameter in ("rescale", "density"))
+
+
+def parameters(method: str, stated: dict) -> dict:
+    return {key: setting(value) for key, value in stated.items() if not idle(method, key)}
+
+
+def merge(config: dict, out: str) -> dict:
+    """The entry of a merge."""
+    if "slices" in config:
+        raise Unsaid("slices")
+    method, base = config["merge_method"], config.get("base_model")
+    shared = parameters(method, config.get("parameters", {}))
+    # A weight of all models is the weight of each.
+    weight = {"weight": shared.pop("weight")} if "weight" in shared else {}
+    models = [{"model": name(entry["model"])} | weight | parameters(method, entry.get("parameters", {}))
+              for entry in config["models"] if entry["model"] != base]
+    found = {"method": method, "models": models, "dtype": out} | shared
+    return found | ({"base": name(base)} if base else {})
