@@ -1,7 +1,5 @@
 """mergekit configurations as merges of the experiment language."""
 
-# What comes after the layers: a list over depth gives it the first value in mergekit.
-AFTER = ("model.norm.weight", "lm_head.weight")
 
 class Unsaid(Exception):
     """The language has no way to say this."""
@@ -12,20 +10,6 @@ def name(model: str) -> str:
     return "m" + model.removeprefix("models/").replace("/", "-")
 
 
-def setting(value: object) -> object:
-    """A parameter's value, with what it is after the layers spelled out."""
-    items = value if isinstance(value, list) and value and isinstance(value[0], dict) else [{"value": value}]
-    if not any(isinstance(item["value"], list) for item in items):
-        return value
-    found = []
-    for item in items:
-        if isinstance(item["value"], list):
-            after = [tensor for tensor in AFTER if item.get("filter", "") in tensor]
-            found += [{"filter": tensor, "value": item["value"][0]} for tensor in after]
-        found.append(item)
-    return found
-
-
 def idle(method: str, parameter: str) -> bool:
     """Whether mergekit takes a parameter that changes nothing: the type of a mask of ones and zeros, and what is done to a
     difference of which something was taken away, where nothing is."""
@@ -33,7 +17,7 @@ def idle(method: str, parameter: str) -> bool:
 
 
 def parameters(method: str, stated: dict) -> dict:
-    return {key: setting(value) for key, value in stated.items() if not idle(method, key)}
+    return {key: value for key, value in stated.items() if not idle(method, key)}
 
 
 def merge(config: dict, out: str) -> dict:

@@ -244,14 +244,6 @@ class Report(unittest.TestCase):
 
 
 class Native(unittest.TestCase):
-    def test_a_list_has_its_first_value_after_the_layers(self) -> None:
-        self.assertEqual(native.setting([0.1, 0.9]), [{"filter": "model.norm.weight", "value": 0.1},
-                                                      {"filter": "lm_head.weight", "value": 0.1}, {"value": [0.1, 0.9]}])
-        filtered = [{"filter": "norm", "value": [1, 2]}, {"filter": "mlp", "value": [3, 4]}, {"value": 5}]
-        self.assertEqual(native.setting(filtered), [{"filter": "model.norm.weight", "value": 1}, *filtered])
-        for plain in (0.5, True, filtered[2:]):
-            self.assertEqual(native.setting(plain), plain)
-
     def test_the_base_is_named_and_a_weight_of_all_is_that_of_each(self) -> None:
         config = {"merge_method": "ties", "base_model": "models/0/base",
                   "parameters": {"weight": 0.5, "int8_mask": True, "lambda": 2},
