@@ -11,6 +11,9 @@ from families import DENSE, NEAR, SPARSE, Family
 # Parts of tensor names that people filter by.
 FILTERS = ("self_attn", "mlp", "norm", "embed_tokens", "lm_head", "q_proj", "down_proj", "layers.1.")
 
+# Ends the name of methods that keep the largest elements, on models where many are of one size.
+EQUALS = "-equals"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -21,6 +24,8 @@ class Case:
     """As a mergekit file has it, but for the types; models are paths from the project's root."""
     out: str
     """Type of the output."""
+    stable: bool = False
+    """Whether mergekit is to keep the first of elements of one size."""
 
     def models(self) -> list[str]:
         """Paths of all models, each once."""
@@ -62,9 +67,9 @@ class Draw(random.Random):
         """Each of the parameters or not; a function gives the value."""
         return {name: value() for name, value in parameters.items() if self.chance(share)}
 
-    def family(self, families: list[Family], *, ordered: bool = False) -> Family:
-        """A family; of those where no two elements of a difference are equal, if elements are `ordered`."""
-        return self.choice([family for family in families if family.stored == torch.float32 or not ordered])
+    def family(self, families: list[Family], stored: torch.dtype | None = None) -> Family:
+        """A family, of those that are stored so if that is given."""
+        return self.choice([family for family in families if stored in (None, family.stored)])
 
     def some(self, family: Family, names: tuple[str, ...], low: int, high: int | None = None) -> list[str]:
         """Paths of some models of a family, in any order."""
@@ -141,11 +146,11 @@ def karcher(draw: Draw, families: list[Family]) -> dict:
     return config("karcher", entries(draw.some(family, ("base", *DENSE), 2), dict), None, shared)
 
 
-def differences(method: str, *, own: Callable[[Draw], dict] | None = None, ordered: bool = False) -> Callable:
+def differences(method: str, *, own: Callable[[Draw], dict] | None = None, stored: torch.dtype | None = None) -> Callable:
     """The methods that add weighted differences to the base; `own` gives parameters of single models beside the weight."""
 
     def drawn(draw: Draw, families: list[Family]) -> dict:
-        family = draw.family(families, ordered=ordered)
+        family = draw.family(families, stored)
         base = family.model("base")
 
         def parameters() -> dict:
@@ -194,7 +199,7 @@ def model_stock(draw: Draw, families: list[Family]) -> dict:
 
 
 def sce(draw: Draw, families: list[Family]) -> dict:
-    family = draw.family(families, ordered=True)
+    family = draw.family(families, torch.float32)
     base = family.model("base")
     models = entries(draw.some(family, draw.choice((DENSE, SPARSE)), 2), dict)
     shared = draw.sometimes({"select_topk": lambda: draw.setting(lambda: draw.number(0.1, 1), whole=False)}, 0.8)
@@ -260,13 +265,13 @@ METHODS: dict[str, Callable[[Draw, list[Family]], dict]] = {
     "multislerp": multislerp,
     "karcher": karcher,
     "task_arithmetic": differences("task_arithmetic"),
-    "ties": differences("ties", own=density, ordered=True),
+    "ties": differences("ties", own=density, stored=torch.float32),
     "dare_linear": differences("dare_linear", own=all_kept),
     "dare_ties": differences("dare_ties", own=all_kept),
     "della": differences("della", own=all_kept_and_epsilon),
     "della_linear": differences("della_linear", own=all_kept_and_epsilon),
-    "breadcrumbs": differences("breadcrumbs", own=density_and_gamma, ordered=True),
-    "breadcrumbs_ties": differences("breadcrumbs_ties", own=density_and_gamma, ordered=True),
+    "breadcrumbs": differences("breadcrumbs", own=density_and_gamma, stored=torch.float32),
+    "breadcrumbs_ties": differences("breadcrumbs_ties", own=density_and_gamma, stored=torch.float32),
     "model_stock": model_stock,
     "sce": sce,
     "nearswap": nearswap,
@@ -275,6 +280,9 @@ METHODS: dict[str, Callable[[Draw, list[Family]], dict]] = {
     "arcee_fusion": arcee_fusion,
     "passthrough": passthrough,
     "slices": slices,
+    f"ties{EQUALS}": differences("ties", own=density, stored=torch.bfloat16),
+    f"breadcrumbs{EQUALS}": differences("breadcrumbs", own=density_and_gamma, stored=torch.bfloat16),
+    f"breadcrumbs_ties{EQUALS}": differences("breadcrumbs_ties", own=density_and_gamma, stored=torch.bfloat16),
 }
 
 
@@ -283,5 +291,6 @@ def draw(method: str, families: list[Family], seed: int, number: int) -> list[Ca
     found = []
     for place in range(number):
         name = f"{method}-{place + 1:02}"
-        found.append(Case(name, METHODS[method](Draw(f"{seed}/{name}"), families), ("float32", "bfloat16")[place % 2]))
+        drawn = METHODS[method](Draw(f"{seed}/{name}"), families)
+        found.append(Case(name, drawn, ("float32", "bfloat16")[place % 2], method.endswith(EQUALS)))
     return found

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 VOCABULARY = 96
-# Stored type of each family of a seed. Methods that keep the largest elements get the first kind only: differences of
-# bfloat16 weights are often of one size, and which of equal ones is kept mergekit leaves to torch's unstable sort.
+# Stored type of each family of a seed. Elements of a difference are all of different sizes in the first kind and often of one
+# size in the second, where it is left to an unstable sort in mergekit which of them is among the largest.
 STORED = (torch.float32, torch.bfloat16, torch.float32, torch.bfloat16)
 # Models whose every weight differs from the base's, and by how much of its size at least and at most.
 DENSE = ("a", "b", "c")

@@ -192,6 +192,14 @@ class Drawn(unittest.TestCase):
             used = {model.rsplit("/", 1)[0] for case in cases.draw(method, self.families, 7, 20) for model in case.models()}
             self.assertEqual(used, {family.path for family in ordered})
 
+    def test_where_sizes_are_equal_mergekit_is_to_keep_the_first(self) -> None:
+        for method in cases.METHODS:
+            drawn = cases.draw(method, self.families, 7, 4)
+            stored = {family.path: family.stored for family in self.families}
+            for case in drawn:
+                self.assertEqual(case.stable, method.endswith("-equals"))
+                self.assertTrue(not case.stable or stored[case.models()[0].rsplit("/", 1)[0]] == BFLOAT16)
+
 
 class Scripted:
     """A mergelab, and a mergekit, that write what they are told."""
@@ -211,7 +219,7 @@ class Scripted:
         return self.write(Path("mergelab", case.name), self.merged)
 
     def module(self) -> types.SimpleNamespace:
-        return types.SimpleNamespace(merge=lambda config, out: self.write(out, self.reference))
+        return types.SimpleNamespace(merge=lambda config, out, stable: self.write(out, self.reference))
 
 
 class Report(unittest.TestCase):
