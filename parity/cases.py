@@ -29,8 +29,8 @@ class Case:
 
     def models(self) -> list[str]:
         """Paths of all models, each once."""
-        parts = self.config.get("slices", [])
-        listed = [*self.config.get("models", []), *(source for part in parts for source in part["sources"])]
+        whole = self.config.get("modules", {}).get("default", self.config)
+        listed = [*whole.get("models", []), *(source for part in whole.get("slices", []) for source in part["sources"])]
         found = [entry["model"] for entry in listed] + [self.config.get("base_model")]
         return [model for model in dict.fromkeys(found) if model]
 
@@ -112,7 +112,9 @@ def linear(draw: Draw, families: list[Family]) -> dict:
 
     shared = draw.sometimes({"normalize": draw.switch})
     if draw.chance(0.25):
-        return config("linear", entries(models, dict), None, shared | {"weight": draw.setting(weight)})
+        # To this method a base is one more model.
+        base = draw.choice((None, family.model("base")))
+        return config("linear", entries(models, dict), base, shared | {"weight": draw.setting(weight)})
     return config("linear", entries(models, lambda: {"weight": draw.setting(weight)}), None, shared)
 
 
@@ -143,7 +145,9 @@ def multislerp(draw: Draw, families: list[Family]) -> dict:
 def karcher(draw: Draw, families: list[Family]) -> dict:
     family = draw.family(families)
     shared = draw.sometimes({"max_iter": lambda: draw.choice((5, 10, 50)), "tol": lambda: draw.choice((1e-5, 1e-6))})
-    return config("karcher", entries(draw.some(family, ("base", *DENSE), 2), dict), None, shared)
+    # To this method a base is one more model.
+    models, base = draw.choice(((("base", *DENSE), None), (DENSE, family.model("base"))))
+    return config("karcher", entries(draw.some(family, models, 2), dict), base, shared)
 
 
 def differences(method: str, *, own: Callable[[Draw], dict] | None = None, stored: torch.dtype | None = None) -> Callable:
@@ -239,23 +243,27 @@ def passthrough(draw: Draw, families: list[Family]) -> dict:
 
 
 def slices(draw: Draw, families: list[Family]) -> dict:
-    """Layers of models one upon the other, or ranges of layers that are merged each with parameters of its own."""
+    """One slice over all layers, the older way to name models, with parameters of the model, the slice, the module and the file;
+    where the filters of one fit no tensor, the next counts."""
     family = draw.family(families)
-    method = draw.choice(("passthrough", "linear", "slerp"))
+    method = draw.choice(("linear", "slerp"))
     models = draw.some(family, ("base", *DENSE), 2, 2)
-    found = []
-    for _ in range(draw.randint(2, 3)):
-        start = draw.randint(0, family.layers - 1)
-        layers = [start, draw.randint(start + 1, family.layers)]
-        sources = entries([draw.choice(models)] if method == "passthrough" else models,
-                          lambda: {"weight": draw.depth(lambda: draw.number(0.1, 1.5))} if method == "linear" else {})
-        found.append({"sources": [source | {"layer_range": layers} for source in sources]})
-        if method == "slerp" and draw.switch():
-            found[-1]["parameters"] = {"t": draw.setting(lambda: draw.number(0, 1))}
-    stated = {"merge_method": method, "slices": found}
-    if method == "slerp":
-        stated |= {"base_model": models[0], "parameters": {"t": draw.setting(lambda: draw.number(0, 1))}}
-    return stated
+    name, (low, high) = ("weight", (0.1, 1.5)) if method == "linear" else ("t", (0, 1))
+
+    def stated(*, whole: bool) -> dict:
+        return {name: draw.setting(lambda: draw.number(low, high), whole=whole)}
+
+    # t is no parameter of one model.
+    sources = entries(models, lambda: stated(whole=False) if method == "linear" and draw.switch() else {})
+    part = {"sources": [source | {"layer_range": [0, family.layers]} for source in sources]}
+    if draw.switch():
+        part["parameters"] = stated(whole=False)
+    found = {"merge_method": method, "slices": [part], "parameters": stated(whole=True)}
+    if draw.chance(0.3):
+        found["modules"] = {"default": {"slices": found.pop("slices")}}
+        if draw.switch():
+            found["modules"]["default"]["parameters"] = stated(whole=False)
+    return found | ({"base_model": models[0]} if method == "slerp" else {})
 
 
 METHODS: dict[str, Callable[[Draw, list[Family]], dict]] = {

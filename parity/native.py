@@ -1,5 +1,8 @@
 """mergekit configurations as merges of the experiment language."""
 
+# Methods to which a base is one more model.
+WITHOUT_BASE = ("linear", "karcher")
+
 
 class Unsaid(Exception):
     """The language has no way to say this."""
@@ -22,13 +25,18 @@ def parameters(method: str, stated: dict) -> dict:
 
 def merge(config: dict, out: str) -> dict:
     """The entry of a merge."""
-    if "slices" in config:
-        raise Unsaid("slices")
+    if "models" not in config:
+        raise Unsaid("slices and modules")
     method, base = config["merge_method"], config.get("base_model")
+    listed = config["models"]
+    if base and method in WITHOUT_BASE:
+        if all(entry["model"] != base for entry in listed):
+            listed = [*listed, {"model": base}]
+        base = None
     shared = parameters(method, config.get("parameters", {}))
     # A weight of all models is the weight of each.
     weight = {"weight": shared.pop("weight")} if "weight" in shared else {}
     models = [{"model": name(entry["model"])} | weight | parameters(method, entry.get("parameters", {}))
-              for entry in config["models"] if entry["model"] != base]
+              for entry in listed if entry["model"] != base]
     found = {"method": method, "models": models, "dtype": out} | shared
     return found | ({"base": name(base)} if base else {})

@@ -207,10 +207,9 @@ class Scripted:
     def __init__(self, merged: dict | str, reference: dict) -> None:
         self.merged, self.reference = merged, reference
 
-    def write(self, out: Path, values: dict, layers: int = 2) -> Path:
+    def write(self, out: Path, values: dict) -> Path:
         out.mkdir(parents=True)
         save_file(values, out / "model.safetensors")
-        (out / "config.json").write_text(json.dumps({"num_hidden_layers": layers}))
         return out
 
     def merge(self, case: cases.Case) -> Path:
@@ -260,6 +259,11 @@ class Native(unittest.TestCase):
         self.assertEqual(native.merge(config, "bfloat16"), {
             "method": "ties", "base": "m0-base", "dtype": "bfloat16", "lambda": 2,
             "models": [{"model": "m0-a", "weight": 0.5, "density": 0.2}, {"model": "m0-b", "weight": 1}]})
+
+    def test_to_some_methods_a_base_is_one_more_model(self) -> None:
+        config = {"merge_method": "karcher", "base_model": "models/0/base", "models": [{"model": "models/0/a"}]}
+        self.assertEqual(native.merge(config, "float32"),
+                         {"method": "karcher", "dtype": "float32", "models": [{"model": "m0-a"}, {"model": "m0-base"}]})
 
     def test_slices_cannot_be_said(self) -> None:
         with self.assertRaises(native.Unsaid):
