@@ -256,13 +256,27 @@ pub(super) const MERGE: &[Key] = &[
 pub(super) const ALPHAS: &Words<mergelab_wire::Alpha> =
     &[("auto", mergelab_wire::Alpha::Auto), ("auto-layer", mergelab_wire::Alpha::AutoLayer)];
 
+/// A number, a list of them over depth, or either by tensor name.
+macro_rules! numbers {
+    ($min:expr, $max:expr) => {
+        Shape::Either(&[
+            Shape::Number($min, $max),
+            Shape::List(&Shape::Either(&[Shape::Number($min, $max), Shape::Object(&[FILTERED])])),
+        ])
+    };
+}
+
 pub(super) const WEIGHTED: &[Key] = &[
     required("model", Shape::Name, "Model or merge."),
     key(
         "weight",
-        Shape::Either(&[Shape::Number(f64::MIN, f64::MAX), Shape::List(&Shape::Number(f64::MIN, f64::MAX))]),
-        "Its weight, 1 if absent; a list is a gradient over depth.",
+        numbers!(f64::MIN, f64::MAX),
+        "Its weight, 1 if absent; a list is a gradient over depth, or goes by tensor name.",
     ),
+    key("density", numbers!(0.0, 1.0), "Its own `density`, for methods that have it."),
+    key("gamma", numbers!(0.0, 1.0), "Its own `gamma`, for methods that have it."),
+    key("epsilon", numbers!(0.0, 1.0), "Its own `epsilon`, for della and della_linear."),
+    key("scale", numbers!(f64::MIN, f64::MAX), "Its own `scale`, for passthrough."),
 ];
 
 pub(super) const RULE: &[Key] = &[

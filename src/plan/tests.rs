@@ -240,6 +240,21 @@ mod reruns {
     }
 
     #[test]
+    fn a_parameter_of_the_merge_or_of_one_model() {
+        let merge = |models: &str, keys: &str| {
+            let ties = format!("merges:\n  t: {{ method: ties, base: b, models: [{models}], {keys} }}\n");
+            World::default().keys(&EXPERIMENT.replace("merges:\n", &ties))["merges.t"].key()
+        };
+        let of_all = merge("a, made", "density: 0.5");
+        let of_one = merge("{ model: a, density: 0.5 }, made", "density: 1");
+        assert_ne!(of_one, merge("a, { model: made, density: 0.5 }", "density: 1"));
+        assert_ne!(of_one, of_all);
+        assert_ne!(merge("{ model: a, weight: [{ filter: mlp, value: 2 }] }", ""), merge("{ model: a, weight: 2 }", ""));
+        // The base is none of the models, whether it is named among them or not.
+        assert_eq!(merge("b, a, made", "density: 0.5"), of_all);
+    }
+
+    #[test]
     fn the_order_of_models_since_the_first_gives_the_rest() {
         let swapped = edited(
             "reg: { method: regmean, models: [a, b], grams: [a, b]",

@@ -47,8 +47,8 @@ pub(super) fn run(
         .iter()
         .enumerate()
         .map(|(index, model)| {
-            let weight = model.weight.clone().into();
-            MergeSource { capture: capture(index), ..source(&index.to_string(), &model.model, weight) }
+            let (weight, params) = (model.weight.clone(), model.params.clone());
+            MergeSource { capture: capture(index), params, ..source(&index.to_string(), &model.model, weight) }
         })
         .collect();
     let base = merge.base.as_deref().map(|name| source("base", name, 1.0.into()));

@@ -457,6 +457,24 @@ fn the_driver_is_told_of_each_model_once_with_its_tasks() {
 }
 
 #[test]
+fn what_a_merge_says_of_one_model_goes_with_that_model() {
+    let merge = "ties: { method: ties, base: b, density: 0.5, models: [{ model: a, weight: [{ filter: mlp, value: 2 }], \
+                 density: 0.25 }] }";
+    let bench = Bench::of(&EXPERIMENT.replace("merges:\n", &format!("merges:\n  {merge}\n")));
+    let product = bench.run("merges.ties", &|program, _| {
+        let file = mergelab_wire::StageFile::read(Path::new(&program.arguments[0])).unwrap();
+        let mergelab_wire::Job::Merge(job) = file.job else { panic!("not a merge") };
+        assert_eq!(job.models[0].weight.of("mlp"), [2.0]);
+        assert_eq!(json!(job.models[0].params), json!({ "density": 0.25 }));
+        assert_eq!(json!(job.params), json!({ "density": 0.5 }));
+        assert!(job.base.unwrap().params.is_empty());
+        assert!(job.card.contains("| a | {mlp: [2.0]}, density = 0.25 | "), "{}", job.card);
+        Ok(Ending::Code(0))
+    });
+    assert!(product.is_ok());
+}
+
+#[test]
 fn a_merge_is_a_stage_file_for_the_tensor_program_and_its_figures_come_back() {
     let bench = Bench::new();
     let product = bench.run("merges.avg", &|program, on_event| {
