@@ -49,11 +49,11 @@ pub(super) enum Shape {
     Either(&'static [Shape]),
 }
 
-const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
+pub(super) const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
     Key { name, shape, about, required: false }
 }
 
-const fn required(name: &'static str, shape: Shape, about: &'static str) -> Key {
+pub(super) const fn required(name: &'static str, shape: Shape, about: &'static str) -> Key {
     Key { name, shape, about, required: true }
 }
 
@@ -249,7 +249,7 @@ pub(super) const MERGE: &[Key] = &[
     key("shard_size", Shape::Size, "The most bytes of tensors in a file of the output, such as 5GB, the default."),
     key("tokenizer", Shape::Name, "Which model gives config and tokenizer: one of the merge, `base` or `union`."),
     key("keep", Shape::Word(|| words(KEEP)), "Whether the weights stay once nothing needs them."),
-    key("config", Shape::Path, "mergekit configuration, for `method: mergekit`."),
+    key("config", Shape::Path, "mergekit configuration, relative to the project root, for `method: mergekit`."),
     key("sweep", SWEEP, SWEEP_ABOUT),
 ];
 

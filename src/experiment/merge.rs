@@ -6,8 +6,9 @@ use indexmap::IndexMap;
 use mergelab_wire::{Alpha, Normalize, Rule, RuleUse, Weight};
 
 use super::context::{Context, Item};
-use super::diagnostics::{Diagnostic, Span};
+use super::diagnostics::{Diagnostic, Report, Span};
 use super::keys::{ALPHAS, DTYPES, KEEP, MERGE, NORMALIZE, SOLVERS, WEIGHTED};
+use super::mergekit::Mergekit;
 use super::methods::{METHODS, Method, Need, method, spellings};
 use super::params;
 use super::per_model::Known;
@@ -17,14 +18,14 @@ use super::settings::bytes;
 use super::types::{Merge, Weighted};
 
 /// Reads one merge.
-pub(super) fn merge(context: &Context<'_>, item: Item<'_>, known: Known<'_>) -> Option<Merge> {
+pub(super) fn merge(context: &Context<'_>, item: Item<'_>, known: Known<'_>, mergekit: &Mergekit) -> Option<Merge> {
     let fields = Fields::unchecked(context.report, &item.member.view, item.place, "a merge")?;
     let method = fields.get("method", known_method);
     check_keys(context, &fields, method);
     fields.require(&["method"]);
     let reader = Reader { context, item, fields, method };
     if method.is_some_and(|method| method.name == "mergekit") {
-        return reader.mergekit();
+        return reader.mergekit(known, mergekit);
     }
     reader.read(known)
 }
@@ -80,34 +81,32 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn mergekit(&self) -> Option<Merge> {
-        let others: Vec<_> = MERGE
-            .iter()
-            .map(|key| key.name)
-            .filter(|key| !["method", "config", "keep", "dtype", "sweep"].contains(key))
-            .collect();
+    /// A merge that a configuration of mergekit says.
+    fn mergekit(&self, known: Known<'_>, mergekit: &Mergekit) -> Option<Merge> {
+        let own = ["method", "config", "keep", "dtype", "shard_size", "sweep"];
+        let others: Vec<_> = MERGE.iter().map(|key| key.name).filter(|key| !own.contains(key)).collect();
         self.fields.refuse(&others, "for `method: mergekit`, whose configuration says it");
         self.fields.require(&["config"]);
-        let config = self.fields.get("config", Reading::path);
-        Some(Merge {
-            method: "mergekit".into(),
-            models: Vec::new(),
-            grams: Vec::new(),
-            fishers: Vec::new(),
-            captures: Vec::new(),
-            base: None,
-            alpha: None,
-            held_out: Vec::new(),
-            params: IndexMap::new(),
-            rules: Vec::new(),
-            normalize: Normalize::default(),
-            solver: mergelab_wire::Solver::default(),
-            dtype: self.dtype(),
-            shard_size: self.shard_size(),
-            tokenizer: None,
-            keep: self.keep(),
-            config: Some(config?),
-        })
+        let config = self.fields.get("config", |config| match mergekit.get(&config.path()?)? {
+            Ok(read) => Some(read),
+            Err(reason) => {
+                let diagnostic = Diagnostic::new(config.node.span, reason);
+                config.fail(diagnostic.hint("paths are relative to the project's root"))
+            }
+        });
+        let (dtype, shard_size, keep) = (self.dtype(), self.shard_size(), self.keep());
+        let config = config?;
+        self.context.report.add_of(&config.source, config.wrong.iter().cloned());
+        let node = config.merge.as_ref()?;
+        let report = Report::default();
+        let context = self.context.of(&report);
+        let fields = Fields::unchecked(&report, node, node.span, "a merge")?;
+        let method = fields.get("method", known_method);
+        let item = Item { place: node.span, ..self.item };
+        let merge = Reader { context: &context, item, fields, method }.read(known);
+        self.context.report.add_of(&config.source, report.into_list());
+        let merge = merge?;
+        Some(Merge { dtype: dtype.or(merge.dtype), shard_size, keep, layers: config.layers, ..merge })
     }
 
     fn read(&self, known: Known<'_>) -> Option<Merge> {
@@ -164,7 +163,7 @@ impl Reader<'_> {
             shard_size: self.shard_size(),
             tokenizer,
             keep: self.keep(),
-            config: None,
+            layers: None,
         })
     }
 
@@ -316,7 +315,8 @@ impl Reader<'_> {
             (min, max) => format!("{min} to {max}"),
         };
         let plural = if wanted == "1" { "model" } else { "models" };
-        let message = format!("`{}` merges {wanted} {plural}, not {}", method.name, models.len());
+        let beside = if method.base == Need::Must { " beside its base" } else { "" };
+        let message = format!("`{}` merges {wanted} {plural}{beside}, not {}", method.name, models.len());
         self.context.report.add(Diagnostic::new(field.value.span, message));
     }
 

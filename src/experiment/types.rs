@@ -256,8 +256,8 @@ pub struct Merge {
     pub tokenizer: Option<String>,
     /// Whether weights stay once nothing needs them.
     pub keep: Keep,
-    /// mergekit configuration, for `method: mergekit`.
-    pub config: Option<PathBuf>,
+    /// How many layers its models must have; as many as they have if absent. Only a mergekit configuration says so.
+    pub layers: Option<u64>,
 }
 
 /// What a merge runs one of its models on.

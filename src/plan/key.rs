@@ -382,9 +382,6 @@ impl Reader<'_> {
         if merge.base.is_some() {
             self.roles(&mut inputs, "base", "base", &["weights", "config"], &[])?;
         }
-        if let Some(path) = &merge.config {
-            inputs.insert("config".to_owned(), self.source_digest(&Source::File(path.clone()))?);
-        }
         for giver in merge.tokenizer_givers() {
             let need = giver.to_string();
             let parts = ["config", "generation", "tokenizer", "template"];
@@ -424,6 +421,9 @@ impl Reader<'_> {
         }
         if let Some(size) = merge.shard_size {
             params["shard_size"] = json!(size);
+        }
+        if let Some(layers) = merge.layers {
+            params["layers"] = json!(layers);
         }
         if merge.tokenizer.as_deref() == Some("union") {
             params["tokenizer"] = json!("union");

@@ -35,7 +35,7 @@ fn every_section_refuses_unknown_keys() {
         ("commands: { z: { run: [x], zzz: 1 } }", "a command"),
         ("grams: { z: { pickle: { path: x }, zzz: 1 } }", "a Gram entry"),
         ("fishers: { z: { model: m, data: d, zzz: 1 } }\ndata: { d: { path: d.csv, text: x } }", "a Fisher entry"),
-        ("merges: { z: { method: mergekit, config: x, zzz: 1 } }", "a merge"),
+        ("merges: { z: { method: average, models: [m], zzz: 1 } }", "a merge"),
         ("evals: { z: { models: [m], tasks: [t], zzz: 1 } }", "a suite"),
         ("settings: { zzz: 1 }", "`settings`"),
         ("zzz: 1", "an experiment"),
@@ -447,10 +447,6 @@ fn a_method_that_needs_something_says_so() {
     assert_eq!(one(&merge("method: slerp, base: a")), "`slerp` needs the parameter `t`");
     assert_eq!(one(&merge("method: passthrough")), "`passthrough` merges 1 model, not 2");
     assert_eq!(one("merges: { m: { method: mergekit } }"), "a merge needs `config`");
-    assert_eq!(
-        one(&merge("method: mergekit, config: x.yml")),
-        "`models` has no meaning for `method: mergekit`, whose configuration says it"
-    );
 }
 
 #[test]
@@ -523,10 +519,10 @@ fn a_weight_is_a_number_or_a_list_over_depth_that_leaves_something_at_both_ends(
 
 #[test]
 fn a_weight_may_go_by_tensor_name() {
-    let models = |weight: &str| {
-        format!("merges: {{ m: {{ method: average, models: [{{ model: a, weight: {weight} }}, b] }} }}")
-    };
-    let read = valid(&models("[{ filter: mlp, value: [0.1, 0.3] }, { value: 2 }]")).merges["m"].models[0].weight.clone();
+    let models =
+        |weight: &str| format!("merges: {{ m: {{ method: average, models: [{{ model: a, weight: {weight} }}, b] }} }}");
+    let read =
+        valid(&models("[{ filter: mlp, value: [0.1, 0.3] }, { value: 2 }]")).merges["m"].models[0].weight.clone();
     let mlp = NamedWeight { filter: Some("mlp".into()), value: vec![0.1, 0.3] };
     assert_eq!(read, Weight::ByName(vec![mlp, NamedWeight { filter: None, value: vec![2.0] }]));
     assert_eq!(one(&models("[{ filter: mlp, value: -1 }, { value: 1 }]")), "the weight of `a` is negative");
@@ -574,7 +570,10 @@ fn the_base_of_a_method_on_task_vectors_is_none_of_its_models() {
         "`base` is the base of this merge: it has no weight and no parameters"
     );
     assert_eq!(wrong("base"), "`ties` merges nothing into its base here");
-    assert_eq!(one("merges: { m: { method: slerp, base: base, t: 0.5, models: [a, b] } }"), "`slerp` merges 1 model, not 2");
+    assert_eq!(
+        one("merges: { m: { method: slerp, base: base, t: 0.5, models: [a, b] } }"),
+        "`slerp` merges 1 model beside its base, not 2"
+    );
 }
 
 #[test]
