@@ -18,6 +18,7 @@ fn every_command_explains_itself() {
         insta::assert_snapshot!(command, help(&[command]));
     }
     insta::assert_snapshot!("grams-export", help(&["grams", "export"]));
+    insta::assert_snapshot!("import-mergekit", help(&["import", "mergekit"]));
 }
 
 #[test]
@@ -34,8 +35,8 @@ fn the_help_lists_every_command_and_not_the_hidden_one() {
     assert_eq!(
         listed,
         [
-            "run", "status", "explain", "key", "graph", "render", "plot", "show", "samples", "grams", "export",
-            "publish", "verify", "methods", "schema", "help"
+            "run", "status", "explain", "key", "graph", "render", "plot", "show", "samples", "grams", "import",
+            "export", "publish", "verify", "methods", "schema", "help"
         ]
     );
 }

@@ -24,6 +24,7 @@ mod inputs;
 mod keys;
 mod locks;
 mod losses;
+mod mergekit;
 mod plot;
 mod processes;
 #[cfg(feature = "fetch")]

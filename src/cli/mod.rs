@@ -18,6 +18,7 @@ mod export;
 mod figures;
 mod grams;
 mod graph;
+mod import;
 mod interrupts;
 mod key;
 mod methods;
@@ -83,6 +84,9 @@ enum Command {
     /// Gram matrices for other programs
     #[command(subcommand)]
     Grams(grams::Command),
+    /// Experiments from files of other tools
+    #[command(subcommand)]
+    Import(import::Command),
     /// Copy an artifact out of the store, as a directory of plain files
     Export(export::Arguments),
     /// Upload a merge or Gram matrices to the hub, with a card that has the scores
@@ -117,6 +121,7 @@ pub fn main(cli: Cli) -> u8 {
         Command::Show(arguments) => show::run(&arguments),
         Command::Samples(arguments) => samples::run(&arguments),
         Command::Grams(command) => grams::run(&command, &interrupts),
+        Command::Import(command) => import::run(&command),
         Command::Export(arguments) => export::run(&arguments, &interrupts),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),

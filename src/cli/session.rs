@@ -26,10 +26,12 @@ pub(super) struct Session {
 impl Session {
     /// Reads experiment files; every error of every file is reported.
     pub(super) fn open(files: &[PathBuf]) -> Result<Self, CliError> {
+        let folder = |file: &Path| file.parent().map(Path::to_path_buf).unwrap_or_default();
         let mut loaded: Vec<Loaded> = Vec::new();
         let mut wrong = Vec::new();
         for file in files {
-            match experiment::load(file) {
+            let root = Project::find(&folder(file))?.root;
+            match experiment::load(file, &root) {
                 Ok(_) if files.iter().filter(|other| *other == file).count() > 1 => {
                     return Err(CliError::Usage(format!("{} is named twice", file.display())));
                 }
@@ -44,7 +46,6 @@ impl Session {
         if !wrong.is_empty() {
             return Err(CliError::Experiment(wrong));
         }
-        let folder = |file: &Path| file.parent().map(Path::to_path_buf).unwrap_or_default();
         let project = Project::find(&folder(&files[0]))?;
         for file in &files[1..] {
             let other = Project::find(&folder(file))?.root;

@@ -40,7 +40,22 @@ pub(super) struct Item<'a> {
     pub(super) member: &'a Member,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// The same for another file, whose entries nothing in this one can need.
+    pub(super) fn of<'r>(&self, report: &'r Report) -> Context<'r>
+    where
+        'a: 'r,
+    {
+        Context {
+            report,
+            names: self.names,
+            settings: self.settings,
+            budget: Budget::default(),
+            links: RefCell::default(),
+            jinja: Environment::new(),
+        }
+    }
+
     /// A reference to one model or merge.
     pub(super) fn model(&self, item: Item<'_>, reading: Reading<'_>) -> Option<String> {
         let name = self.names.models.one(reading, &reading.name()?, &item.member.picks)?;

@@ -1,7 +1,7 @@
 //! Errors in an experiment file: what is wrong, where, and the way out; shown with the source line.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ pub struct Source {
 /// One error and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// The file, where it is another than the one that was read.
+    pub source: Option<Arc<Source>>,
     /// The place.
     pub span: Span,
     /// What is wrong.
@@ -50,7 +52,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     pub(super) fn new(span: Span, message: impl Into<String>) -> Self {
-        Self { span, message: message.into(), label: String::new(), other: None, hint: None }
+        Self { source: None, span, message: message.into(), label: String::new(), other: None, hint: None }
     }
 
     pub(super) fn label(mut self, label: impl Into<String>) -> Self {
@@ -74,7 +76,7 @@ impl Diagnostic {
     }
 }
 
-/// All errors of one file, in the order of their places.
+/// All errors of one file and of those that are read with it, in the order of their places.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics {
     source: Arc<Source>,
@@ -83,7 +85,8 @@ pub struct Diagnostics {
 
 impl Diagnostics {
     pub(super) fn new(source: Arc<Source>, mut list: Vec<Diagnostic>) -> Self {
-        list.sort_by_key(|diagnostic| diagnostic.span);
+        let file = |diagnostic: &Diagnostic| diagnostic.source.as_ref().map(|source| source.file.clone());
+        list.sort_by_key(|diagnostic| (file(diagnostic), diagnostic.span));
         Self { source, list }
     }
 
@@ -107,13 +110,17 @@ impl Diagnostics {
     /// The errors as rustc would show them, with the source lines.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let lines = LineIndex::of(&self.source.text);
-        let shown: Vec<_> = self.list.iter().map(|diagnostic| self.render_one(&renderer, &lines, diagnostic)).collect();
-        shown.join("\n\n")
+        let mut lines: HashMap<&Path, LineIndex> = HashMap::new();
+        let shown = self.list.iter().map(|diagnostic| {
+            let source = diagnostic.source.as_ref().unwrap_or(&self.source);
+            let lines = lines.entry(&source.file).or_insert_with(|| LineIndex::of(&source.text));
+            Self::render_one(&renderer, source, lines, diagnostic)
+        });
+        shown.collect::<Vec<_>>().join("\n\n")
     }
 
-    fn render_one(&self, renderer: &Renderer, lines: &LineIndex, diagnostic: &Diagnostic) -> String {
-        let text = &self.source.text;
+    fn render_one(renderer: &Renderer, source: &Source, lines: &LineIndex, diagnostic: &Diagnostic) -> String {
+        let text = &source.text;
         let primary = first_line(text, diagnostic.span);
         let other = diagnostic.other.as_ref().map(|(span, label)| (first_line(text, *span), label));
         // Only the lines between the places are handed over: a renderer that looks at the whole text for each error
@@ -126,7 +133,7 @@ impl Diagnostics {
         if !diagnostic.label.is_empty() {
             annotation = annotation.label(diagnostic.label.as_str());
         }
-        let path = self.source.file.display().to_string();
+        let path = source.file.display().to_string();
         let mut snippet = Snippet::source(&text[window]).line_start(first).path(path).annotation(annotation);
         if let Some((span, label)) = other {
             let context = AnnotationKind::Context.span(span.start - start..span.end - start);
@@ -188,15 +195,23 @@ fn boundary(text: &str, at: usize) -> usize {
 #[derive(Default)]
 pub(super) struct Report {
     list: RefCell<Vec<Diagnostic>>,
-    seen: RefCell<HashSet<(Span, String)>>,
+    seen: RefCell<HashSet<(Option<PathBuf>, Span, String)>>,
     attempts: Cell<usize>,
 }
 
 impl Report {
     pub(super) fn add(&self, diagnostic: Diagnostic) {
         self.attempts.set(self.attempts.get() + 1);
-        if self.seen.borrow_mut().insert((diagnostic.span, diagnostic.message.clone())) {
+        let file = diagnostic.source.as_ref().map(|source| source.file.clone());
+        if self.seen.borrow_mut().insert((file, diagnostic.span, diagnostic.message.clone())) {
             self.list.borrow_mut().push(diagnostic);
+        }
+    }
+
+    /// Adds what is wrong with another file.
+    pub(super) fn add_of(&self, source: &Arc<Source>, list: impl IntoIterator<Item = Diagnostic>) {
+        for diagnostic in list {
+            self.add(Diagnostic { source: Some(Arc::clone(source)), ..diagnostic });
         }
     }
 

@@ -49,11 +49,11 @@ pub(super) enum Shape {
     Either(&'static [Shape]),
 }
 
-const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
+pub(super) const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
     Key { name, shape, about, required: false }
 }
 
-const fn required(name: &'static str, shape: Shape, about: &'static str) -> Key {
+pub(super) const fn required(name: &'static str, shape: Shape, about: &'static str) -> Key {
     Key { name, shape, about, required: true }
 }
 
@@ -249,20 +249,34 @@ pub(super) const MERGE: &[Key] = &[
     key("shard_size", Shape::Size, "The most bytes of tensors in a file of the output, such as 5GB, the default."),
     key("tokenizer", Shape::Name, "Which model gives config and tokenizer: one of the merge, `base` or `union`."),
     key("keep", Shape::Word(|| words(KEEP)), "Whether the weights stay once nothing needs them."),
-    key("config", Shape::Path, "mergekit configuration, for `method: mergekit`."),
+    key("config", Shape::Path, "mergekit configuration, relative to the project root, for `method: mergekit`."),
     key("sweep", SWEEP, SWEEP_ABOUT),
 ];
 
 pub(super) const ALPHAS: &Words<mergelab_wire::Alpha> =
     &[("auto", mergelab_wire::Alpha::Auto), ("auto-layer", mergelab_wire::Alpha::AutoLayer)];
 
+/// A number, a list of them over depth, or either by tensor name.
+macro_rules! numbers {
+    ($min:expr, $max:expr) => {
+        Shape::Either(&[
+            Shape::Number($min, $max),
+            Shape::List(&Shape::Either(&[Shape::Number($min, $max), Shape::Object(&[FILTERED])])),
+        ])
+    };
+}
+
 pub(super) const WEIGHTED: &[Key] = &[
     required("model", Shape::Name, "Model or merge."),
     key(
         "weight",
-        Shape::Either(&[Shape::Number(f64::MIN, f64::MAX), Shape::List(&Shape::Number(f64::MIN, f64::MAX))]),
-        "Its weight, 1 if absent; a list is a gradient over depth.",
+        numbers!(f64::MIN, f64::MAX),
+        "Its weight, 1 if absent; a list is a gradient over depth, or goes by tensor name.",
     ),
+    key("density", numbers!(0.0, 1.0), "Its own `density`, for methods that have it."),
+    key("gamma", numbers!(0.0, 1.0), "Its own `gamma`, for methods that have it."),
+    key("epsilon", numbers!(0.0, 1.0), "Its own `epsilon`, for della and della_linear."),
+    key("scale", numbers!(f64::MIN, f64::MAX), "Its own `scale`, for passthrough."),
 ];
 
 pub(super) const RULE: &[Key] = &[

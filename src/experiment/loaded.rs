@@ -1,12 +1,14 @@
 //! An experiment together with its text, so that what turns out wrong later can be shown at its place.
 
 use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Diagnostics, Source, Span};
-use super::parse::{Origins, parse};
+use super::mergekit::Place;
+use super::parse::{Origins, parse_with};
 use super::tree::{Node, Value};
 use super::types::{Expansion, Experiment};
 
@@ -18,6 +20,14 @@ pub struct Loaded {
     source: Arc<Source>,
     tree: Arc<Node>,
     origins: Arc<Origins>,
+    /// Models that stand in no entry, and where they are named.
+    elsewhere: Arc<HashMap<String, Place>>,
+}
+
+/// What is known of where entries come from.
+pub(super) struct Made {
+    pub(super) origins: Origins,
+    pub(super) elsewhere: HashMap<String, Place>,
 }
 
 /// Why a file gave no experiment.
@@ -46,30 +56,76 @@ impl LoadError {
     }
 }
 
-/// Reads an experiment from a file.
-///
-/// # Errors
-/// When the file cannot be read, or is wrong.
-pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let bytes = std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_path_buf(), source })?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => Ok(parse(path, text)?),
-        Err(error) => Err(not_utf8(path, &bytes, error.valid_up_to()).into()),
+/// What is looked at while an experiment is read: mergekit configurations, and whether their models are directories.
+pub trait Files {
+    /// The contents of a file of the project.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Whether a path of the project is a directory.
+    fn is_directory(&self, path: &Path) -> bool;
+}
+
+/// The files of the project with this root.
+pub struct Root<'a>(pub &'a Path);
+
+impl Files for Root<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(self.0.join(path))
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        self.0.join(path).is_dir()
     }
 }
 
-fn not_utf8(path: &Path, bytes: &[u8], at: usize) -> Diagnostics {
-    // Up to the first bad byte the text is the same, so the place is too.
-    let text = String::from_utf8_lossy(bytes).into_owned();
-    let span = Span { start: at, end: at + '\u{fffd}'.len_utf8() };
-    let diagnostic = Diagnostic::new(span, "this is not UTF-8 text").label("the first byte that is not");
-    let source = Arc::new(Source { file: path.to_path_buf(), text });
-    Diagnostics::new(source, vec![diagnostic.hint("save the file as UTF-8")])
+/// Nothing is there.
+pub(super) struct NoFiles;
+
+impl Files for NoFiles {
+    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn is_directory(&self, _: &Path) -> bool {
+        false
+    }
+}
+
+/// Reads an experiment from a file, in a project with this root.
+///
+/// # Errors
+/// When the file cannot be read, or is wrong.
+pub fn load(path: &Path, root: &Path) -> Result<Loaded, LoadError> {
+    let bytes = std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_path_buf(), source })?;
+    match text_of(&bytes) {
+        Ok(text) => Ok(parse_with(path, text, &Root(root))?),
+        Err(wrong) => {
+            let (text, diagnostic) = *wrong;
+            let source = Arc::new(Source { file: path.to_path_buf(), text });
+            Err(Diagnostics::new(source, vec![diagnostic]).into())
+        }
+    }
+}
+
+/// The text of a file; where it is none, what can be shown of it, and the error.
+pub(super) fn text_of(bytes: &[u8]) -> Result<&str, Box<(String, Diagnostic)>> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        // Up to the first bad byte the text is the same, so the place is too.
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let at = error.valid_up_to();
+        let span = Span { start: at, end: at + '\u{fffd}'.len_utf8() };
+        let diagnostic = Diagnostic::new(span, "this is not UTF-8 text").label("the first byte that is not");
+        Box::new((text, diagnostic.hint("save the file as UTF-8")))
+    })
 }
 
 impl Loaded {
-    pub(super) fn new(experiment: Experiment, source: Arc<Source>, tree: Arc<Node>, origins: Origins) -> Self {
-        Self { experiment, source, tree, origins: Arc::new(origins) }
+    pub(super) fn new(experiment: Experiment, source: Arc<Source>, tree: Arc<Node>, made: Made) -> Self {
+        let (origins, elsewhere) = (Arc::new(made.origins), Arc::new(made.elsewhere));
+        Self { experiment, source, tree, origins, elsewhere }
     }
 
     /// The text, without a byte order mark.
@@ -128,9 +184,13 @@ impl Loaded {
     /// An error about something in the file that only shows later, such as a directory that is not there; `path` as
     /// for [`Self::locate`].
     pub fn error_at(&self, path: &[&str], message: impl Into<String>, hint: Option<String>) -> Diagnostics {
-        let span = self.find(path).unwrap_or_default();
-        let diagnostic = Diagnostic::new(span, message).maybe_hint(hint);
-        Diagnostics::new(Arc::clone(&self.source), vec![diagnostic])
+        let elsewhere = match path {
+            ["models", name, ..] => self.elsewhere.get(*name),
+            _ => None,
+        };
+        let place = || (Arc::clone(&self.source), self.find(path).unwrap_or_default());
+        let (source, span) = elsewhere.cloned().unwrap_or_else(place);
+        Diagnostics::new(source, vec![Diagnostic::new(span, message).maybe_hint(hint)])
     }
 }
 

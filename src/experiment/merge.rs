@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Normalize, Rule, RuleUse};
+use mergelab_wire::{Alpha, Normalize, Rule, RuleUse, Weight};
 
 use super::context::{Context, Item};
-use super::diagnostics::{Diagnostic, Span};
+use super::diagnostics::{Diagnostic, Report, Span};
 use super::keys::{ALPHAS, DTYPES, KEEP, MERGE, NORMALIZE, SOLVERS, WEIGHTED};
+use super::mergekit::Mergekit;
 use super::methods::{METHODS, Method, Need, method, spellings};
 use super::params;
 use super::per_model::Known;
@@ -17,14 +18,14 @@ use super::settings::bytes;
 use super::types::{Merge, Weighted};
 
 /// Reads one merge.
-pub(super) fn merge(context: &Context<'_>, item: Item<'_>, known: Known<'_>) -> Option<Merge> {
+pub(super) fn merge(context: &Context<'_>, item: Item<'_>, known: Known<'_>, mergekit: &Mergekit) -> Option<Merge> {
     let fields = Fields::unchecked(context.report, &item.member.view, item.place, "a merge")?;
     let method = fields.get("method", known_method);
     check_keys(context, &fields, method);
     fields.require(&["method"]);
     let reader = Reader { context, item, fields, method };
     if method.is_some_and(|method| method.name == "mergekit") {
-        return reader.mergekit();
+        return reader.mergekit(known, mergekit);
     }
     reader.read(known)
 }
@@ -47,22 +48,28 @@ fn check_keys(context: &Context<'_>, fields: &Fields<'_>, method: Option<&Method
     let mut known: Vec<_> = MERGE.iter().map(|key| key.name).collect();
     known.extend(method.iter().flat_map(|method| method.params).map(|param| param.name));
     for (key, field) in fields.map.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
-        let having: Vec<_> =
-            METHODS.iter().filter(|method| method.param(key).is_some()).map(|method| method.name).collect();
         match method {
-            _ if having.is_empty() => fields.unknown(key, field.key, &known),
+            _ if having(key).is_empty() => fields.unknown(key, field.key, &known),
             // Without its method, nobody knows which parameters a merge has.
             None => {}
-            Some(method) => {
-                let of: Vec<_> = method.params.iter().map(|param| param.name).collect();
-                let verb = if having.len() == 1 { "has" } else { "have" };
-                let hint =
-                    did_you_mean(key, of.iter().copied()).unwrap_or_else(|| format!("{} {verb} it", having.join(", ")));
-                let message = format!("`{}` has no parameter `{key}`", method.name);
-                context.report.add(Diagnostic::new(field.key, message).hint(hint));
-            }
+            Some(method) => context.report.add(has_not(method, key, field.key)),
         }
     }
+}
+
+/// The methods that have a parameter.
+fn having(param: &str) -> Vec<&'static str> {
+    METHODS.iter().filter(|method| method.param(param).is_some()).map(|method| method.name).collect()
+}
+
+/// The error for a parameter that only other methods have.
+pub(super) fn has_not(method: &Method, key: &str, place: Span) -> Diagnostic {
+    let of: Vec<_> = method.params.iter().map(|param| param.name).collect();
+    let having = having(key);
+    let verb = if having.len() == 1 { "has" } else { "have" };
+    let others = (!having.is_empty()).then(|| format!("{} {verb} it", having.join(", ")));
+    let message = format!("`{}` has no parameter `{key}`", method.name);
+    Diagnostic::new(place, message).maybe_hint(did_you_mean(key, of.iter().copied()).or(others))
 }
 
 /// Reads one merge.
@@ -74,34 +81,32 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn mergekit(&self) -> Option<Merge> {
-        let others: Vec<_> = MERGE
-            .iter()
-            .map(|key| key.name)
-            .filter(|key| !["method", "config", "keep", "dtype", "sweep"].contains(key))
-            .collect();
+    /// A merge that a configuration of mergekit says.
+    fn mergekit(&self, known: Known<'_>, mergekit: &Mergekit) -> Option<Merge> {
+        let own = ["method", "config", "keep", "dtype", "shard_size", "sweep"];
+        let others: Vec<_> = MERGE.iter().map(|key| key.name).filter(|key| !own.contains(key)).collect();
         self.fields.refuse(&others, "for `method: mergekit`, whose configuration says it");
         self.fields.require(&["config"]);
-        let config = self.fields.get("config", Reading::path);
-        Some(Merge {
-            method: "mergekit".into(),
-            models: Vec::new(),
-            grams: Vec::new(),
-            fishers: Vec::new(),
-            captures: Vec::new(),
-            base: None,
-            alpha: None,
-            held_out: Vec::new(),
-            params: IndexMap::new(),
-            rules: Vec::new(),
-            normalize: Normalize::default(),
-            solver: mergelab_wire::Solver::default(),
-            dtype: self.dtype(),
-            shard_size: self.shard_size(),
-            tokenizer: None,
-            keep: self.keep(),
-            config: Some(config?),
-        })
+        let config = self.fields.get("config", |config| match mergekit.get(&config.path()?)? {
+            Ok(read) => Some(read),
+            Err(reason) => {
+                let diagnostic = Diagnostic::new(config.node.span, reason);
+                config.fail(diagnostic.hint("paths are relative to the project's root"))
+            }
+        });
+        let (dtype, shard_size, keep) = (self.dtype(), self.shard_size(), self.keep());
+        let config = config?;
+        self.context.report.add_of(&config.source, config.wrong.iter().cloned());
+        let node = config.merge.as_ref()?;
+        let report = Report::default();
+        let context = self.context.of(&report);
+        let fields = Fields::unchecked(&report, node, node.span, "a merge")?;
+        let method = fields.get("method", known_method);
+        let item = Item { place: node.span, ..self.item };
+        let merge = Reader { context: &context, item, fields, method }.read(known);
+        self.context.report.add_of(&config.source, report.into_list());
+        let merge = merge?;
+        Some(Merge { dtype: dtype.or(merge.dtype), shard_size, keep, layers: config.layers, ..merge })
     }
 
     fn read(&self, known: Known<'_>) -> Option<Merge> {
@@ -110,11 +115,12 @@ impl Reader<'_> {
             fields.refuse(&["config"], "but for `method: mergekit`");
         }
         fields.require(&["models"]);
+        let base = fields.get("base", |base| self.context.model(self.item, base));
         let models = fields.get("models", |models| self.models(models));
+        let models = models.and_then(|models| self.without_base(models, base.as_deref()));
         if let (Some(models), Some(method)) = (&models, self.method) {
             self.count_models(models, method);
         }
-        let base = fields.get("base", |base| self.context.model(self.item, base));
         let rules =
             fields.get("rules", |rules| rules.list(|rule| self.rule(rule, models.as_deref()))).unwrap_or_default();
         let regmean_rule = rules.iter().any(|rule| rule.action == Some(RuleUse::Regmean));
@@ -157,7 +163,7 @@ impl Reader<'_> {
             shard_size: self.shard_size(),
             tokenizer,
             keep: self.keep(),
-            config: None,
+            layers: None,
         })
     }
 
@@ -198,21 +204,73 @@ impl Reader<'_> {
     }
 
     fn weighted(&self, reading: Reading<'_>) -> Option<Vec<(Weighted, Span)>> {
-        let (name, weight) = if reading.node.as_map().is_some() {
+        let (name, weight, params) = if reading.node.as_map().is_some() {
             let fields =
                 Fields::open(self.context.report, reading.node, reading.node.span, "a model of a merge", &[WEIGHTED])?;
-            let weight = fields.get_or("weight", vec![1.0], |weight| params::gradient(weight, f64::MIN, f64::MAX));
+            let weight = fields.get_or("weight", Weight::Number(1.0), |weight| self.weight(&fields, weight));
+            let params = self.params_of_a_model(&fields);
             let name = fields.node("model").map(|node| Reading { node, key: "model", ..reading });
-            (name?, weight?)
+            (name?, weight?, params?)
         } else {
-            (reading, vec![1.0])
+            (reading, Weight::Number(1.0), IndexMap::new())
         };
         let all = self.context.names.models.all(name, &name.name()?, &self.context.budget)?;
         let span = name.node.span;
         for (model, _) in &all {
             self.context.link_model(self.item, model, span);
         }
-        Some(all.into_iter().map(|(model, _)| (Weighted { model, weight: weight.clone() }, span)).collect())
+        let weighted = |model| Weighted { model, weight: weight.clone(), params: params.clone() };
+        Some(all.into_iter().map(|(model, _)| (weighted(model), span)).collect())
+    }
+
+    fn weight(&self, fields: &Fields<'_>, reading: Reading<'_>) -> Option<Weight> {
+        if let Some(method) = self.method.filter(|method| !method.weighs()) {
+            fields.refuse(&["weight"], &format!("for `{}`, whose models have none", method.name));
+            return None;
+        }
+        params::weight(reading)
+    }
+
+    /// The parameters that a model states for itself.
+    fn params_of_a_model(&self, fields: &Fields<'_>) -> Option<IndexMap<String, serde_json::Value>> {
+        let mut own = IndexMap::new();
+        let stated = WEIGHTED.iter().map(|key| key.name).filter(|key| !["model", "weight"].contains(key));
+        for (name, field) in stated.filter_map(|name| Some((name, fields.field(name)?))) {
+            // Without its method, nobody knows which parameters a merge has.
+            let method = self.method?;
+            let Some(param) = method.param_of_a_model(name) else {
+                self.context.report.add(if method.param(name).is_some() {
+                    let message = format!("`{}` has one `{name}` for all models", method.name);
+                    Diagnostic::new(field.key, message).hint("move it out of `models`, beside `method`")
+                } else {
+                    has_not(method, name, field.key)
+                });
+                return None;
+            };
+            own.insert(name.to_owned(), fields.get(name, |value| params::value(value, param.kind))?);
+        }
+        Some(own)
+    }
+
+    /// Takes the base out of the models of a method to which it is none, as mergekit does.
+    fn without_base(&self, mut models: Vec<(Weighted, Span)>, base: Option<&str>) -> Option<Vec<(Weighted, Span)>> {
+        let leaves_out = self.method.is_some_and(Method::leaves_the_base_out);
+        let Some(at) = models.iter().position(|(weighted, _)| leaves_out && base == Some(&weighted.model)) else {
+            return Some(models);
+        };
+        let (weighted, span) = models.remove(at);
+        let method = self.method.map_or("", |method| method.name);
+        let diagnostic = if weighted.weight != Weight::Number(1.0) || !weighted.params.is_empty() {
+            let message = format!("`{}` is the base of this merge: it has no weight and no parameters", weighted.model);
+            Diagnostic::new(span, message).hint("take it out of `models`")
+        } else if models.is_empty() {
+            let message = format!("`{method}` merges nothing into its base here");
+            Diagnostic::new(span, message).label("the base itself").hint("name a model that was trained from it")
+        } else {
+            return Some(models);
+        };
+        self.context.report.add(diagnostic);
+        None
     }
 
     /// Means have weights that are not negative and not all zero; methods on task vectors may take any.
@@ -220,7 +278,7 @@ impl Reader<'_> {
         if !method.takes_a_mean() {
             return;
         }
-        let negative = models.iter().find(|(model, _)| model.weight.iter().any(|weight| *weight < 0.0));
+        let negative = models.iter().find(|(model, _)| model.weight.stated().iter().any(|weight| *weight < 0.0));
         if let Some((model, span)) = negative {
             let message = format!("the weight of `{}` is negative", model.model);
             let hint = format!("`{}` takes a mean: its weights are 0 or more", method.name);
@@ -228,7 +286,12 @@ impl Reader<'_> {
             return;
         }
         let Some((_, span)) = models.first() else { return };
-        let zero = |at: fn(&[f64]) -> Option<&f64>| models.iter().all(|(model, _)| at(&model.weight) == Some(&0.0));
+        // By tensor name they are another for each tensor, which the merge itself looks at.
+        if models.iter().any(|(model, _)| matches!(model.weight, Weight::ByName(_))) {
+            return;
+        }
+        let zero =
+            |at: fn(&[f64]) -> Option<&f64>| models.iter().all(|(model, _)| at(model.weight.of("")) == Some(&0.0));
         let place = match (zero(<[f64]>::first), zero(<[f64]>::last)) {
             (false, false) => return,
             (true, true) => "",
@@ -252,7 +315,8 @@ impl Reader<'_> {
             (min, max) => format!("{min} to {max}"),
         };
         let plural = if wanted == "1" { "model" } else { "models" };
-        let message = format!("`{}` merges {wanted} {plural}, not {}", method.name, models.len());
+        let beside = if method.base == Need::Must { " beside its base" } else { "" };
+        let message = format!("`{}` merges {wanted} {plural}{beside}, not {}", method.name, models.len());
         self.context.report.add(Diagnostic::new(field.value.span, message));
     }
 

@@ -40,6 +40,8 @@ pub struct Param {
     pub kind: Kind,
     /// Its default, as it would stand in the file.
     pub default: Option<&'static str>,
+    /// Whether a model may state its own, which goes before the merge's.
+    pub per_model: bool,
 }
 
 /// What a parameter takes.
@@ -56,30 +58,39 @@ pub enum Kind {
 }
 
 const fn number(name: &'static str, min: f64, max: f64, default: &'static str) -> Param {
-    Param { name, kind: Kind::Number(min, max), default: Some(default) }
+    Param { name, kind: Kind::Number(min, max), default: Some(default), per_model: false }
+}
+const fn per_model(name: &'static str, min: f64, max: f64, default: &'static str) -> Param {
+    Param { name, kind: Kind::Number(min, max), default: Some(default), per_model: true }
 }
 const fn needed(name: &'static str, min: f64, max: f64) -> Param {
-    Param { name, kind: Kind::Number(min, max), default: None }
+    Param { name, kind: Kind::Number(min, max), default: None, per_model: false }
 }
 const fn whole(name: &'static str, min: u64, max: u64, default: &'static str) -> Param {
-    Param { name, kind: Kind::Whole(min, max), default: Some(default) }
+    Param { name, kind: Kind::Whole(min, max), default: Some(default), per_model: false }
 }
 const fn flag(name: &'static str, default: &'static str) -> Param {
-    Param { name, kind: Kind::Flag, default: Some(default) }
+    Param { name, kind: Kind::Flag, default: Some(default), per_model: false }
 }
 
 const MAX: f64 = f64::MAX;
 const LAMBDA: Param = number("lambda", f64::MIN, MAX, "1.0");
-const DENSITY: Param = number("density", 0.0, 1.0, "1.0");
-const GAMMA: Param = number("gamma", 0.0, 1.0, "0.01");
-const EPSILON: Param = number("epsilon", 0.0, 1.0, "0.15");
+const DENSITY: Param = per_model("density", 0.0, 1.0, "1.0");
+const GAMMA: Param = per_model("gamma", 0.0, 1.0, "0.01");
+const EPSILON: Param = per_model("epsilon", 0.0, 1.0, "0.15");
 const SEED: Param = whole("seed", 0, u64::MAX, "0");
 const ON: Param = flag("normalize", "true");
 const OFF: Param = flag("normalize", "false");
 const RESCALE: Param = flag("rescale", "true");
 const NO_RESCALE: Param = flag("rescale", "false");
-const X0: &Words<&str> = &[("average", "average"), ("base", "base"), ("zeros", "zeros")];
+const X0: Param = Param {
+    name: "x0",
+    kind: Kind::Word(&[("average", "average"), ("base", "base"), ("zeros", "zeros")]),
+    default: Some("average"),
+    per_model: false,
+};
 
+const ONE: (usize, usize) = (1, 1);
 const ANY: (usize, usize) = (1, usize::MAX);
 const SEVERAL: (usize, usize) = (2, usize::MAX);
 
@@ -102,13 +113,13 @@ pub const METHODS: &[Method] = &[
     method!("della_linear", No, Must, ANY, [DENSITY, EPSILON, LAMBDA, OFF, RESCALE, SEED]),
     method!("breadcrumbs", No, Must, ANY, [DENSITY, GAMMA, LAMBDA, OFF, NO_RESCALE]),
     method!("breadcrumbs_ties", No, Must, ANY, [DENSITY, GAMMA, LAMBDA, OFF, NO_RESCALE]),
-    method!("slerp", No, Must, (1, 2), [needed("t", 0.0, 1.0)]),
+    method!("slerp", No, Must, ONE, [needed("t", 0.0, 1.0)]),
     method!("nuslerp", No, May, (2, 2), [flag("nuslerp_flatten", "true"), flag("nuslerp_row_wise", "false")]),
     method!("multislerp", No, May, SEVERAL, [flag("normalize_weights", "true"), number("eps", 0.0, MAX, "1e-8")]),
     method!("karcher", No, No, SEVERAL, [whole("max_iter", 1, 100_000, "10"), number("tol", 0.0, MAX, "1e-5")]),
     method!("model_stock", No, Must, SEVERAL, [flag("filter_wise", "false")]),
     method!("sce", No, Must, ANY, [number("select_topk", 0.0, 1.0, "1.0")]),
-    method!("nearswap", No, Must, (1, 2), [needed("t", 0.0, MAX)]),
+    method!("nearswap", No, Must, ONE, [needed("t", 0.0, MAX)]),
     method!("ram", No, Must, ANY, [number("epsilon", 0.0, MAX, "1e-5")]),
     method!(
         "ramplus_tl",
@@ -117,16 +128,10 @@ pub const METHODS: &[Method] = &[
         ANY,
         [number("epsilon", 0.0, MAX, "1e-5"), number("r", 0.0, MAX, "0.1"), number("alpha", 0.0, MAX, "0.2")]
     ),
-    method!("arcee_fusion", No, Must, (1, 2), []),
-    method!("passthrough", No, May, (1, 1), [number("scale", f64::MIN, MAX, "1.0")]),
+    method!("arcee_fusion", No, Must, ONE, []),
+    method!("passthrough", No, May, ONE, [per_model("scale", f64::MIN, MAX, "1.0")]),
     method!("fisher", No, May, ANY, [number("floor", 0.0, MAX, "0.0"), OFF]),
-    method!(
-        "mats",
-        Must,
-        May,
-        ANY,
-        [whole("iterations", 1, 100_000, "100"), Param { name: "x0", kind: Kind::Word(X0), default: Some("average") }]
-    ),
+    method!("mats", Must, May, ANY, [whole("iterations", 1, 100_000, "100"), X0]),
     method!("tsv", No, Must, ANY, [LAMBDA]),
     method!("iso_c", No, Must, ANY, [LAMBDA]),
     method!(
@@ -170,6 +175,32 @@ impl Method {
     /// Whether its weights are those of a mean.
     pub fn takes_a_mean(&self) -> bool {
         matches!(self.name, "average" | "regmean" | "regmean++" | "mats" | "fisher")
+    }
+
+    /// Whether it goes by differences from its base, so that the base itself is none of its models.
+    pub fn leaves_the_base_out(&self) -> bool {
+        self.base == Need::Must || matches!(self.name, "nuslerp" | "multislerp")
+    }
+
+    /// Whether its models have weights.
+    pub fn weighs(&self) -> bool {
+        !matches!(
+            self.name,
+            "slerp"
+                | "karcher"
+                | "model_stock"
+                | "sce"
+                | "nearswap"
+                | "ram"
+                | "ramplus_tl"
+                | "arcee_fusion"
+                | "passthrough"
+        )
+    }
+
+    /// Its parameter of a name that a model may state for itself.
+    pub fn param_of_a_model(&self, name: &str) -> Option<&'static Param> {
+        self.param(name).filter(|param| param.per_model)
     }
 
     /// Its parameter of a name.

@@ -15,6 +15,7 @@ mod links;
 mod loaded;
 mod loss;
 mod merge;
+mod mergekit;
 mod methods;
 mod names;
 mod params;
@@ -37,12 +38,14 @@ mod types;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Source, Span};
 pub use layout::{Bold, Column, Mean, MeanOf, Notation, Row, Table, TableColumn};
-pub use loaded::{LoadError, Loaded, check_names, load};
+pub use loaded::{Files, LoadError, Loaded, Root, check_names, load};
+pub use mergekit::{as_name, import};
 pub use methods::{Kind, METHODS, Method, Need, Param, method};
-pub use parse::parse;
+pub use parse::{parse, parse_with};
 pub use placeholders::{UnknownPlaceholder, substitute};
 #[cfg(feature = "fetch")]
 pub(crate) use read::did_you_mean;
+pub use read::is_name;
 pub use scalar::size;
 pub use schema::schema;
 pub use types::*;

@@ -56,6 +56,13 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// Adds models that stand in no entry, under names that are free.
+    pub(super) fn add_models(&mut self, report: &Report, families: impl Iterator<Item = &'a Family>) {
+        for family in families {
+            self.add(report, &family.entry, Target { family, section: "models", expansion: false });
+        }
+    }
+
     fn add(&mut self, report: &Report, name: &'a str, target: Target<'a>) {
         let Some(&first) = self.names.get(name) else {
             self.names.insert(name, target);

@@ -1,5 +1,6 @@
 //! Values of method parameters: one number, a gradient over depth, or either by tensor name.
 
+use mergelab_wire::{NamedWeight, Weight};
 use serde_json::{Value as Json, json};
 
 use super::keys::FILTERED;
@@ -16,14 +17,36 @@ pub(super) fn value(reading: Reading<'_>, kind: Kind) -> Option<Json> {
         Kind::Whole(min, max) => reading.whole(min, max).map(Json::from),
         Kind::Word(words) => reading.choice(words).map(Json::from),
         Kind::Number(min, max) => {
-            let filtered = reading.node.as_list().is_some_and(|items| items.iter().any(|item| item.as_map().is_some()));
-            if filtered {
-                let items = reading.list(|item| self::filtered(item, min, max))?;
-                return Some(Json::Array(items));
+            if goes_by_name(reading) {
+                let named = by_name(reading, |value| number(value, min, max))?;
+                let named = named.into_iter().map(|(filter, value)| json!({ "filter": filter, "value": value }));
+                return Some(named.collect());
             }
             number(reading, min, max)
         }
     }
+}
+
+/// Reads the weight of a model, which takes what a number among the parameters takes.
+pub(super) fn weight(reading: Reading<'_>) -> Option<Weight> {
+    let numbers = |reading| gradient(reading, f64::MIN, f64::MAX);
+    if goes_by_name(reading) {
+        let named = by_name(reading, numbers)?.into_iter();
+        return Some(Weight::ByName(named.map(|(filter, value)| NamedWeight { filter, value }).collect()));
+    }
+    numbers(reading).map(Weight::from)
+}
+
+fn goes_by_name(reading: Reading<'_>) -> bool {
+    reading.node.as_list().is_some_and(|items| items.iter().any(|item| item.as_map().is_some()))
+}
+
+/// Values with what is part of the names of the tensors that they are for; `None` when one is wrong.
+fn by_name<'a, T>(
+    reading: Reading<'a>,
+    read: impl Fn(Reading<'a>) -> Option<T> + Copy,
+) -> Option<Vec<(Option<String>, T)>> {
+    reading.list(|item| Some(filtered(item, read)))?.into_iter().collect()
 }
 
 fn number(reading: Reading<'_>, min: f64, max: f64) -> Option<Json> {
@@ -33,14 +56,13 @@ fn number(reading: Reading<'_>, min: f64, max: f64) -> Option<Json> {
     reading.number(min, max).map(Json::from)
 }
 
-fn filtered(reading: Reading<'_>, min: f64, max: f64) -> Option<Json> {
+fn filtered<'a, T>(reading: Reading<'a>, read: impl FnOnce(Reading<'a>) -> Option<T>) -> Option<(Option<String>, T)> {
     let fields = Fields::open(reading.report, reading.node, reading.node.span, "a filtered value", &[FILTERED])?;
     let filter = match fields.node("filter") {
         Some(node) if !node.is_null() => Some(fields.get("filter", Reading::word)?),
         _ => None,
     };
-    let value = fields.get("value", |value| number(value, min, max))?;
-    Some(json!({ "filter": filter, "value": value }))
+    fields.get("value", read).map(|value| (filter, value))
 }
 
 /// One number or a list of them, as a list.

@@ -10,7 +10,8 @@ use minijinja::Environment;
 use super::context::{Context, Item, Names};
 use super::diagnostics::{Diagnostic, Diagnostics, Report, Source, Span};
 use super::keys::FILE;
-use super::loaded::Loaded;
+use super::loaded::{Files, Loaded, Made, NoFiles};
+use super::mergekit::Mergekit;
 use super::names::{Budget, Scope};
 use super::per_model::{Known, mentioned};
 use super::read::{Fields, Reading, check_name, wrong_type};
@@ -20,13 +21,21 @@ use super::tree::{self, Field, Map, Node};
 use super::types::{Expansion, Experiment, Section, Settings};
 use super::{command, fisher, gram, merge, settings, sources, suite, table};
 
-/// Reads an experiment.
+/// Reads an experiment that names no mergekit configuration.
 ///
 /// `file` is only for messages; nothing is read from disk, and whether the paths in the file exist is not looked at.
 ///
 /// # Errors
 /// Everything that is wrong with the text, each with its place.
 pub fn parse(file: &Path, text: &str) -> Result<Loaded, Diagnostics> {
+    parse_with(file, text, &NoFiles)
+}
+
+/// Reads an experiment with the mergekit configurations that it names.
+///
+/// # Errors
+/// Everything that is wrong with the text and with the configurations, each with its place.
+pub fn parse_with(file: &Path, text: &str, files: &dyn Files) -> Result<Loaded, Diagnostics> {
     // A byte order mark is no part of the text, and would put every column of the first line off by one.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Arc::new(Source { file: file.to_path_buf(), text: text.to_owned() });
@@ -43,9 +52,9 @@ pub fn parse(file: &Path, text: &str) -> Result<Loaded, Diagnostics> {
     for diagnostic in repeated {
         report.add(diagnostic);
     }
-    let read = Sections::of(&report, &root).and_then(|sections| experiment(&report, file, &sections));
+    let read = Sections::of(&report, &root).and_then(|sections| experiment(&report, file, &sections, files));
     match read {
-        Some((experiment, origins)) if report.count() == 0 => Ok(Loaded::new(experiment, source, root, origins)),
+        Some((experiment, made)) if report.count() == 0 => Ok(Loaded::new(experiment, source, root, made)),
         _ => Err(Diagnostics::new(source, report.into_list())),
     }
 }
@@ -148,7 +157,7 @@ impl<'a> Declared<'a> {
     }
 }
 
-fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(Experiment, Origins)> {
+fn experiment(report: &Report, file: &Path, sections: &Sections<'_>, files: &dyn Files) -> Option<(Experiment, Made)> {
     let fields = &sections.fields;
     let name = fields.get("name", Reading::name);
     let description = fields.get("description", Reading::text);
@@ -186,6 +195,7 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     let evals = Declared::plain(report, sections, "evals");
     let tables = Declared::plain(report, sections, "tables");
 
+    let mergekit = Mergekit::read(files, &merges.families, &models.families);
     let mut names = Names {
         models: Scope::new("model or merge"),
         data: Scope::new("data set"),
@@ -195,6 +205,7 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
     };
     models.declare(report, &mut names.models);
     merges.declare(report, &mut names.models);
+    names.models.add_models(report, mergekit.families());
     data.declare(report, &mut names.data);
     commands.declare(report, &mut names.commands);
     grams.declare(report, &mut names.grams);
@@ -208,13 +219,13 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
         links: std::cell::RefCell::default(),
         jinja: Environment::new(),
     };
-    let read_models = models.read(|item, _| sources::model(&context, item));
+    let mut read_models = models.read(|item, _| sources::model(&context, item));
     let read_data = data.read(|item, _| sources::data(&context, item));
     let read_commands = commands.read(|item, field| command::command(&context, item, field));
     let read_grams = grams.read(|item, _| gram::gram(&context, item, &read_data));
     let read_fishers = fishers.read(|item, _| fisher::fisher(&context, item, &read_data));
     let known = Known { grams: &read_grams, fishers: &read_fishers, data: &read_data };
-    let read_merges = merges.read(|item, _| merge::merge(&context, item, known));
+    let read_merges = merges.read(|item, _| merge::merge(&context, item, known, &mergekit));
     let suites = evals.read(|item, _| suite::suite(&context, item, &read_data));
     suite::check_twice(report, suites.values());
     let complete = evals.readable && suites.len() == evals.families.len();
@@ -224,6 +235,10 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
 
     let origins =
         [&models, &data, &commands, &grams, &fishers, &merges].into_iter().flat_map(Declared::origins).collect();
+    drop(context);
+    drop(names);
+    let (added, elsewhere) = mergekit.into_models();
+    read_models.extend(added);
     let experiment = Experiment {
         file: PathBuf::from(file),
         name: name?,
@@ -238,5 +253,5 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>) -> Option<(
         tables: read_tables,
         settings: settings.clone(),
     };
-    Some((experiment, origins))
+    Some((experiment, Made { origins, elsewhere }))
 }

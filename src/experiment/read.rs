@@ -317,7 +317,7 @@ pub(super) fn stays_inside(path: &Path) -> bool {
 }
 
 /// Whether a word has the form of a name.
-pub(super) fn is_name(word: &str) -> bool {
+pub fn is_name(word: &str) -> bool {
     word.starts_with(|first: char| first.is_ascii_alphanumeric()) && word.bytes().all(is_name_byte)
 }
 

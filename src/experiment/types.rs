@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Engine, Labels, Normalize, Rows as RowFormat, Rule, Solver, TokenMask};
+use mergelab_wire::{Alpha, Engine, Labels, Normalize, Rows as RowFormat, Rule, Solver, TokenMask, Weight};
 use serde::Serialize;
 
 use super::layout::Table;
@@ -256,8 +256,8 @@ pub struct Merge {
     pub tokenizer: Option<String>,
     /// Whether weights stay once nothing needs them.
     pub keep: Keep,
-    /// mergekit configuration, for `method: mergekit`.
-    pub config: Option<PathBuf>,
+    /// How many layers its models must have; as many as they have if absent. Only a mergekit configuration says so.
+    pub layers: Option<u64>,
 }
 
 /// What a merge runs one of its models on.
@@ -307,13 +307,15 @@ impl std::fmt::Display for Giver {
     }
 }
 
-/// A model of a merge with its weight.
+/// A model of a merge with what the merge says of it alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weighted {
     /// Name of a model or merge.
     pub model: String,
-    /// Weight; 1 by default. A list in the file is a gradient over depth.
-    pub weight: Vec<f64>,
+    /// Weight; 1 by default.
+    pub weight: Weight,
+    /// Its own parameters, which go before those of the merge.
+    pub params: IndexMap<String, serde_json::Value>,
 }
 
 /// Whether a merge's weights stay.

@@ -40,6 +40,14 @@ pub fn page(name: &str) -> Option<String> {
                 (range(param), param.default.map_or("required".into(), |default| format!("`{default}`")));
             text += &format!("| `{}` | {kind} | {default} | {} |\n", param.name, meaning(method, param));
         }
+        let own: Vec<_> = method.params.iter().filter(|param| param.per_model).collect();
+        if !own.is_empty() {
+            let names: Vec<_> = own.iter().map(|param| format!("`{}`", param.name)).collect();
+            let names = names.join(" and ");
+            text += &format!(
+                "\nEach model may have its own {names} ([parameters](../experiment-file.md#parameters-of-one-model)).\n"
+            );
+        }
         if method.params.iter().any(|param| matches!(param.kind, Kind::Number(..))) {
             text += "\nA number may be a list over depth, or differ by tensor name ([values](../experiment-file.md#values-over-depth)).\n";
         }
@@ -55,7 +63,7 @@ fn sentence(text: &str) -> String {
 }
 
 fn takes(method: &Method) -> String {
-    let pair = method.models == (1, 2) && method.base == Need::Must;
+    let pair = method.models == (1, 1) && method.base == Need::Must;
     let models = match method.models {
         _ if pair => "one model, beside which the base may be named".to_owned(),
         (1, 1) => "one model".to_owned(),
@@ -97,7 +105,7 @@ fn meaning(method: &Method, param: &Param) -> &'static str {
 
 /// An experiment with one merge of this method.
 fn example(method: &Method) -> String {
-    let count = if method.models.1 == 1 || method.models == (1, 2) { 1 } else { 2 };
+    let count = if method.models.1 == 1 { 1 } else { 2 };
     let models = &["math", "code"][..count];
     let mut text = "name: example\nmodels:\n".to_owned();
     if method.base != Need::No {

@@ -8,7 +8,7 @@ mod evaluation;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mergelab_wire::{Alpha, Rows, RuleUse};
+use mergelab_wire::{Alpha, Rows, RuleUse, Weight};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -382,9 +382,6 @@ impl Reader<'_> {
         if merge.base.is_some() {
             self.roles(&mut inputs, "base", "base", &["weights", "config"], &[])?;
         }
-        if let Some(path) = &merge.config {
-            inputs.insert("config".to_owned(), self.source_digest(&Source::File(path.clone()))?);
-        }
         for giver in merge.tokenizer_givers() {
             let need = giver.to_string();
             let parts = ["config", "generation", "tokenizer", "template"];
@@ -401,7 +398,7 @@ impl Reader<'_> {
                 json!({ "match": rule.pattern, "use": action, "alpha": rule.alpha })
             })
             .collect();
-        let weights: Vec<&[f64]> = merge.models.iter().map(|model| model.weight.as_slice()).collect();
+        let weights: Vec<Value> = merge.models.iter().map(|model| weight(&model.weight)).collect();
         let mut params = json!({
             "method": merge.method,
             "weights": weights,
@@ -419,8 +416,14 @@ impl Reader<'_> {
         if !merge.params.is_empty() {
             params["parameters"] = json!(merge.params);
         }
+        if merge.models.iter().any(|model| !model.params.is_empty()) {
+            params["parameters_of_models"] = merge.models.iter().map(|model| json!(model.params)).collect();
+        }
         if let Some(size) = merge.shard_size {
             params["shard_size"] = json!(size);
+        }
+        if let Some(layers) = merge.layers {
+            params["layers"] = json!(layers);
         }
         if merge.tokenizer.as_deref() == Some("union") {
             params["tokenizer"] = json!("union");
@@ -471,6 +474,14 @@ fn alpha(alpha: &Alpha) -> Value {
         Alpha::Gradient(alphas) => json!(alphas),
         Alpha::Auto => json!("auto"),
         Alpha::AutoLayer => json!("auto-layer"),
+    }
+}
+
+/// A weight: a list, one number among them.
+fn weight(weight: &Weight) -> Value {
+    match weight {
+        Weight::Number(number) => json!([number]),
+        Weight::Gradient(_) | Weight::ByName(_) => json!(weight),
     }
 }
 

@@ -263,10 +263,8 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
             .collect(),
         Spec::ImportGram(Gram::PicklePath(path)) => one(Source::File(path.clone()), &["pickle", "path"]),
         Spec::Merge(merge) => {
-            let config = merge.config.iter().map(|path| (path, "config"));
             let templates = merge.captures.iter().filter_map(|calibration| calibration.capture.chat_template.as_ref());
-            let files = config.chain(templates.map(|path| (path, "grams")));
-            files.map(|(path, place)| (Source::File(path.clone()), vec![place.to_owned()])).collect()
+            templates.map(|path| (Source::File(path.clone()), vec!["grams".to_owned()])).collect()
         }
         Spec::Eval { suite, task, .. } => match suite.backend {
             Backend::Vllm | Backend::Hf => {

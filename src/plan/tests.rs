@@ -10,7 +10,7 @@ use super::{
 };
 use crate::artifact::{Output, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
-use crate::experiment::{Data, DataSource, Model, parse};
+use crate::experiment::{Data, DataSource, Experiment, Model, parse};
 
 mod datasets;
 mod evals;
@@ -19,6 +19,7 @@ mod flowing;
 mod hub;
 mod imports;
 mod losses;
+mod mergekit;
 mod shards;
 
 const EXPERIMENT: &str = r#"name: x
@@ -120,8 +121,11 @@ impl World {
 
     /// Key structs of every stage of an experiment, all of them run in order.
     fn keys(&self, text: &str) -> BTreeMap<String, KeyStruct> {
-        let loaded = parse(Path::new("x.yaml"), text).unwrap_or_else(|errors| panic!("{errors}"));
-        let graph = Graph::new(vec![Arc::new(loaded.experiment)]);
+        self.keys_of(parse(Path::new("x.yaml"), text).unwrap_or_else(|errors| panic!("{errors}")).experiment)
+    }
+
+    fn keys_of(&self, experiment: Experiment) -> BTreeMap<String, KeyStruct> {
+        let graph = Graph::new(vec![Arc::new(experiment)]);
         let mut facts = Facts::default();
         for (tool, version) in [("lm_eval", "0.4.13"), ("torch", "2.11"), ("transformers", "5.14"), ("vllm", "0.24")] {
             let version = self.tools.get(tool).map_or(version, String::as_str);
@@ -237,6 +241,24 @@ mod reruns {
         assert_eq!(edited(whole, &with("[1, 2]")), REG);
         // A list of one value is that value.
         assert!(edited(whole, &with("[1]")).is_empty());
+    }
+
+    #[test]
+    fn a_parameter_of_the_merge_or_of_one_model() {
+        let merge = |models: &str, keys: &str| {
+            let ties = format!("merges:\n  t: {{ method: ties, base: b, models: [{models}], {keys} }}\n");
+            World::default().keys(&EXPERIMENT.replace("merges:\n", &ties))["merges.t"].key()
+        };
+        let of_all = merge("a, made", "density: 0.5");
+        let of_one = merge("{ model: a, density: 0.5 }, made", "density: 1");
+        assert_ne!(of_one, merge("a, { model: made, density: 0.5 }", "density: 1"));
+        assert_ne!(of_one, of_all);
+        assert_ne!(
+            merge("{ model: a, weight: [{ filter: mlp, value: 2 }] }", ""),
+            merge("{ model: a, weight: 2 }", "")
+        );
+        // The base is none of the models, whether it is named among them or not.
+        assert_eq!(merge("b, a, made", "density: 0.5"), of_all);
     }
 
     #[test]

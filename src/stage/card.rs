@@ -43,8 +43,9 @@ pub(crate) fn body<'a>(
         let _ = writeln!(card, "| {name} | {from} | {weight} | `{}` |", digest.unwrap_or_default());
     };
     for (index, model) in merge.models.iter().enumerate() {
-        let weight = mergelab_wire::Weight::from(model.weight.clone());
-        row(&index.to_string(), &model.model, &weight.to_string());
+        let mut weight = model.weight.to_string();
+        weight.extend(model.params.iter().map(|(name, value)| format!(", {name} = {value}")));
+        row(&index.to_string(), &model.model, &weight);
     }
     if let Some(base) = &merge.base {
         row("base", base, "base");

@@ -1,5 +1,6 @@
 //! The design's example means what the design says.
 
+use indexmap::IndexMap;
 use mergelab_wire::{Alpha, Message, Rows};
 use serde_json::json;
 
@@ -65,7 +66,7 @@ fn a_sweep_becomes_one_merge_a_value_in_the_place_of_its_entry() {
     assert_eq!(merges["alphas-0.5"].alpha, Some(Alpha::Number(0.5)));
     assert_eq!(merges["alphas-0.5"].keep, Keep::Recipe);
     assert_eq!(merges["avg"].alpha, None);
-    let weighted = |model: &str| Weighted { model: model.into(), weight: vec![1.0] };
+    let weighted = |model: &str| Weighted { model: model.into(), weight: 1.0.into(), params: IndexMap::new() };
     assert_eq!(merges["regmean"].models, [weighted("math"), weighted("code")]);
     assert_eq!(merges["regmean"].grams, ["math", "code"]);
 }

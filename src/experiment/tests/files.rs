@@ -19,7 +19,7 @@ fn written(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
 
 #[test]
 fn a_missing_file_is_a_matter_of_usage() {
-    let error = load(Path::new("no/such.yaml")).expect_err("no file");
+    let error = load(Path::new("no/such.yaml"), Path::new(".")).expect_err("no file");
     assert!(matches!(error, LoadError::Read { .. }));
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().starts_with("cannot read no/such.yaml: "));
@@ -28,13 +28,15 @@ fn a_missing_file_is_a_matter_of_usage() {
 #[test]
 fn a_wrong_file_has_the_exit_code_of_wrong_experiments() {
     let (_directory, path) = written(b"nam: x");
-    assert_eq!(load(&path).expect_err("wrong").exit_code(), 3);
+    assert_eq!(load(&path, Path::new(".")).expect_err("wrong").exit_code(), 3);
 }
 
 #[test]
 fn bytes_that_are_not_utf_8_are_shown_with_their_line() {
     let (_directory, path) = written(b"name: x\ndescription: caf\xe9\n");
-    let LoadError::Invalid(errors) = load(&path).expect_err("not UTF-8") else { panic!("a wrong file") };
+    let LoadError::Invalid(errors) = load(&path, Path::new(".")).expect_err("not UTF-8") else {
+        panic!("a wrong file")
+    };
     assert_eq!(errors.list()[0].message, "this is not UTF-8 text");
     assert_eq!(errors.line_column(errors.list()[0].span), (2, 17));
     assert!(errors.render(false).contains("description: caf"));
@@ -131,8 +133,9 @@ fn places_are_found_later() {
     let text = "name: x
 models:
   base: { path: models/base }
+  tuned: { path: models/tuned }
 merges:
-  alphas: { method: task_arithmetic, models: [base], base: base, sweep: { lambda: [0.1, 0.5] } }
+  alphas: { method: task_arithmetic, models: [tuned], base: base, sweep: { lambda: [0.1, 0.5] } }
 evals:
   suite:
     models: [base]

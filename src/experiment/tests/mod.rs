@@ -2,6 +2,7 @@
 
 mod example;
 mod files;
+mod mergekit;
 mod messages;
 mod properties;
 mod rules;

@@ -1,6 +1,6 @@
 //! One test a rule: what is refused, with which words.
 
-use mergelab_wire::{Labels, Normalize, RuleUse};
+use mergelab_wire::{Labels, NamedWeight, Normalize, RuleUse, Weight};
 use serde_json::json;
 
 use super::{errors, errors_of, shown, valid};
@@ -35,7 +35,7 @@ fn every_section_refuses_unknown_keys() {
         ("commands: { z: { run: [x], zzz: 1 } }", "a command"),
         ("grams: { z: { pickle: { path: x }, zzz: 1 } }", "a Gram entry"),
         ("fishers: { z: { model: m, data: d, zzz: 1 } }\ndata: { d: { path: d.csv, text: x } }", "a Fisher entry"),
-        ("merges: { z: { method: mergekit, config: x, zzz: 1 } }", "a merge"),
+        ("merges: { z: { method: average, models: [m], zzz: 1 } }", "a merge"),
         ("evals: { z: { models: [m], tasks: [t], zzz: 1 } }", "a suite"),
         ("settings: { zzz: 1 }", "`settings`"),
         ("zzz: 1", "an experiment"),
@@ -447,10 +447,6 @@ fn a_method_that_needs_something_says_so() {
     assert_eq!(one(&merge("method: slerp, base: a")), "`slerp` needs the parameter `t`");
     assert_eq!(one(&merge("method: passthrough")), "`passthrough` merges 1 model, not 2");
     assert_eq!(one("merges: { m: { method: mergekit } }"), "a merge needs `config`");
-    assert_eq!(
-        one(&merge("method: mergekit, config: x.yml")),
-        "`models` has no meaning for `method: mergekit`, whose configuration says it"
-    );
 }
 
 #[test]
@@ -512,13 +508,72 @@ fn a_weight_is_a_number_or_a_list_over_depth_that_leaves_something_at_both_ends(
         )
     };
     let weight = |first: &str| valid(&models(first, "1")).merges["m"].models[0].weight.clone();
-    assert_eq!(weight("0.5"), [0.5]);
-    assert_eq!(weight("[0, 1, 0.5]"), [0.0, 1.0, 0.5]);
+    assert_eq!(weight("0.5"), 0.5.into());
+    assert_eq!(weight("[0, 1, 0.5]"), Weight::Gradient(vec![0.0, 1.0, 0.5]));
     assert_eq!(one(&models("[0, 1]", "0")), "all weights are 0 at the first layer");
     assert_eq!(one(&models("[1, 0]", "[2, 1, 0]")), "all weights are 0 at the last layer");
     assert_eq!(one(&models("[0, 0]", "0")), "all weights are 0");
     assert_eq!(one(&models("[0.5, -1]", "1")), "the weight of `a` is negative");
     assert_eq!(one(&models("[]", "1")), "`weight` is an empty list");
+}
+
+#[test]
+fn a_weight_may_go_by_tensor_name() {
+    let models =
+        |weight: &str| format!("merges: {{ m: {{ method: average, models: [{{ model: a, weight: {weight} }}, b] }} }}");
+    let read =
+        valid(&models("[{ filter: mlp, value: [0.1, 0.3] }, { value: 2 }]")).merges["m"].models[0].weight.clone();
+    let mlp = NamedWeight { filter: Some("mlp".into()), value: vec![0.1, 0.3] };
+    assert_eq!(read, Weight::ByName(vec![mlp, NamedWeight { filter: None, value: vec![2.0] }]));
+    assert_eq!(one(&models("[{ filter: mlp, value: -1 }, { value: 1 }]")), "the weight of `a` is negative");
+    assert_eq!(one(&models("[{ filter: mlp }]")), "a filtered value needs `value`");
+    assert_eq!(one(&models("[0.5, { value: 1 }]")), "a filtered value must be a mapping, not a number");
+    assert_eq!(
+        one("merges: { m: { method: slerp, models: [{ model: a, weight: 2 }], base: base, t: 0.5 } }"),
+        "`weight` has no meaning for `slerp`, whose models have none"
+    );
+}
+
+#[test]
+fn a_model_may_state_parameters_of_its_own() {
+    let merge = |method: &str, own: &str| {
+        format!("merges: {{ m: {{ method: {method}, base: base, density: 0.9, models: [{{ model: a, {own} }}, b] }} }}")
+    };
+    let read = valid(&merge("della", "weight: 0.5, density: [0.1, 0.3], epsilon: [{ filter: mlp, value: 0.01 }]"));
+    let models = &read.merges["m"].models;
+    let own = json!({ "density": [0.1, 0.3], "epsilon": [{ "filter": "mlp", "value": 0.01 }] });
+    assert_eq!((json!(models[0].params), &models[0].weight), (own, &Weight::Number(0.5)));
+    assert!(models[1].params.is_empty());
+    assert_eq!(read.merges["m"].params["density"], 0.9);
+    assert_eq!(one(&merge("ties", "density: 2")), "`density` must be from 0 to 1, not 2");
+    assert_eq!(one(&merge("ties", "lambda: 2")), "a model of a merge has no key `lambda`");
+    assert_eq!(one(&merge("ties", "gamma: 0.1")), "`ties` has no parameter `gamma`");
+    assert_eq!(
+        one("merges: { m: { method: ram, base: base, models: [{ model: a, epsilon: 0.1 }, b] } }"),
+        "`ram` has one `epsilon` for all models"
+    );
+}
+
+#[test]
+fn the_base_of_a_method_on_task_vectors_is_none_of_its_models() {
+    let merge = |method: &str, models: &str| {
+        valid(&format!("merges: {{ m: {{ method: {method}, base: base, models: [{models}] }} }}")).merges["m"].clone()
+    };
+    assert_eq!(merge("ties", "base, a, b"), merge("ties", "a, b"));
+    assert_eq!(merge("slerp, t: 0.5", "a, base"), merge("slerp, t: 0.5", "a"));
+    assert_eq!(merge("nuslerp", "a, base, b"), merge("nuslerp", "a, b"));
+    // To a mean a base is but what rules may take tensors from.
+    assert_eq!(merge("average", "base, a").models.len(), 2);
+    let wrong = |models: &str| one(&format!("merges: {{ m: {{ method: ties, base: base, models: [{models}] }} }}"));
+    assert_eq!(
+        wrong("{ model: base, weight: 0.5 }, a"),
+        "`base` is the base of this merge: it has no weight and no parameters"
+    );
+    assert_eq!(wrong("base"), "`ties` merges nothing into its base here");
+    assert_eq!(
+        one("merges: { m: { method: slerp, base: base, t: 0.5, models: [a, b] } }"),
+        "`slerp` merges 1 model beside its base, not 2"
+    );
 }
 
 #[test]

@@ -109,7 +109,7 @@ evals: { e: { models: [m], tasks: [t] } }
 tables: { main: { rows: [{ model: m, label: Mean }], columns: [{ task: t, metric: acc }] } }",
     );
     let models: Vec<_> =
-        experiment.merges["all"].models.iter().map(|model| (model.model.as_str(), model.weight[0])).collect();
+        experiment.merges["all"].models.iter().map(|model| (model.model.as_str(), model.weight.of("")[0])).collect();
     assert_eq!(models, [("m-float32", 2.0), ("m-float16", 2.0), ("base", 1.0)]);
     let rows: Vec<_> = experiment.tables["main"].rows.iter().map(|row| row.label.as_deref()).collect();
     assert_eq!(rows, [Some("Mean float32"), Some("Mean float16")]);

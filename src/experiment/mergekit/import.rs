@@ -1,0 +1,101 @@
+//! `mergelab import mergekit`: the experiment that a configuration is.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use super::super::diagnostics::Diagnostics;
+use super::super::loaded::Files;
+use super::super::parse::parse_with;
+use super::super::read::is_name_byte;
+use super::super::scalar;
+use super::super::types::{Experiment, Merge, Model, Weighted};
+
+/// The experiment that does what the configuration in `file` says, as text. It and its merge have this name.
+///
+/// # Errors
+/// Everything that is wrong with the configuration, each with its place.
+pub fn import(file: &Path, name: &str, files: &dyn Files) -> Result<String, Diagnostics> {
+    let config = Json::from(file.to_string_lossy());
+    let text = format!("name: {name}\nmerges: {{ {name}: {{ method: mergekit, config: {config} }} }}\n");
+    let experiment = parse_with(Path::new("(import)"), &text, files)?.experiment;
+    Ok(written(&experiment, &experiment.merges[name]))
+}
+
+fn written(experiment: &Experiment, merge: &Merge) -> String {
+    let name = word(&experiment.name);
+    let mut text = format!("name: {name}\nmodels:\n");
+    for (name, model) in &experiment.models {
+        let _ = writeln!(text, "  {}: {}", word(name), model_entry(model));
+    }
+    let _ = writeln!(text, "merges:\n  {name}:\n    method: {}\n    models:", merge.method);
+    for model in &merge.models {
+        let _ = writeln!(text, "      - {}", weighted(model));
+    }
+    let mut key = |name: &str, value: String| {
+        let _ = writeln!(text, "    {name}: {value}");
+    };
+    let words = [("base", &merge.base), ("dtype", &merge.dtype), ("tokenizer", &merge.tokenizer)];
+    for (name, value) in words.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+        key(name, word(value));
+    }
+    for (name, value) in &merge.params {
+        key(name, flow(value));
+    }
+    if let Some(layers) = merge.layers {
+        let _ = writeln!(
+            text,
+            "# The configuration takes layers 0 to {layers} of each model: all of them, for this to be the same."
+        );
+    }
+    text
+}
+
+fn model_entry(model: &Model) -> String {
+    let revision = |revision: &Option<String>| {
+        revision.as_ref().map(|revision| format!(", revision: {}", word(revision))).unwrap_or_default()
+    };
+    match model {
+        Model::Hub { repo, revision: at } => format!("{{ hub: {}{} }}", word(repo), revision(at)),
+        Model::Path(path) => format!("{{ path: {} }}", word(&path.to_string_lossy())),
+        Model::From(output) => format!("{{ from: commands.{} }}", output.command),
+    }
+}
+
+fn weighted(model: &Weighted) -> String {
+    let name = word(&model.model);
+    let mut keys = format!("{{ model: {name}");
+    if model.weight != 1.0.into() {
+        let _ = write!(keys, ", weight: {}", flow(&serde_json::json!(model.weight)));
+    } else if model.params.is_empty() {
+        return name;
+    }
+    for (name, value) in &model.params {
+        let _ = write!(keys, ", {name}: {}", flow(value));
+    }
+    keys + " }"
+}
+
+/// A value in one line.
+fn flow(value: &Json) -> String {
+    match value {
+        Json::String(text) => word(text),
+        Json::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Json::Object(map) => {
+            let there = map.iter().filter(|(_, value)| !value.is_null());
+            let keys = there.map(|(name, value)| format!("{name}: {}", flow(value)));
+            format!("{{ {} }}", keys.collect::<Vec<_>>().join(", "))
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) => value.to_string(),
+    }
+}
+
+/// A word, in quotes where YAML would take it for something else.
+fn word(text: &str) -> String {
+    let is_plain = text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '/')
+        && text.bytes().all(|byte| is_name_byte(byte) || byte == b'/');
+    let means_more =
+        scalar::flag(text).is_some() || scalar::number(text).is_some() || text.eq_ignore_ascii_case("null");
+    if is_plain && !means_more { text.to_owned() } else { Json::from(text).to_string() }
+}

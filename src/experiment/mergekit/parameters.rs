@@ -1,0 +1,115 @@
+//! Parameters of a configuration: which there are, and which of several statements counts.
+//!
+//! For a tensor counts what its model states, then its slice, its module, the whole file. Where the filters of one fit
+//! no name, the next counts; so statements are laid into one list of filters.
+
+use std::sync::Arc;
+
+use super::super::diagnostics::{Diagnostic, Report, Span};
+use super::super::merge::has_not;
+use super::super::methods::{Kind, Method, Param};
+use super::super::read::wrong_type;
+use super::super::scalar::number;
+use super::super::tree::{Field, Map, Node, Value};
+
+/// Takes memory and changes nothing else; every method may have it.
+const WITHOUT_EFFECT: &str = "int8_mask";
+
+/// Checks what is stated at one place; `of_a_model` when it is for one model.
+pub(super) fn check(report: &Report, method: &Method, stated: &Map, of_a_model: bool) {
+    for (name, field) in stated.iter().filter(|(name, _)| *name != WITHOUT_EFFECT) {
+        // mergekit takes its seed from the command line.
+        let param = method.param(name).filter(|_| name != "seed");
+        match param {
+            Some(param) if of_a_model && !param.per_model => {
+                let message = format!("`{name}` is no parameter of one model, and mergekit does not look at it here");
+                report.add(Diagnostic::new(field.key, message).hint("move it to the `parameters` of the file"));
+            }
+            Some(_) => {}
+            None if name == "weight" && method.weighs() => {}
+            None => report.add(has_not(method, name, field.key)),
+        }
+    }
+}
+
+/// What counts of a parameter, by what states it: the first before the others.
+pub(super) fn resolve(stated: &[&Field]) -> Option<Field> {
+    let (first, others) = stated.split_first()?;
+    let Some(mut items) = conditions(&first.value) else { return Some((*first).clone()) };
+    if !items.iter().any(|item| fits_all(item)) {
+        let next = resolve(others);
+        items.extend(
+            next.into_iter().flat_map(|next| conditions(&next.value).unwrap_or_else(|| vec![otherwise(&next)])),
+        );
+    }
+    Some(Field { key: first.key, value: Arc::new(Node::new(first.value.span, Value::List(items))) })
+}
+
+/// A value's conditions, where it has some; mergekit takes one without a list around it.
+fn conditions(value: &Arc<Node>) -> Option<Vec<Arc<Node>>> {
+    match &value.value {
+        Value::Map(_) => Some(vec![Arc::clone(value)]),
+        Value::List(items) if items.iter().any(|item| item.as_map().is_some()) => Some(items.clone()),
+        Value::List(_) | Value::Scalar { .. } => None,
+    }
+}
+
+/// A value for what no filter before it fits.
+fn otherwise(field: &Field) -> Arc<Node> {
+    let map = Map::from_iter([("value".to_owned(), field.clone())]);
+    Arc::new(Node::new(field.value.span, Value::Map(map)))
+}
+
+fn fits_all(condition: &Node) -> bool {
+    let filter = condition.as_map().and_then(|map| map.get("filter")).map(|field| &field.value);
+    filter.is_none_or(|filter| filter.is_null() || filter.as_scalar() == Some("*"))
+}
+
+/// Reports a parameter without a default that has no value, or none for some tensors; mergekit needs one too.
+pub(super) fn require(report: &Report, name: &str, found: Option<&Field>, of: Option<&str>, place: Span) {
+    let of = of.map(|model| format!(" of `{model}`")).unwrap_or_default();
+    let diagnostic = match found.map(|field| (field, conditions(&field.value))) {
+        None => Diagnostic::new(place, format!("mergekit needs the `{name}`{of}"))
+            .hint(format!("add `{name}` to `parameters`")),
+        Some((field, Some(items))) if !items.iter().any(|item| fits_all(item)) => {
+            let message = format!("mergekit needs the `{name}`{of} of all tensors, and no filter here fits the others");
+            Diagnostic::new(field.key, message).hint("add an item without `filter`, as in `- value: 1`")
+        }
+        Some(_) => return,
+    };
+    report.add(diagnostic);
+}
+
+/// A value in the spelling of this language: mergekit's flags may be numbers, and words of YAML 1.1.
+pub(super) fn spelled(param: &Param, field: Field) -> Field {
+    let Value::Scalar { text, plain: true } = &field.value.value else { return field };
+    let flag = match text.to_ascii_lowercase().as_str() {
+        _ if param.kind != Kind::Flag => None,
+        "yes" | "on" => Some("true"),
+        "no" | "off" => Some("false"),
+        other => number(other).and_then(|number| match number {
+            1.0 => Some("true"),
+            0.0 => Some("false"),
+            _ => None,
+        }),
+    };
+    match flag {
+        Some(flag) => Field { value: scalar(flag, field.value.span), ..field },
+        None => field,
+    }
+}
+
+/// A word at a place.
+pub(super) fn scalar(text: &str, span: Span) -> Arc<Node> {
+    Arc::new(Node::new(span, Value::Scalar { text: text.to_owned(), plain: true }))
+}
+
+/// The parameters under a key, where it has some.
+pub(super) fn stated(report: &Report, field: Option<&Field>) -> Map {
+    let Some(field) = field.filter(|field| !field.value.is_null()) else { return Map::new() };
+    let Some(map) = field.value.as_map() else {
+        report.add(wrong_type(&field.value, "`parameters`", "a mapping"));
+        return Map::new();
+    };
+    map.clone()
+}

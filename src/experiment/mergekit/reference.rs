@@ -1,0 +1,105 @@
+//! Models as mergekit names them: a directory or a hub id, with an optional `@revision`.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::super::diagnostics::Diagnostic;
+use super::super::loaded::Files;
+use super::super::read::{Reading, is_name, is_name_byte, wrong_type};
+use super::super::tree::Node;
+use super::super::types::Model;
+
+/// A model outside of the experiment; two that are the same model are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Reference {
+    /// A repository at a revision, `main` being none.
+    Hub(String, Option<String>),
+    /// A directory.
+    Path(PathBuf),
+}
+
+impl Reference {
+    /// Reads one. What is a directory is that; what is none and has the form of a hub id is a hub id, as in mergekit.
+    pub(super) fn read(reading: Reading<'_>, files: &dyn Files) -> Option<Self> {
+        let fail = |message: String, hint: &str| reading.fail(Diagnostic::new(reading.node.span, message).hint(hint));
+        if reading.node.as_scalar().is_none() {
+            let diagnostic = wrong_type(reading.node, &format!("`{}`", reading.key), "text");
+            return reading.fail(diagnostic.hint("write a directory, or a hub id as org/name or org/name@revision"));
+        }
+        let text = reading.word()?;
+        if text.contains('+') {
+            let message = format!("`{text}`: models with a LoRA (`+`) are not in this version");
+            return fail(message, "merge the LoRA into its model first, and name what comes out");
+        }
+        let (name, revision) = match text.split_once('@') {
+            None => (text.as_str(), None),
+            Some((_, revision)) if revision.contains('@') => {
+                return fail(format!("`{text}` has more than one `@`"), "write org/name@revision");
+            }
+            Some((name, revision)) => (name, Some(revision.to_owned())),
+        };
+        let path = Path::new(name);
+        let part = |part: &str| is_name(part);
+        if !files.is_directory(path) && name.split('/').count() <= 2 && name.split('/').all(part) {
+            return Some(Self::hub(name, revision.as_deref()));
+        }
+        if revision.is_some() {
+            return fail(format!("`{name}` is a directory, and has no revision"), "take the `@` and what follows away");
+        }
+        Some(Self::path(path))
+    }
+
+    /// The model that an entry of `models` is.
+    pub(super) fn of(entry: &Node) -> Option<Self> {
+        let map = entry.as_map().filter(|map| !map.contains_key("from"))?;
+        let scalar = |key: &str| map.get(key)?.value.as_scalar();
+        let path = || scalar("path").map(|path| Self::path(Path::new(path)));
+        scalar("hub").map(|repo| Self::hub(repo, scalar("revision"))).or_else(path)
+    }
+
+    fn hub(repo: &str, revision: Option<&str>) -> Self {
+        Self::Hub(repo.to_owned(), revision.filter(|revision| *revision != "main").map(str::to_owned))
+    }
+
+    fn path(path: &Path) -> Self {
+        Self::Path(path.components().filter(|part| *part != Component::CurDir).collect())
+    }
+
+    /// As an entry of `models`.
+    pub(super) fn model(&self) -> Model {
+        match self.clone() {
+            Self::Hub(repo, revision) => Model::Hub { repo, revision },
+            Self::Path(path) => Model::Path(path),
+        }
+    }
+
+    /// A name for it: the last part of its path, or the last two, or that with a number, whichever is the first that is free.
+    pub(super) fn name(&self, is_free: impl Fn(&str) -> bool) -> String {
+        let (parts, revision): (Vec<String>, _) = match self {
+            Self::Hub(repo, revision) => (repo.split('/').map(str::to_owned).collect(), revision.as_deref()),
+            Self::Path(path) => {
+                let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+                (parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect(), None)
+            }
+        };
+        let of = |count: usize| {
+            let mut parts = parts[parts.len().saturating_sub(count)..].to_vec();
+            parts.extend(revision.map(str::to_owned));
+            as_name(&parts.join("-"))
+        };
+        let numbered = (2_usize..).map(|number| format!("{}-{number}", of(2)));
+        // `tokenizer: union` is no model.
+        let free = |name: &String| name != "union" && is_free(name);
+        [of(1), of(2)].into_iter().chain(numbered).find(free).unwrap_or_default()
+    }
+}
+
+/// A word in the form of a name.
+pub fn as_name(word: &str) -> String {
+    let dashed: String = word.chars().map(|char| if is_name_char(char) { char } else { '-' }).collect();
+    let name = dashed.trim_start_matches(|first: char| !first.is_ascii_alphanumeric());
+    if name.is_empty() { "model".to_owned() } else { name.to_owned() }
+}
+
+fn is_name_char(char: char) -> bool {
+    u8::try_from(char).is_ok_and(is_name_byte)
+}

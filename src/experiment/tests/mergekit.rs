@@ -1,0 +1,341 @@
+//! mergekit's configurations: what they mean, and what is refused.
+
+use std::io;
+use std::path::Path;
+
+use mergelab_wire::{NamedWeight, Weight};
+use serde_json::json;
+
+use crate::experiment::{Diagnostics, Experiment, Files, Loaded, Merge, Model, import, parse, parse_with};
+
+/// A project in which every path under `models` and `/shared` is a directory, and other files are these.
+struct Disk<'a>(&'a [(&'a str, &'a str)]);
+
+impl Files for Disk<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let file = self.0.iter().find(|(name, _)| Path::new(name) == path);
+        file.map(|(_, text)| text.as_bytes().to_vec()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        path.starts_with("models") || path.starts_with("./models") || path.starts_with("/shared")
+    }
+}
+
+/// Reads sections with one configuration beside them.
+fn read(sections: &str, config: &str) -> Result<Loaded, Diagnostics> {
+    parse_with(Path::new("x.yaml"), &format!("name: x\n{sections}"), &Disk(&[("configs/m.yml", config)]))
+}
+
+const MERGE: &str = "merges: { m: { method: mergekit, config: configs/m.yml } }\n";
+
+fn experiment(config: &str) -> Experiment {
+    read(MERGE, config).unwrap_or_else(|errors| panic!("{errors}")).experiment
+}
+
+fn merge(config: &str) -> Merge {
+    experiment(config).merges["m"].clone()
+}
+
+/// The merge of the same name in the words of this language, of `a`, `b` and `base`.
+fn native(merge: &str) -> Merge {
+    let text = format!(
+        "name: x\nmodels: {{ a: {{ path: models/a }}, b: {{ path: models/b }}, base: {{ path: models/base }} }}\n\
+         merges: {{ m: {merge} }}\n"
+    );
+    parse(Path::new("x.yaml"), &text).unwrap_or_else(|errors| panic!("{errors}")).experiment.merges["m"].clone()
+}
+
+const TIES: &str = "# a comment
+merge_method: ties
+models:
+  - model: models/base # no parameters necessary
+  - model: models/a
+    parameters: { weight: 0.5, density: [1, 0.1] }
+  - model: ./models/b/
+    parameters:
+      weight:
+        - filter: mlp
+          value: 0.25
+        - value: [1e-1, 1]
+base_model: models/base
+parameters:
+  normalize: 1.0
+  int8_mask: true
+  density: 0.75
+dtype: float16
+";
+
+#[test]
+fn a_configuration_is_a_merge_of_this_language() {
+    let expected = native(
+        "{ method: ties, base: base, density: 0.75, normalize: true, dtype: float16, tokenizer: base, models: [
+           { model: a, weight: 0.5, density: [1, 0.1] },
+           { model: b, weight: [{ filter: mlp, value: 0.25 }, { value: [0.1, 1] }] }] }",
+    );
+    assert_eq!(merge(TIES), expected);
+}
+
+#[test]
+fn a_model_goes_before_its_slice_the_slice_before_the_module_and_that_before_the_file() {
+    let text = |slice: &str, module: &str| {
+        format!(
+            "merge_method: ties
+modules:
+  default:
+    slices:
+      - sources:
+          - {{ model: models/a, layer_range: [0, 2], parameters: {{ weight: [{{ filter: q_proj, value: 1 }}] }} }}
+          - {{ model: models/b, layer_range: [0, 2], parameters: {{ weight: 2 }} }}
+          - {{ model: models/base, layer_range: [0, 2] }}
+        base_model: models/base
+        parameters: {{ {slice} }}
+    parameters: {{ {module} }}
+parameters: {{ weight: 5, density: 0.5, lambda: 5 }}
+"
+        )
+    };
+    let read =
+        merge(&text("weight: { filter: k_proj, value: 3 }, density: 0.25", "weight: 4, lambda: 4, density: 0.1"));
+    let named = |filter: Option<&str>, value: f64| NamedWeight { filter: filter.map(Into::into), value: vec![value] };
+    let all = vec![named(Some("q_proj"), 1.0), named(Some("k_proj"), 3.0), named(None, 4.0)];
+    assert_eq!(read.models[0].weight, Weight::ByName(all));
+    assert_eq!(read.models[1].weight, Weight::Number(2.0));
+    assert_eq!(read.models.len(), 2);
+    assert_eq!(json!(read.params), json!({ "density": 0.25, "lambda": 4.0 }));
+    assert_eq!((read.base.as_deref(), read.layers), (Some("base"), Some(2)));
+    let read = merge(&text("", ""));
+    let all = vec![named(Some("q_proj"), 1.0), named(None, 5.0)];
+    assert_eq!(read.models[0].weight, Weight::ByName(all));
+    assert_eq!(json!(read.params), json!({ "density": 0.5, "lambda": 5.0 }));
+}
+
+#[test]
+fn filters_and_gradients_of_the_usual_slerp() {
+    let read = merge(
+        "slices:
+  - sources:
+      - { model: models/a, layer_range: [0, 32] }
+      - { model: models/b, layer_range: [0, 32] }
+merge_method: slerp
+base_model: models/a
+parameters:
+  t:
+    - { filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1] }
+    - { filter: mlp, value: [1, 0.5, 0.7, 0.3, 0] }
+    - value: 0.5
+dtype: bfloat16
+",
+    );
+    let expected = native(
+        "{ method: slerp, base: a, models: [b], dtype: bfloat16, tokenizer: a, t: [
+           { filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1] }, { filter: mlp, value: [1, 0.5, 0.7, 0.3, 0] },
+           { value: 0.5 }] }",
+    );
+    assert_eq!(read, Merge { layers: Some(32), tokenizer: Some("a".into()), ..expected });
+}
+
+#[test]
+fn the_base_is_a_model_only_to_methods_without_task_vectors() {
+    let names = |config: &str| {
+        let read = merge(config);
+        (read.models.into_iter().map(|model| model.model).collect::<Vec<_>>().join(" "), read.base)
+    };
+    let models = |method: &str, models: &str| {
+        let item = |name: &str| format!("{{ model: models/{name} }}");
+        let items: Vec<_> = models.split(' ').map(item).collect();
+        let (models, weight) = (items.join(", "), if method == "karcher" { "" } else { "weight: 1" });
+        names(&format!(
+            "merge_method: {method}\nmodels: [{models}]\nbase_model: models/base\nparameters: {{ {weight} }}\n"
+        ))
+    };
+    let base = || Some("base".to_owned());
+    assert_eq!(models("task_arithmetic", "a b"), ("a b".into(), base()));
+    assert_eq!(models("task_arithmetic", "a base b"), ("a b".into(), base()));
+    assert_eq!(models("nuslerp", "base a b"), ("a b".into(), base()));
+    // mergekit adds it behind the others.
+    assert_eq!(models("linear", "a b"), ("a b base".into(), None));
+    assert_eq!(models("linear", "base a"), ("base a".into(), None));
+    assert_eq!(models("karcher", "a"), ("a base".into(), None));
+}
+
+#[test]
+fn models_that_the_experiment_has_not_become_entries_of_it() {
+    let sections = "models:
+  own: { path: ./models/own }
+  hub: { hub: org/known, revision: v1 }
+  a: { path: models/other }
+";
+    let config = "merge_method: linear
+models:
+  - { model: models/own/ }
+  - { model: org/known@v1 }
+  - { model: org/known }
+  - { model: org/known@main, parameters: { weight: 2 } }
+  - { model: models/a }
+  - { model: /shared/b }
+parameters: { weight: 1 }
+";
+    let wrong = read(&format!("{sections}{MERGE}"), config).expect_err("one model twice");
+    assert_eq!(wrong.list()[0].message, "`known` is merged twice");
+    let config = config.replace("  - { model: org/known@main, parameters: { weight: 2 } }\n", "");
+    let evals = "evals: { e: { models: [m, models-a, b], tasks: [t] } }\n";
+    let experiment =
+        read(&format!("{sections}{MERGE}{evals}"), &config).unwrap_or_else(|errors| panic!("{errors}")).experiment;
+    let merged: Vec<_> = experiment.merges["m"].models.iter().map(|model| model.model.as_str()).collect();
+    assert_eq!(merged, ["own", "hub", "known", "models-a", "b"]);
+    assert_eq!(experiment.models["known"], Model::Hub { repo: "org/known".into(), revision: None });
+    assert_eq!(experiment.models["models-a"], Model::Path("models/a".into()));
+    assert_eq!(experiment.models["b"], Model::Path("/shared/b".into()));
+    assert_eq!(experiment.models.len(), 6);
+}
+
+#[test]
+fn what_is_no_directory_and_looks_like_a_hub_id_is_one() {
+    let of = |model: &str| {
+        let config = format!("merge_method: passthrough\nmodels: [{{ model: '{model}' }}]\n");
+        let experiment = experiment(&config);
+        experiment.models[0].clone()
+    };
+    assert_eq!(of("gpt2"), Model::Hub { repo: "gpt2".into(), revision: None });
+    assert_eq!(of("org/name@abc"), Model::Hub { repo: "org/name".into(), revision: Some("abc".into()) });
+    assert_eq!(of("models/a"), Model::Path("models/a".into()));
+    assert_eq!(of("./no/such"), Model::Path("no/such".into()));
+    assert_eq!(of("some/deeper/path"), Model::Path("some/deeper/path".into()));
+}
+
+#[test]
+fn types_and_tokenizers() {
+    let with = |keys: &str| {
+        let config = format!(
+            "merge_method: linear\nmodels: [{{ model: models/a }}, {{ model: models/b }}]\nparameters: {{ weight: 1 }}\n{keys}\n"
+        );
+        let merge = merge(&config);
+        (merge.dtype, merge.tokenizer)
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(with(""), (None, None));
+    assert_eq!(with("dtype: float32\nout_dtype: bfloat16"), (some("bfloat16"), None));
+    assert_eq!(with("dtype: torch.float16\ntokenizer_source: union"), (some("float16"), some("union")));
+    assert_eq!(with("tokenizer_source: models/b\nbase_model: ~"), (None, some("b")));
+    assert_eq!(with("tokenizer_source: base"), (None, None));
+    assert_eq!(with("base_model: models/b"), (None, some("b")));
+}
+
+#[test]
+fn keys_of_the_merge_that_a_configuration_has_not_stand_beside_it() {
+    let sections =
+        "merges: { m: { method: mergekit, config: configs/m.yml, dtype: float32, shard_size: 1GB, keep: recipe } }\n";
+    let merge = read(sections, TIES).unwrap_or_else(|errors| panic!("{errors}")).experiment.merges["m"].clone();
+    assert_eq!((merge.dtype.as_deref(), merge.shard_size), (Some("float32"), Some(1_000_000_000)));
+    assert_eq!(merge.keep, crate::experiment::Keep::Recipe);
+    let wrong =
+        read("merges: { m: { method: mergekit, config: configs/m.yml, models: [a] } }", TIES).expect_err("models");
+    let message = "`models` has no meaning for `method: mergekit`, whose configuration says it";
+    assert_eq!(wrong.list().iter().map(|wrong| wrong.message.as_str()).collect::<Vec<_>>(), [message]);
+}
+
+#[test]
+fn a_sweep_goes_over_configurations() {
+    let files = [("a.yml", TIES), ("b.yml", &TIES.replace("weight: 0.5", "weight: 0.9"))];
+    let text = "name: x\nmerges: { m: { method: mergekit, sweep: { config: [a.yml, b.yml] } } }\n";
+    let read = parse_with(Path::new("x.yaml"), text, &Disk(&files)).unwrap_or_else(|errors| panic!("{errors}"));
+    let weight = |name: &str| read.experiment.merges[name].models[0].weight.clone();
+    assert_eq!((weight("m-a.yml"), weight("m-b.yml")), (0.5.into(), 0.9.into()));
+    assert_eq!(read.experiment.models.keys().collect::<Vec<_>>(), ["base", "a", "b"]);
+}
+
+#[test]
+fn a_configuration_that_is_not_there_or_names_a_model_that_is_not() {
+    let missing = parse(Path::new("x.yaml"), &format!("name: x\n{MERGE}")).expect_err("no file");
+    assert_eq!(missing.list()[0].message, "cannot read configs/m.yml: entity not found");
+    let loaded = read(MERGE, TIES).unwrap_or_else(|errors| panic!("{errors}"));
+    let error = loaded.error_at(&["models", "b", "path"], "models/b: no such directory", None);
+    insta::assert_snapshot!("a_model_that_is_not_there", error.render(false));
+}
+
+/// What is refused, by a name for the snapshot.
+const REFUSED: &[(&str, &str)] = &[
+    ("moe", "base_model: models/a\ngate_mode: hidden\nexperts:\n  - source_model: models/b\n"),
+    (
+        "stacked slices",
+        "merge_method: passthrough\nslices:\n  - sources: [{ model: models/a, layer_range: [0, 2] }]\n  - sources: [{ model: models/a, layer_range: [1, 3] }]\n",
+    ),
+    ("cut slices", "merge_method: passthrough\nslices:\n  - sources: [{ model: models/a, layer_range: [1, 3] }]\n"),
+    (
+        "unequal slices",
+        "merge_method: linear\nparameters: { weight: 1 }\nslices:\n  - sources:\n      - { model: models/a, layer_range: [0, 3] }\n      - { model: models/b, layer_range: [0, 4] }\n",
+    ),
+    (
+        "residual weight",
+        "merge_method: passthrough\nslices:\n  - sources: [{ model: models/a, layer_range: [0, 3] }]\n    residual_weight: 0.5\n",
+    ),
+    (
+        "modules",
+        "merge_method: passthrough\nmodules:\n  text: { models: [{ model: models/a }] }\n  vision: { models: [{ model: models/a }] }\n",
+    ),
+    ("chat template", "merge_method: passthrough\nmodels: [{ model: models/a }]\nchat_template: auto\n"),
+    ("tokenizer", "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { source: union }\n"),
+    ("lora", "merge_method: passthrough\nmodels: [{ model: models/a+models/lora }]\n"),
+    ("unknown key", "merge_method: passthrough\nmodels: [{ model: models/a }]\nparamters: { scale: 1 }\n"),
+    (
+        "unknown parameter",
+        "merge_method: ties\nbase_model: models/base\nmodels:\n  - { model: models/a, parameters: { wieght: 1 } }\nparameters: { weight: 1, densty: 0.5 }\n",
+    ),
+    (
+        "parameter of another method",
+        "merge_method: linear\nmodels: [{ model: models/a }]\nparameters: { weight: 1, density: 0.5 }\n",
+    ),
+    (
+        "parameter at one model",
+        "merge_method: linear\nmodels: [{ model: models/a, parameters: { weight: 1, normalize: false } }]\n",
+    ),
+    ("unknown method", "merge_method: tise\nmodels: [{ model: models/a }]\n"),
+    ("method of this program", "merge_method: regmean\nmodels: [{ model: models/a }]\n"),
+    ("no base", "merge_method: ties\nmodels: [{ model: models/a }]\nparameters: { weight: 1 }\n"),
+    (
+        "no weight",
+        "merge_method: linear\nmodels:\n  - { model: models/a, parameters: { weight: 1 } }\n  - model: models/b\n",
+    ),
+    (
+        "weight for some",
+        "merge_method: linear\nmodels:\n  - model: models/a\n    parameters:\n      weight: [{ filter: mlp, value: 1 }]\n",
+    ),
+    (
+        "out of range",
+        "merge_method: ties\nbase_model: models/base\nmodels: [{ model: models/a }]\nparameters: { weight: 1, density: 2 }\n",
+    ),
+    ("type", "merge_method: passthrough\nmodels: [{ model: models/a }]\ndtype: float64\n"),
+    ("two ats", "merge_method: passthrough\nmodels: [{ model: 'org/a@b@c' }]\n"),
+    ("revision of a directory", "merge_method: passthrough\nmodels: [{ model: models/a@v1 }]\n"),
+    ("mapping as a model", "merge_method: passthrough\nmodels: [{ model: { model: { path: models/a } } }]\n"),
+    (
+        "models and slices",
+        "merge_method: passthrough\nmodels: [{ model: models/a }]\nslices: [{ sources: [{ model: models/a, layer_range: [0, 2] }] }]\n",
+    ),
+    ("syntax", "merge_method: passthrough\nmodels: [{ model: models/a }\n"),
+];
+
+#[test]
+fn what_is_not_supported_is_refused_by_name_and_line() {
+    for (name, config) in REFUSED {
+        let wrong = read(MERGE, config).expect_err(name);
+        insta::assert_snapshot!(format!("refused_{}", name.replace(' ', "_")), wrong.render(false));
+    }
+}
+
+#[test]
+fn an_imported_configuration_is_the_same_merge() {
+    let nuslerp = "merge_method: nuslerp\nmodels: [{ model: org/a@v1.0, parameters: { weight: 1 } }, { model: models/b, parameters: { weight: [{ filter: \"a: b\", value: 3 }, { filter: '*', value: [0.5, 1] }] } }]\nparameters: { nuslerp_flatten: no }\n";
+    let dare = "merge_method: dare_ties\nmodels: [{ model: models/a, parameters: { density: 0.5 } }, { model: models/true }]\nbase_model: 'models/with space'\nparameters: { weight: 1 }\ntokenizer_source: union\n";
+    for config in [TIES, nuslerp, dare] {
+        let files = Disk(&[("configs/m.yml", config)]);
+        let text = import(Path::new("configs/m.yml"), "m", &files).unwrap_or_else(|errors| panic!("{errors}"));
+        let printed = parse(Path::new("m.yaml"), &text).unwrap_or_else(|errors| panic!("{errors}\n{text}")).experiment;
+        let read = experiment(config);
+        assert_eq!((printed.merges, printed.models), (read.merges, read.models), "{text}");
+    }
+    let files = Disk(&[("configs/m.yml", TIES)]);
+    let text = import(Path::new("configs/m.yml"), "m", &files).unwrap_or_else(|errors| panic!("{errors}"));
+    insta::assert_snapshot!("imported", text);
+}
