@@ -22,6 +22,11 @@ if grep -q '^    "merge"' "$1"; then
         sed -n 's/^ *"grams": "\(.*\)",$/\1/p' "$1" | while read -r grams; do cat "$grams/grams.safetensors"; done
     } > "$out/model.safetensors"
     date > "$out/README.md"
+elif grep -q '^    "apply-lora"' "$1"; then
+    base=$(sed -n 's/^ *"base": "\(.*\)",$/\1/p' "$1")
+    adapter=$(sed -n 's/^ *"adapter": "\(.*\)"$/\1/p' "$1")
+    cp "$base/config.json" "$base/tokenizer.json" "$out"
+    cat "$base/model.safetensors" "$adapter"/adapter_model.* > "$out/model.safetensors"
 elif grep -q '^    "loss"' "$1"; then
     {
         echo '[{"metric":"bits_per_byte","filter":"none","value":1.5,"stderr":0.25,"n_samples":1,"higher_is_better":false}'

@@ -41,8 +41,13 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
         Job::ExportGrams(job) => return Ok(gram::export::run(job, out, on_cpu(), reporter)?),
         _ => {}
     }
-    if matches!(stage.job, Job::Merge(_)) {
+    if matches!(stage.job, Job::Merge(_) | Job::ApplyLora(_)) {
         share_freed_memory();
+    }
+    if let Job::ApplyLora(job) = &stage.job {
+        let pool = on_cpu();
+        let machine = merge::Machine { device: Device::Cpu, pool, host: pool, memory: stage.memory };
+        return merge::adapted::run(job, out, machine, reporter);
     }
     let device = device::choose(&stage.device)?;
     reporter.fact("device", device::name(device));
@@ -50,7 +55,7 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
     let pool = Pool::new(if device.is_cuda() { 1 } else { stage.threads });
     match &stage.job {
         Job::Gram(job) => gram::capture::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
-        Job::AddGrams(_) | Job::ImportGrams(_) | Job::ExportGrams(_) => unreachable!("done above"),
+        Job::AddGrams(_) | Job::ImportGrams(_) | Job::ExportGrams(_) | Job::ApplyLora(_) => unreachable!("done above"),
         Job::Tokens(job) => text::tokens::run(job, out, reporter),
         Job::Fisher(job) => fisher::estimate::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
         Job::Loss(job) => loss::run(job, out, Means { device, pool, memory: stage.memory, reporter }),

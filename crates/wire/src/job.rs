@@ -50,6 +50,8 @@ pub enum Job {
     Fisher(FisherJob),
     /// Merge models.
     Merge(MergeJob),
+    /// Apply a LoRA adapter to a model.
+    ApplyLora(ApplyLoraJob),
     /// How well a model predicts held-out rows.
     Loss(LossJob),
 }
@@ -248,6 +250,18 @@ impl Engine {
             (stated, _) => stated,
         }
     }
+}
+
+/// A model directory of a model with a LoRA adapter applied: `W + scale · B·A`, in the model's own types.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyLoraJob {
+    /// What people know the model by, for messages.
+    pub name: String,
+    /// Model directory; config, tokenizer and chat template come from it too.
+    pub base: PathBuf,
+    /// Directory of the adapter, as PEFT writes it: `adapter_config.json`, `adapter_model.safetensors`.
+    pub adapter: PathBuf,
 }
 
 /// A merge of models of one shape into one model directory.
