@@ -28,18 +28,15 @@ fn project() -> Project {
 #[test]
 fn a_model_with_an_adapter_is_a_model_to_whatever_reads_it_and_follows_the_adapter() {
     let project = project();
-    assert_eq!(
-        project.run(&[]).in_state("ran"),
-        [
-            "models.base",
-            "models.tuned/base",
-            "models.tuned/lora",
-            "models.tuned",
-            "data.rows",
-            "grams.tuned",
-            "merges.avg"
-        ]
-    );
+    // The model below the adapter is `base`, found once.
+    project.run(&[]).ran(&[
+        "models.base",
+        "models.tuned/lora",
+        "models.tuned",
+        "data.rows",
+        "grams.tuned",
+        "merges.avg",
+    ]);
     let weights = [safetensors("one"), safetensors("factors")].concat();
     assert_eq!(fs::read(project.output("x", "models.tuned", "model.safetensors")).unwrap(), weights);
     assert!(fs::read(project.output("x", "merges.avg", "model.safetensors")).unwrap().ends_with(&weights));
@@ -110,4 +107,47 @@ fn an_adapter_comes_from_the_hub_without_what_lies_beside_it() {
     // What lies in the place of a model is said to be an adapter.
     project.edit("x.yaml", "hub: acme/one, lora: { hub: acme/adapter }", "hub: acme/adapter");
     project.mergelab(&["run", "x.yaml"]).exits(3).says("name its model, and the adapter beside it under `lora`");
+}
+
+#[test]
+fn a_merge_becomes_an_adapter_for_its_base_and_the_error_of_each_layer_is_told() {
+    let project = project();
+    project.edit("x.yaml", "models: [base, tuned] }", "models: [base, tuned], base: base }");
+    project.mergelab(&["extract-lora", "merges.avg", "x.yaml", "out"]).exits(1).says("merges.avg is not up to date");
+    project.run(&[]);
+    let said = project.mergelab(&["extract-lora", "merges.avg", "x.yaml", "out", "--rank", "2"]).exits(0);
+    insta::assert_snapshot!(said.all());
+    let config = project.read("out/adapter_config.json");
+    assert!(config.contains(r#""base_name": "models/base""#) && config.contains(r#""rank": 2"#), "{config}");
+    assert!(config.contains(r#""whole": false"#), "{config}");
+    let base = safetensors("one");
+    assert!(fs::read(project.path("out/adapter_model.safetensors")).unwrap().ends_with(&base));
+    // What was written is an adapter of an experiment.
+    project.edit("x.yaml", "lora: adapters/one", "lora: out");
+    project.run(&["--only", "models.tuned"]).ran(&["models.tuned/lora", "models.tuned"]);
+}
+
+#[test]
+fn what_an_adapter_is_for_is_the_stages_own_base_or_what_is_named() {
+    let project = project();
+    project.run(&[]);
+    let extract = |flags: &[&str]| project.mergelab(&[&["extract-lora"][..], flags].concat());
+    extract(&["merges.avg", "x.yaml", "out"]).exits(2).says("merges.avg has no base").says("`--base MODEL`");
+    extract(&["merges.avg", "x.yaml", "out", "--base", "nobody"]).exits(2).says("no stage \"nobody\"");
+    extract(&["merges.avg", "x.yaml", "out", "--base", "data.rows"]).exits(2).says("data.rows is no model or merge");
+    extract(&["grams.tuned", "x.yaml", "out"]).exits(2).says("grams.tuned is no model or merge");
+    extract(&["models.tuned/lora", "x.yaml", "out"]).exits(2).says("models.tuned/lora is no model or merge");
+    extract(&["merges.avg", "x.yaml", "out", "--rank", "4", "--energy", "0.9"]).exits(2).says("cannot be used with");
+    extract(&["merges.avg", "x.yaml", "out", "--energy", "1.5"]).exits(2).says("above 0 and up to 1");
+    project.write("full/mine.txt", "mine");
+    extract(&["merges.avg", "x.yaml", "full", "--base", "tuned"]).exits(2).says("full is not empty");
+    assert!(!project.has("out"));
+    extract(&["merges.avg", "x.yaml", "one", "--base", "tuned", "--energy", "0.5", "--modules-to-save"]).exits(0);
+    let config = project.read("one/adapter_config.json");
+    assert!(config.contains(r#""base_name": "models.tuned""#) && config.contains(r#""energy": 0.5"#), "{config}");
+    assert!(config.contains(r#""whole": true"#), "{config}");
+    // A model with an adapter has the model below it for its base.
+    extract(&["models.tuned", "x.yaml", "two"]).exits(0);
+    let config = project.read("two/adapter_config.json");
+    assert!(config.contains(r#""base_name": "models/base""#) && config.contains(r#""rank": 32"#), "{config}");
 }

@@ -56,6 +56,7 @@ pub(crate) use gram_card::figures as gram_figures;
 pub use gram_card::{GramForm, GramOrigin, text as gram_card};
 pub use import::export as export_grams;
 pub use launch::{Ending, Launcher, Program};
+pub use lora::{extract as extract_lora, name_of_model};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
 pub use shards::shards_of;
 pub use table::{measurements, tests};

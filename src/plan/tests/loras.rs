@@ -50,7 +50,7 @@ fn any_part_of_the_model_reruns_it_and_the_card_does_not() {
 
 #[test]
 fn two_names_for_one_model_with_one_adapter_have_one_key() {
-    let twice = LORAS.replace("data:", "  again: { path: models/a, lora: { path: adapters/one } }\ndata:");
+    let twice = LORAS.replace("data: {", "  again: { path: models/a, lora: { path: adapters/one } }\ndata: {");
     let keys = World::default().keys(&twice);
     assert_eq!(keys["models.tuned"].key(), keys["models.again"].key());
     assert_eq!(keys["models.tuned/base"].key(), keys["models.a"].key());

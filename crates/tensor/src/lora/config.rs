@@ -161,7 +161,7 @@ mod tests {
         let plain = parse(json!({})).unwrap();
         assert_eq!((plain.rank("a.q_proj"), plain.scale("a.q_proj")), (8, 2.0));
         let rooted = parse(json!({ "use_rslora": true, "r": 16 })).unwrap();
-        assert_eq!(rooted.scale("a.q_proj"), 4.0);
+        assert_eq!((rooted.rank("a.q_proj"), rooted.scale("a.q_proj")), (16, 4.0));
         let patterns = json!({
             "rank_pattern": { "q_proj": 4, "layers.0.self_attn.q_proj": 2, "^layers.1.mlp": 1 },
             "alpha_pattern": { r".*\.1\..*": 32 },

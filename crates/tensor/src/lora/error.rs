@@ -118,6 +118,14 @@ pub enum LoraError {
         /// Its type.
         dtype: String,
     },
+    /// There is nothing to extract.
+    #[error("no linear layer of {name} differs from {base}")]
+    Same {
+        /// The model.
+        name: String,
+        /// The model that it is held against.
+        base: String,
+    },
     /// A number of the adapter that is none.
     #[error("{}: {name} is not finite at element {position}: {value}", path.display())]
     NotFinite {
@@ -162,6 +170,7 @@ impl Diagnosis for LoraError {
                 "save the model with a head of its own and `tie_word_embeddings: false`, and apply it to that".into()
             }
             Self::Type { .. } => "apply it to the model that was not quantised".into(),
+            Self::Same { .. } => "name the model that it was trained from, or merged over (`--base`)".into(),
             Self::NotFinite { .. } => "the adapter is damaged: fetch or train it again".into(),
             Self::Config { .. } | Self::Name { .. } | Self::Half { .. } | Self::Empty { .. } | Self::Rank { .. } => {
                 "an adapter is what `save_pretrained` of PEFT writes".into()

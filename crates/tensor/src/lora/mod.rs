@@ -10,6 +10,10 @@ mod config;
 mod error;
 mod low_rank;
 mod names;
+mod truncate;
+mod written;
 
 pub use adapter::Adapter;
 pub use error::LoraError;
+pub(crate) use truncate::{Truncated, truncate};
+pub(crate) use written::{Written, names_of_factors};

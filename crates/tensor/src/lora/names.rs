@@ -16,7 +16,7 @@ pub(super) enum Part {
 }
 
 /// What every name begins with: PEFT's two wrappers around a model.
-const PREFIX: &str = "base_model.model.";
+pub(super) const PREFIX: &str = "base_model.model.";
 
 /// Parts by the end of a name.
 const ENDS: [(&str, Part); 4] = [

@@ -56,7 +56,7 @@ pub fn run(job: &ApplyLoraJob, out: &Path, machine: Machine, reporter: &Reporter
 }
 
 /// A merge of one model.
-fn of_one(name: &str, path: &Path) -> MergeJob {
+pub(super) fn of_one(name: &str, path: &Path) -> MergeJob {
     let model = MergeSource {
         name: name.to_owned(),
         path: path.to_path_buf(),

@@ -18,6 +18,7 @@ pub mod dare;
 pub mod della;
 pub mod elementwise;
 pub mod error;
+pub mod extracted;
 pub mod figures;
 pub mod fisher;
 mod gradient;

@@ -60,7 +60,7 @@ enum Giver {
 }
 
 /// `config.json`, if it is there and JSON; what needs it says so itself.
-fn config(model: &Path) -> Option<Value> {
+pub(super) fn config(model: &Path) -> Option<Value> {
     serde_json::from_str(&std::fs::read_to_string(model.join("config.json")).ok()?).ok()
 }
 

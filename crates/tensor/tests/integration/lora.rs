@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mergelab_tensor::checkpoint::{Checkpoint, SafeFile};
-use mergelab_wire::{ApplyLoraJob, Job};
+use mergelab_wire::{ApplyLoraJob, ExtractLoraJob, Job, LoraSize};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{Outcome, TOY_LAYER, made_by, refused, run, run_within, save, toy_model};
+use crate::support::{
+    Outcome, TOY_LAYER, made_by, python, reference_program, refused, run, run_within, save, toy_model,
+};
 
 /// What the reference program made.
 fn cases() -> Option<PathBuf> {
@@ -183,6 +185,135 @@ fn a_budget_that_has_no_room_for_the_work_is_refused() {
     let Some(cases) = cases() else { return };
     let outcome =
         run_within(job("org/base", &cases.join("plain/base"), &cases.join("plain/adapter")), 1, Some(1 << 20));
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.stderr.contains("a memory budget of"), "{}", outcome.stderr);
+}
+
+/// The adapter of what a model has more than its base.
+fn extract(model: &Path, base: &Path, size: LoraSize, whole: bool) -> Job {
+    let (model, base) = (model.to_path_buf(), base.to_path_buf());
+    let (name, base_name) = ("merges.m".to_owned(), "org/base".to_owned());
+    Job::ExtractLora(ExtractLoraJob { name, model, base_name, base, size, whole })
+}
+
+/// A model of a case of the reference program, with its adapter.
+fn adapted(cases: &Path, case: &str) -> Outcome {
+    run(job("org/base", &cases.join(case).join("base"), &cases.join(case).join("adapter")), 2).ok()
+}
+
+#[test]
+fn a_known_difference_of_low_rank_comes_back_and_peft_loads_it() {
+    let (Some(cases), Some(python)) = (cases(), python()) else { return };
+    for (case, whole) in [("plain", false), ("patterns", false), ("transposed", false), ("whole", true)] {
+        let (base, model) = (cases.join(case).join("base"), adapted(&cases, case));
+        let found = run(extract(&model.out, &base, LoraSize::Rank(8), whole), 2).ok();
+        // Each layer has the rank that it was made with, and loses nothing.
+        let config = |path: &Path| -> Value {
+            serde_json::from_slice(&fs::read(path.join("adapter_config.json")).unwrap()).unwrap()
+        };
+        let report = found.json("layers.json");
+        for layer in report["layers"].as_array().unwrap() {
+            let made = SafeFile::open(&cases.join(case).join("adapter/adapter_model.safetensors")).unwrap();
+            let name = format!("base_model.model.{}.lora_A.weight", layer["module"].as_str().unwrap());
+            assert_eq!(layer["rank"], made.info(&name).unwrap().shape[0], "{case}: {layer}");
+            assert!(layer["relative_error"].as_f64().unwrap() < 1e-5, "{case}: {layer}");
+        }
+        let config = config(&found.out);
+        assert_eq!((&config["peft_type"], &config["task_type"]), (&json!("LORA"), &json!("CAUSAL_LM")));
+        assert_eq!(config["base_model_name_or_path"], "org/base");
+        let targets: &[&str] = match case {
+            "whole" => &["q_proj"],
+            "transposed" => &["c_attn", "c_fc"],
+            _ => &["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"],
+        };
+        assert_eq!(config["target_modules"], json!(targets), "{case}");
+        let paths = [&base, &found.out, &model.out].map(|path| path.to_str().unwrap());
+        reference_program(&python, "lora.py", &["check", paths[0], paths[1], paths[2]]);
+        let again = run(job("org/base", &base, &found.out), 1).ok();
+        let (again, model) = (Checkpoint::open(&again.out).unwrap(), Checkpoint::open(&model.out).unwrap());
+        for name in model.names() {
+            let gap = (again.load(name).unwrap() - model.load(name).unwrap()).abs().max().double_value(&[]);
+            assert!(gap < 1e-5, "{case}: {name} is off by {gap:e}");
+        }
+    }
+}
+
+#[test]
+fn what_is_left_out_is_told_with_how_much_it_differs() {
+    let Some(cases) = cases() else { return };
+    let (base, model) = (cases.join("whole/base"), adapted(&cases, "whole"));
+    let found = run(extract(&model.out, &base, LoraSize::Rank(8), false), 2).ok();
+    let report = found.json("layers.json");
+    let left_out = report["left_out"].as_array().unwrap();
+    let mut names: Vec<&str> = left_out.iter().map(|out| out["tensor"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "lm_head.weight",
+            "model.embed_tokens.weight",
+            "model.layers.0.self_attn.q_proj.bias",
+            "model.layers.1.self_attn.v_proj.bias",
+            "model.norm.weight",
+        ]
+    );
+    let norm = left_out.iter().find(|out| out["tensor"] == "model.norm.weight").unwrap();
+    let (before, after) = (Checkpoint::open(&base).unwrap(), Checkpoint::open(&model.out).unwrap());
+    let (before, after) = (before.load("model.norm.weight").unwrap(), after.load("model.norm.weight").unwrap());
+    let expected = ((after - &before).norm() / before.norm()).double_value(&[]);
+    assert!((norm["relative_difference"].as_f64().unwrap() - expected).abs() < 1e-6);
+    assert_eq!(report["whole"], json!([]));
+    let tensors = SafeFile::open(&found.out.join("adapter_model.safetensors")).unwrap();
+    assert!(tensors.tensors().keys().all(|name| name.contains(".q_proj.lora_")));
+}
+
+#[test]
+fn the_truncation_is_the_best_of_its_rank_and_energy_takes_as_little_as_is_enough() {
+    let home = tempfile::tempdir().unwrap();
+    let base = toy_model(&home.path().join("base"), 1, 30, 24, 10);
+    let model = toy_model(&home.path().join("model"), 2, 30, 24, 10);
+    let weight = format!("{TOY_LAYER}.weight");
+    let load = |path: &Path| Checkpoint::open(path).unwrap().load(&weight).unwrap().to_kind(Kind::Double);
+    let (_, values, _) = (load(&model) - load(&base)).svd(true, false);
+    let squares: Vec<f64> = Vec::<f64>::try_from(values).unwrap().iter().map(|value| value * value).collect();
+    let total: f64 = squares.iter().sum();
+    let lost = |rank: usize| (squares[rank..].iter().sum::<f64>() / total).sqrt();
+    let layer = |size| run(extract(&model, &base, size, false), 2).ok().json("layers.json")["layers"][0].clone();
+    for rank in [1, 5, 23] {
+        let found = layer(LoraSize::Rank(rank));
+        assert_eq!((&found["rank"], &found["shape"]), (&json!(rank), &json!([30, 24])));
+        assert!(
+            (found["relative_error"].as_f64().unwrap() - lost(rank)).abs() < 1e-6,
+            "{found} in place of {}",
+            lost(rank)
+        );
+    }
+    assert_eq!(layer(LoraSize::Rank(99))["rank"], 24);
+    for share in [0.3, 0.9, 0.999] {
+        let rank = layer(LoraSize::Energy(share))["rank"].as_u64().unwrap() as usize;
+        let kept = |rank: usize| squares[..rank].iter().sum::<f64>() / total;
+        assert!(kept(rank) >= share && kept(rank - 1) < share, "{share}: {rank}");
+    }
+    let files = |threads| run(extract(&model, &base, LoraSize::Rank(4), true), threads).ok().files();
+    assert_eq!(files(1), files(3));
+}
+
+#[test]
+fn models_that_do_not_fit_or_do_not_differ_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let model = |name: &str, rows, width, vocab| toy_model(&home.path().join(name), 1, rows, width, vocab);
+    let (base, same, wide, long) =
+        (model("a", 8, 6, 10), model("b", 8, 6, 10), model("c", 8, 7, 10), model("d", 8, 6, 12));
+    let refuse = |other: &Path, whole: bool, parts: &[&str]| {
+        refused(&run(extract(other, &base, LoraSize::Rank(2), whole), 1), parts);
+    };
+    refuse(&same, false, &["no linear layer of merges.m differs from org/base", "--base"]);
+    refuse(&wide, false, &["o_proj.weight: [8, 7] in merges.m, [8, 6] in org/base"]);
+    refuse(&long, true, &["vocabularies differ: merges.m has 12 tokens, org/base has 10"]);
+    let outcome = run_within(extract(&wide, &base, LoraSize::Rank(2), false), 1, Some(1 << 20));
+    refused(&outcome, &["[8, 7] in merges.m"]);
+    let other = toy_model(&home.path().join("e"), 3, 8, 6, 10);
+    let outcome = run_within(extract(&other, &base, LoraSize::Rank(2), false), 1, Some(1 << 20));
     assert_eq!(outcome.code, 1);
     assert!(outcome.stderr.contains("a memory budget of"), "{}", outcome.stderr);
 }

@@ -1,9 +1,11 @@
 """Tiny models with LoRA adapters, and what the models are with them, in float32 from the format alone.
 
     python lora.py OUT
+    python lora.py check BASE ADAPTER MODEL
 
-writes OUT/<case>/base (a model), OUT/<case>/adapter (an adapter as PEFT saves it) and OUT/<case>/expected.safetensors. Where
-`peft` is installed, what is expected is held against its `merge_and_unload`.
+The first writes OUT/<case>/base (a model), OUT/<case>/adapter (an adapter as PEFT saves it) and OUT/<case>/expected.safetensors. Where
+`peft` is installed, what is expected is held against its `merge_and_unload`. The second checks that BASE with ADAPTER is MODEL
+to 1e-5, by the format, and where `peft` is installed by PEFT, which must know every tensor of the adapter.
 """
 
 import importlib.util
@@ -80,14 +82,16 @@ def make(case: str, directory: Path) -> None:
     save_file(tensors, adapter / "adapter_model.safetensors")
 
 
-def expected(case: str, directory: Path) -> dict[str, torch.Tensor]:
-    _, _, whole = CASES[case]
-    state = load_file(directory / "base/model.safetensors")
-    config = json.loads((directory / "adapter/adapter_config.json").read_text())
+def adapted(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
+    state = load_file(base / "model.safetensors")
+    config = json.loads((adapter / "adapter_config.json").read_text())
     tensors = {name.removeprefix("base_model.model."): tensor
-               for name, tensor in load_file(directory / "adapter/adapter_model.safetensors").items()}
-    for name, saved in whole.items():
-        state[name] = tensors[saved].clone()
+               for name, tensor in load_file(adapter / "adapter_model.safetensors").items()}
+    for name, tensor in tensors.items():
+        if ".lora_" not in name:
+            name = name.replace(".base_layer.", ".")
+            assert name in state, f"{name} is no tensor of {base}"
+            state[name] = tensor.clone()
     for name, a in tensors.items():
         if ".lora_A" not in name and ".lora_embedding_A" not in name:
             continue
@@ -100,14 +104,28 @@ def expected(case: str, directory: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def check_with_peft(directory: Path, state: dict[str, torch.Tensor]) -> None:
-    from peft import PeftModel
+def check_with_peft(base: Path, adapter: Path, state: dict[str, torch.Tensor], limit: float) -> None:
+    from peft import PeftConfig, PeftModel
 
-    base = AutoModelForCausalLM.from_pretrained(directory / "base", dtype=torch.float32)
-    merged = PeftModel.from_pretrained(base, directory / "adapter").merge_and_unload().state_dict()
+    model = PeftModel(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), PeftConfig.from_pretrained(adapter))
+    loaded = model.load_adapter(adapter, "default")
+    assert not loaded.unexpected_keys, loaded.unexpected_keys
+    missing = [name for name in loaded.missing_keys if "lora_" in name or "modules_to_save" in name]
+    assert not missing, missing
+    compare(model.merge_and_unload().state_dict(), state, limit, f"{adapter} by PEFT")
+
+
+def compare(found: dict[str, torch.Tensor], state: dict[str, torch.Tensor], limit: float, what: str) -> None:
     for name, tensor in state.items():
-        gap = (merged[name] - tensor).abs().max().item()
-        assert gap < 1e-6, f"{directory.name}: {name} is off by {gap:.1e} from what PEFT gives"
+        gap = (found[name] - tensor).abs().max().item()
+        assert gap < limit, f"{what}: {name} is off by {gap:.1e}"
+
+
+def check(base: Path, adapter: Path, model: Path) -> None:
+    state = load_file(model / "model.safetensors")
+    compare(adapted(base, adapter), state, 1e-5, str(adapter))
+    if importlib.util.find_spec("peft"):
+        check_with_peft(base, adapter, state, 1e-5)
 
 
 def main() -> None:
@@ -116,9 +134,10 @@ def main() -> None:
         directory = out / case
         directory.mkdir(parents=True)
         make(case, directory)
-        state = expected(case, directory)
+        base, adapter = directory / "base", directory / "adapter"
+        state = adapted(base, adapter)
         if importlib.util.find_spec("peft"):
-            check_with_peft(directory, state)
+            check_with_peft(base, adapter, state, 1e-6)
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, directory / "expected.safetensors")
     # The first case once more in other forms: the adapter pickled, and the model in 16 bits.
     plain = out / "plain"
@@ -130,4 +149,7 @@ def main() -> None:
     model.save_pretrained(out / "half/base", max_shard_size="60KB")
 
 
-main()
+if sys.argv[1] == "check":
+    check(*map(Path, sys.argv[2:]))
+else:
+    main()
