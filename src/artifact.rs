@@ -67,6 +67,23 @@ pub fn is_of_tokenizer(path: &str) -> bool {
     roles_of(path).iter().any(|role| matches!(*role, "tokenizer" | "template" | "config"))
 }
 
+/// Digest of what is read of an adapter's directory, under the role `adapter`.
+pub fn adapter_roles(files: &[Output]) -> BTreeMap<String, Digest> {
+    let read: Vec<Output> = files.iter().filter(|file| is_of_adapter(&file.path)).cloned().collect();
+    if read.is_empty() { BTreeMap::new() } else { BTreeMap::from([("adapter".to_owned(), artifact_digest(&read))]) }
+}
+
+/// Whether a file of an adapter's directory is read where it is applied.
+pub fn is_of_adapter(path: &str) -> bool {
+    path == ADAPTER_CONFIG || ADAPTER_TENSORS.contains(&path)
+}
+
+/// What an adapter says of itself.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// Files that hold an adapter's tensors, in the order in which they are looked for.
+pub const ADAPTER_TENSORS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+
 /// Whether a file of a directory of Gram matrices is read where they are imported.
 pub fn is_of_grams(path: &str) -> bool {
     matches!(path, "index.json" | "layers.json") || path.ends_with(".safetensors") && !path.contains('/')

@@ -10,8 +10,21 @@ fn every_command_explains_itself() {
         format!("$ mergelab {}\n{}", [arguments, &["--help"]].concat().join(" "), said.stdout)
     };
     let commands = [
-        "run", "status", "explain", "key", "graph", "render", "plot", "show", "samples", "export", "publish", "verify",
-        "methods", "schema",
+        "run",
+        "status",
+        "explain",
+        "key",
+        "graph",
+        "render",
+        "plot",
+        "show",
+        "samples",
+        "export",
+        "extract-lora",
+        "publish",
+        "verify",
+        "methods",
+        "schema",
     ];
     insta::assert_snapshot!("mergelab", help(&[]));
     for command in commands {
@@ -35,8 +48,24 @@ fn the_help_lists_every_command_and_not_the_hidden_one() {
     assert_eq!(
         listed,
         [
-            "run", "status", "explain", "key", "graph", "render", "plot", "show", "samples", "grams", "import",
-            "export", "publish", "verify", "methods", "schema", "help"
+            "run",
+            "status",
+            "explain",
+            "key",
+            "graph",
+            "render",
+            "plot",
+            "show",
+            "samples",
+            "grams",
+            "import",
+            "export",
+            "extract-lora",
+            "publish",
+            "verify",
+            "methods",
+            "schema",
+            "help"
         ]
     );
 }

@@ -23,6 +23,7 @@ mod hub_server;
 mod inputs;
 mod keys;
 mod locks;
+mod loras;
 mod losses;
 mod mergekit;
 mod plot;

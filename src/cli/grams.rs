@@ -1,20 +1,17 @@
 //! `mergelab grams`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use mergelab_wire::{Event, exit};
+use mergelab_wire::exit;
 
-use super::CliError;
 use super::export::refused;
 use super::interrupts::Interrupts;
-use super::progress::describe;
 use super::session::Session;
 use super::status::{look, whole};
-use crate::exec::{Machine, Supervisor};
+use super::{CliError, alone};
 use crate::plan::Kind;
-use crate::stage::{self, Context, GramForm, GramOrigin};
-use crate::store::NewDirectory;
+use crate::stage::{self, GramForm, GramOrigin};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -51,38 +48,11 @@ fn export(arguments: &Export, interrupts: &Interrupts) -> Result<u8, CliError> {
     }
     let (outlooks, facts) = look(&session)?;
     let (manifest, artifact, _use) = whole(&session, &outlooks, &facts, id)?;
-    let new = NewDirectory::begin(&arguments.to).map_err(|error| refused(error, &arguments.to))?;
+    let filled = alone::fill(&session, &arguments.to, interrupts, |context, places, on_event| {
+        stage::export_grams(context, name, &artifact.location, places, on_event)
+    })?;
+    let Some((new, ())) = filled else { return Ok(exit::INTERRUPTED) };
     let out = new.path();
-    let failed = |what: &str, path: &Path| {
-        let (what, path) = (what.to_owned(), path.display().to_string());
-        move |error: std::io::Error| CliError::Failed(format!("cannot {what} {path}: {error}"))
-    };
-    let scratch = tempfile::tempdir().map_err(failed("create a directory in", &std::env::temp_dir()))?;
-
-    let supervisor = std::sync::Arc::new(
-        Supervisor::new().map_err(|error| CliError::Failed(format!("cannot supervise programs: {error}")))?,
-    );
-    let stopper = supervisor.clone();
-    interrupts.give_to(Box::new(move || stopper.stop()));
-    let context = Context {
-        project: &session.project,
-        python: None,
-        tensor: session.project.tensor_program(),
-        launcher: &*supervisor,
-        graph: &session.graph,
-        threads: Machine::look(&session.project.store_path()).cores,
-        memory: None,
-    };
-    let work = stage::export_grams(&context, name, &artifact.location, (scratch.path(), out), &mut |event| {
-        if let Event::Note { message } = event {
-            say!("note: {message}");
-        }
-    });
-    match work {
-        Ok(()) => {}
-        Err(failure) if failure.interrupted => return Ok(exit::INTERRUPTED),
-        Err(failure) => return Err(CliError::Failed(describe(&failure))),
-    }
     let inputs = manifest.key_struct["inputs"].as_object();
     let inputs =
         inputs.into_iter().flatten().filter_map(|(name, digest)| Some((name.clone(), digest.as_str()?.to_owned())));
@@ -94,7 +64,7 @@ fn export(arguments: &Export, interrupts: &Interrupts) -> Result<u8, CliError> {
     };
     let card = out.join("README.md");
     let text = stage::gram_card(&session.graph, id, &origin, out, GramForm::Whole);
-    std::fs::write(&card, text).map_err(failed("write", &card))?;
+    std::fs::write(&card, text).map_err(alone::failed("write", &card))?;
     new.finish().map_err(|error| refused(error, &arguments.to))?;
     interrupts.take_back();
     say!("{name}: written to {}", arguments.to.display());

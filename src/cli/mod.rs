@@ -9,12 +9,14 @@ macro_rules! say {
 }
 
 mod against;
+mod alone;
 mod cell;
 mod commands;
 mod error;
 mod evaluated;
 mod explain;
 mod export;
+mod extract_lora;
 mod figures;
 mod grams;
 mod graph;
@@ -89,6 +91,11 @@ enum Command {
     Import(import::Command),
     /// Copy an artifact out of the store, as a directory of plain files
     Export(export::Arguments),
+    /// Write what a merge or a model has more than its base as a LoRA adapter
+    ///
+    /// Of every linear layer the nearest change of low rank, as PEFT writes it, with the error of each layer on standard
+    /// output. A model entry `lora: DIR` reads it again.
+    ExtractLora(extract_lora::Arguments),
     /// Upload a merge or Gram matrices to the hub, with a card that has the scores
     Publish(publish::Arguments),
     /// Hash everything in the store again
@@ -123,6 +130,7 @@ pub fn main(cli: Cli) -> u8 {
         Command::Grams(command) => grams::run(&command, &interrupts),
         Command::Import(command) => import::run(&command),
         Command::Export(arguments) => export::run(&arguments, &interrupts),
+        Command::ExtractLora(arguments) => extract_lora::run(&arguments, &interrupts),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Methods(arguments) => methods::run(&arguments),

@@ -14,7 +14,7 @@ use super::status::{self, look};
 use super::{CliError, Files, commands, output, revisions};
 use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, shortfalls, unsupported};
 use crate::experiment;
-use crate::plan::{self, Facts, Graph, Kind, Open, StageId};
+use crate::plan::{self, Facts, Graph, Kind, Open, Spec, StageId};
 use crate::report::{self, State};
 use crate::stage::Context;
 use crate::store::Store;
@@ -145,9 +145,10 @@ fn obstacles(session: &Session, machine: &Machine, wanted: &[bool]) -> Result<Ve
             };
             let computes = graph.iter().any(|(id, stage)| {
                 let kind = stage.spec.kind();
+                let computes = matches!(kind, Kind::Gram | Kind::Fisher | Kind::Merge | Kind::Eval | Kind::Command);
                 stage.experiment == index
                     && wanted[id.0]
-                    && matches!(kind, Kind::Gram | Kind::Fisher | Kind::Merge | Kind::Eval | Kind::Command)
+                    && (computes || matches!(stage.spec, Spec::Lora(_)))
                     && outlooks[id.0].state != exec::State::UpToDate
             });
             if !computes {

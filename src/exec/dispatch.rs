@@ -9,7 +9,7 @@ use super::schedule::{Message, Outcome, Run};
 use super::work::Task;
 use crate::artifact::subtree;
 use crate::experiment::Model;
-use crate::plan::{self, Artifact, KeyStruct, Repository, Sighting, Source, Spec, StageId};
+use crate::plan::{self, Artifact, KeyStruct, Repository, Sighting, Source, StageId};
 use crate::stage::{self, Failure};
 use crate::store::{KeyLock, Lookup, StoreError};
 
@@ -139,17 +139,17 @@ impl Run<'_, '_, '_> {
         let mut cached = Vec::new();
         for need in &stage.needs {
             // A model that is not copied: whoever reads it rests on files that are not ours.
-            match &graph.stage(need.stage).spec {
-                Spec::Model(Model::Path(path)) => sources.push(Source::Tree(path.clone())),
-                Spec::Model(Model::Hub { .. }) => {
+            match graph.stage(need.stage).spec.found() {
+                Some(Model::Path(path)) => sources.push(Source::Tree(path.clone())),
+                Some(Model::Hub { .. }) => {
                     let Artifact { location, outputs, .. } = &*self.facts.results[&need.stage];
                     cached.extend(outputs.iter().map(|output| (location.join(&output.path), output.clone())));
                 }
                 _ => {}
             }
         }
-        let files = match &stage.spec {
-            Spec::Model(Model::From(output)) => {
+        let files = match stage.spec.found() {
+            Some(Model::From(output)) => {
                 let command = stage.need("command").and_then(|id| self.facts.results.get(&id));
                 let outputs = command.map(|command| command.outputs.clone()).unwrap_or_default();
                 match &output.path {

@@ -70,7 +70,8 @@ impl Links {
 
 /// Where the link of a stage lies in the folder of its experiment.
 fn link_of(stage: &str) -> Cow<'_, str> {
-    if stage.starts_with("grams.") { stage.replace('/', "@").into() } else { stage.into() }
+    let has_parts = ["grams.", "models."].iter().any(|section| stage.starts_with(section));
+    if has_parts { stage.replace('/', "@").into() } else { stage.into() }
 }
 
 /// The note's file, in the folder of its experiment.

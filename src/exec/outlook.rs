@@ -116,7 +116,9 @@ pub fn made_again(graph: &Graph, outlooks: &mut [Outlook], wanted: &[bool]) {
             if outlook.state == State::UpToDate && outlook.is_gone {
                 outlook.state = State::Run;
                 let what = match graph.stage(need.stage).spec {
-                    Spec::Model(_) => "fetched again, since its files are not in the hub's cache as they were,",
+                    Spec::Model(_) | Spec::Adapter(_) => {
+                        "fetched again, since its files are not in the hub's cache as they were,"
+                    }
                     _ => "made again",
                 };
                 outlook.reason = format!("{what} because {} needs it", stage.name);
@@ -137,15 +139,15 @@ pub(super) fn artifact(
 ) -> Result<Artifact, StoreError> {
     use crate::experiment::Model;
     let stage = graph.stage(id);
-    let location = match &stage.spec {
-        Spec::Model(Model::Hub { .. }) => hub_location(stage, facts).unwrap_or_default(),
-        Spec::Model(Model::Path(path)) => project.resolve(path),
-        Spec::Model(Model::From(output)) => {
+    let location = match stage.spec.found() {
+        Some(Model::Hub { .. }) => hub_location(stage, facts).unwrap_or_default(),
+        Some(Model::Path(path)) => project.resolve(path),
+        Some(Model::From(output)) => {
             let command = stage.need("command").and_then(|id| facts.results.get(&id));
             let location = command.map(|command| command.location.clone()).unwrap_or_default();
             output.path.as_ref().map_or(location.clone(), |path| location.join(path))
         }
-        _ => store.object_dir(&manifest.digest),
+        Some(Model::Lora(_)) | None => store.object_dir(&manifest.digest),
     };
     let mut shards = BTreeMap::new();
     if let Spec::Data(_) = stage.spec {
@@ -158,9 +160,10 @@ pub(super) fn artifact(
             shards.insert(count, rows);
         }
     }
-    let family = matches!(stage.spec, Spec::Model(_) | Spec::Merge(_)).then(|| family_of(&location)).flatten();
+    let family =
+        matches!(stage.spec, Spec::Model(_) | Spec::Lora(_) | Spec::Merge(_)).then(|| family_of(&location)).flatten();
     let (roles, mut outputs) = (manifest.roles.clone(), manifest.outputs.clone());
-    if let Spec::Model(Model::Hub { .. }) = &stage.spec {
+    if let Some(Model::Hub { .. }) = stage.spec.found() {
         // The cache of the hub is not ours: what is no longer there, or not as it was, comes back when something needs it.
         for output in &mut outputs {
             output.dropped = !store.is_as_known(&location.join(&output.path), output);

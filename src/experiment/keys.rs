@@ -115,7 +115,19 @@ pub(super) const MODEL: &[Key] = &[
     key("revision", Shape::Text, REVISION_ABOUT),
     key("path", Shape::Path, "Directory, relative to the project root; with `from`, a path inside the output."),
     key("from", Shape::Text, FROM_ABOUT),
+    key(
+        "lora",
+        Shape::Either(&[Shape::Path, Shape::Object(&[ADAPTER])]),
+        "LoRA adapter that is applied to the model, as PEFT writes it: its directory, or where it comes from.",
+    ),
     key("sweep", SWEEP, SWEEP_ABOUT),
+];
+
+pub(super) const ADAPTER: &[Key] = &[
+    key("hub", Shape::Text, "Hub repository, as `org/name`."),
+    key("revision", Shape::Text, REVISION_ABOUT),
+    key("path", Shape::Path, "Directory, relative to the project root; with `from`, a path inside the output."),
+    key("from", Shape::Text, FROM_ABOUT),
 ];
 
 pub(super) const DATA: &[Key] = &[

@@ -173,9 +173,10 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>, files: &dyn
     let commands = Declared::swept(sections, "commands", &of_commands, |_| Vec::new());
     let swept_commands = commands.swept_families();
     let of_their_command = |view: &Map| {
-        let from = view.get("from").and_then(|field| field.value.as_scalar());
-        let name = from.and_then(|from| from.strip_prefix("commands."));
-        name.and_then(|name| swept_commands.get(name).copied()).into_iter().collect()
+        let adapter = view.get("lora").and_then(|field| field.value.as_map());
+        let froms = std::iter::once(view).chain(adapter).filter_map(|map| map.get("from")?.value.as_scalar());
+        let names = froms.filter_map(|from| from.strip_prefix("commands."));
+        names.filter_map(|name| swept_commands.get(name).copied()).collect()
     };
     let models = Declared::swept(sections, "models", &expander, of_their_command);
     let data = Declared::swept(sections, "data", &of_data, of_their_command);

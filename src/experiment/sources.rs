@@ -6,9 +6,9 @@ use mergelab_wire::{Message, Rows};
 
 use super::context::{Context, Item};
 use super::diagnostics::Diagnostic;
-use super::keys::{DATA, MESSAGE, MODEL, SAMPLE};
+use super::keys::{ADAPTER, DATA, MESSAGE, MODEL, SAMPLE};
 use super::read::{Fields, Reading};
-use super::types::{Data, DataSource, Model, Pick};
+use super::types::{Data, DataSource, Lora, Model, Pick};
 
 /// Keys of a data set's sweep that belong into a mapping.
 pub(super) const SWEPT_INSIDE: &[(&str, &str)] = &[("sample", "rows"), ("seed", "rows")];
@@ -16,9 +16,28 @@ pub(super) const SWEPT_INSIDE: &[(&str, &str)] = &[("sample", "rows"), ("seed", 
 /// Reads one model.
 pub(super) fn model(context: &Context<'_>, item: Item<'_>) -> Option<Model> {
     let fields = Fields::open(context.report, &item.member.view, item.place, "a model", &[MODEL])?;
+    let base = place(context, item, &fields);
+    let adapter = fields.get_or("lora", None, |lora| adapter(context, item, lora).map(Some));
+    Some(match (base?, adapter?) {
+        (base, None) => base,
+        (base, Some(adapter)) => Model::Lora(Box::new(Lora { base, adapter })),
+    })
+}
+
+/// Where the adapter of a model comes from: a directory, or a mapping as that of a model.
+fn adapter(context: &Context<'_>, item: Item<'_>, lora: Reading<'_>) -> Option<Model> {
+    if lora.node.as_map().is_none() {
+        return lora.path().map(Model::Path);
+    }
+    let fields = Fields::open(context.report, lora.node, lora.node.span, "`lora`", &[ADAPTER])?;
+    place(context, item, &fields)
+}
+
+/// Where the files of a model or of an adapter come from.
+fn place(context: &Context<'_>, item: Item<'_>, fields: &Fields<'_>) -> Option<Model> {
     if fields.has("from") {
         fields.refuse(&["hub", "revision"], "beside `from`");
-        return context.output(item, &fields).map(Model::From);
+        return context.output(item, fields).map(Model::From);
     }
     if fields.exactly_one(&["hub", "path", "from"])? == "hub" {
         let revision = fields.get("revision", Reading::word);

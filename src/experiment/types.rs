@@ -67,6 +67,28 @@ pub enum Model {
     Path(PathBuf),
     /// The output of a command.
     From(Output),
+    /// A model with a LoRA adapter applied.
+    Lora(Box<Lora>),
+}
+
+impl Model {
+    /// Names on the hub of what it is made of.
+    pub fn repositories(&self) -> Vec<&str> {
+        match self {
+            Self::Hub { repo, .. } => vec![repo],
+            Self::Path(_) | Self::From(_) => Vec::new(),
+            Self::Lora(lora) => [lora.base.repositories(), lora.adapter.repositories()].concat(),
+        }
+    }
+}
+
+/// A model, and an adapter that is applied to it. Both are found like a model, and neither has an adapter of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lora {
+    /// Where the model comes from.
+    pub base: Model,
+    /// Where the adapter comes from.
+    pub adapter: Model,
 }
 
 /// The output of a `commands` entry, or a path inside it.

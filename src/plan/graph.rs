@@ -191,11 +191,25 @@ impl Builder<'_> {
         if let Some(id) = self.known(&stage) {
             return id;
         }
-        let needs = match model {
-            Model::From(output) => vec![Need { role: "command".to_owned(), stage: self.command(&output.command) }],
-            Model::Hub { .. } | Model::Path(_) => Vec::new(),
+        let entry = ("models", name.to_owned());
+        let Model::Lora(lora) = model else {
+            let needs = self.needs_of_place(model);
+            return self.add(stage, Spec::Model(model.clone()), needs, entry);
         };
-        self.add(stage, Spec::Model(model.clone()), needs, ("models", name.to_owned()))
+        let needs = self.needs_of_place(&lora.base);
+        let base = self.add(format!("{stage}/base"), Spec::Model(lora.base.clone()), needs, entry.clone());
+        let needs = self.needs_of_place(&lora.adapter);
+        let adapter = self.add(format!("{stage}/lora"), Spec::Adapter(lora.adapter.clone()), needs, entry.clone());
+        let needs = [("base", base), ("lora", adapter)].map(|(role, stage)| Need { role: role.to_owned(), stage });
+        self.add(stage, Spec::Lora((**lora).clone()), needs.into(), entry)
+    }
+
+    /// What is needed for the files of a model or of an adapter to be there.
+    fn needs_of_place(&mut self, place: &Model) -> Vec<Need> {
+        match place {
+            Model::From(output) => vec![Need { role: "command".to_owned(), stage: self.command(&output.command) }],
+            Model::Hub { .. } | Model::Path(_) | Model::Lora(_) => Vec::new(),
+        }
     }
 
     fn data(&mut self, name: &str) -> StageId {

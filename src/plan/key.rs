@@ -18,7 +18,7 @@ pub(super) use evaluation::{scripts, tokenizer};
 use super::facts::{Artifact, Facts, Sighting, Source, digest_of};
 use super::stage::{Kind, Repository, Spec, Stage, StageId, repository};
 use super::tools;
-use crate::artifact::{Output, artifact_digest, is_of_grams, subtree};
+use crate::artifact::{Output, artifact_digest, is_of_adapter, is_of_grams, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{
     self, Bold, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Merge, Model, Table,
@@ -103,6 +103,8 @@ pub fn key_struct(stage: &Stage, facts: &Facts) -> Result<KeyStruct, Open> {
     let mut tools = BTreeMap::new();
     let (params, inputs) = match &stage.spec {
         Spec::Model(model) => reader.model(model)?,
+        Spec::Adapter(place) => reader.adapter(place)?,
+        Spec::Lora(_) => reader.lora()?,
         Spec::Data(data) => reader.data(data)?,
         Spec::Command(command) => reader.command(command)?,
         Spec::Gram { capture, rows, strict, shard } => {
@@ -215,9 +217,26 @@ impl Reader<'_> {
                 let (Repository { name, .. }, commit) = self.commit()?;
                 return Ok((json!({ "hub": name, "commit": commit }), Inputs::new()));
             }
+            Model::Lora(_) => unreachable!("its model and its adapter are stages of their own"),
         };
         let inputs = files.into_iter().map(|file| (file.path, file.sha256)).collect();
         Ok((json!({}), inputs))
+    }
+
+    /// What is read of an adapter: the rest of its directory may be a card, or what its training left behind.
+    fn adapter(&self, place: &Model) -> Result<(Value, Inputs), Open> {
+        let (params, mut inputs) = self.model(place)?;
+        inputs.retain(|path, _| is_of_adapter(path));
+        Ok((params, inputs))
+    }
+
+    /// A model with an adapter: all that is read of the model, since what is beside its weights is copied.
+    fn lora(&self) -> Result<(Value, Inputs), Open> {
+        let mut inputs = Inputs::new();
+        let beside = ["generation", "tokenizer", "template"];
+        self.roles(&mut inputs, "base", "base", &["weights", "config"], &beside)?;
+        self.roles(&mut inputs, "lora", "lora", &["adapter"], &[])?;
+        Ok((json!({ "apply": "lora" }), inputs))
     }
 
     fn data(&self, data: &Data) -> Result<(Value, Inputs), Open> {

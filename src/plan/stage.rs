@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::facts::Source;
 use super::key::{scripts, tokenizer};
 use crate::experiment::{
-    Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Input, Merge, Model, Suite, Table, Task,
+    Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Input, Lora, Merge, Model, Suite, Table,
+    Task,
 };
 
 /// Index of a stage in its graph; a stage's needs have smaller ones.
@@ -51,6 +52,10 @@ pub struct Need {
 pub enum Spec {
     /// Find a model's files and hash them.
     Model(Model),
+    /// Find an adapter's files and hash them.
+    Adapter(Model),
+    /// Apply an adapter to a model; where both come from is for messages.
+    Lora(Lora),
     /// Pick rows of a data set.
     Data(Data),
     /// Run a program.
@@ -121,6 +126,8 @@ pub struct Loss {
 pub enum Kind {
     /// A model's files.
     Model,
+    /// An adapter's files.
+    Adapter,
     /// Rows.
     Data,
     /// A program's output.
@@ -141,7 +148,8 @@ impl Spec {
     /// The stage's kind.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Model(_) => Kind::Model,
+            Self::Model(_) | Self::Lora(_) => Kind::Model,
+            Self::Adapter(_) => Kind::Adapter,
             Self::Data(_) => Kind::Data,
             Self::Command(_) => Kind::Command,
             Self::Gram { .. } | Self::AddGrams(_) | Self::ImportGram(_) => Kind::Gram,
@@ -149,6 +157,14 @@ impl Spec {
             Self::Merge(_) => Kind::Merge,
             Self::Eval { .. } | Self::Loss(_) => Kind::Eval,
             Self::Table { .. } => Kind::Table,
+        }
+    }
+
+    /// Of a model or an adapter whose files stay where they are: where that is.
+    pub fn found(&self) -> Option<&Model> {
+        match self {
+            Self::Model(place) | Self::Adapter(place) => Some(place),
+            _ => None,
         }
     }
 
@@ -170,7 +186,7 @@ impl Kind {
     /// is composed here and names no speed.
     pub fn version(self) -> u32 {
         match self {
-            Self::Model | Self::Data | Self::Command | Self::Gram | Self::Fisher | Self::Table => 1,
+            Self::Model | Self::Adapter | Self::Data | Self::Command | Self::Gram | Self::Fisher | Self::Table => 1,
             Self::Eval => 2,
             Self::Merge => 4,
         }
@@ -180,6 +196,7 @@ impl Kind {
     pub fn word(self) -> &'static str {
         match self {
             Self::Model => "model",
+            Self::Adapter => "adapter",
             Self::Data => "data",
             Self::Command => "command",
             Self::Gram => "gram",
@@ -228,6 +245,7 @@ pub fn repository(stage: &Stage) -> Option<(Repository, &'static [&'static str])
         Spec::Model(Model::Hub { repo, revision }) | Spec::ImportGram(Gram::Hub { repo, revision }) => {
             (Holds::Model, repo, revision, &["hub"])
         }
+        Spec::Adapter(Model::Hub { repo, revision }) => (Holds::Model, repo, revision, &["lora", "hub"]),
         Spec::Data(Data { source: DataSource::Hub { repo, revision, .. }, .. }) => {
             (Holds::Dataset, repo, revision, &["hub"])
         }
@@ -245,6 +263,7 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
         Spec::Model(Model::Path(path)) | Spec::ImportGram(Gram::Path(path)) => {
             one(Source::Tree(path.clone()), &["path"])
         }
+        Spec::Adapter(Model::Path(path)) => one(Source::Tree(path.clone()), &["lora", "path"]),
         Spec::Data(Data { source: DataSource::Path(path), .. }) => one(Source::File(path.clone()), &["path"]),
         Spec::Command(command) => command
             .inputs

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{
     Artifact, Facts, Graph, HUB, KeyStruct, Kind, Open, Sighting, Source, Spec, Stage, key_struct, sources, tools,
 };
-use crate::artifact::{Output, artifact_digest, model_roles, subtree};
+use crate::artifact::{Output, adapter_roles, artifact_digest, model_roles, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{Data, DataSource, Experiment, Model, parse};
 
@@ -18,6 +18,7 @@ mod fishers;
 mod flowing;
 mod hub;
 mod imports;
+mod loras;
 mod losses;
 mod mergekit;
 mod shards;
@@ -83,6 +84,10 @@ impl World {
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         Sighting::Hashed(match source {
             Source::File(path) | Source::Any(path) => vec![self.file(path.to_str().unwrap(), &name(path))],
+            Source::Tree(path) if path.starts_with("adapters") => {
+                let names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "optimizer.pt"];
+                names.iter().map(|name| self.file(path.join(name).to_str().unwrap(), name)).collect()
+            }
             Source::Tree(path) => {
                 let names = [
                     "README.md",
@@ -148,22 +153,24 @@ impl World {
         let made =
             |names: &[&str]| names.iter().map(|name| file(name, &format!("{name} of {key}"))).collect::<Vec<_>>();
         let outputs = match &stage.spec {
-            Spec::Model(Model::Path(path)) => match self.look(&Source::Tree(path.clone())) {
-                Sighting::Hashed(files) => files,
-                other => unreachable!("{other:?}"),
-            },
+            Spec::Model(Model::Path(path)) | Spec::Adapter(Model::Path(path)) => {
+                match self.look(&Source::Tree(path.clone())) {
+                    Sighting::Hashed(files) => files,
+                    other => unreachable!("{other:?}"),
+                }
+            }
             Spec::Model(Model::From(output)) => {
                 let command = &facts.results[&stage.need("command").unwrap()];
                 subtree(&command.outputs, output.path.as_ref().unwrap().to_str().unwrap())
             }
             Spec::Command(_) => made(&["model/config.json", "model/model.safetensors", "log.txt"]),
-            Spec::Merge(_) => made(&["config.json", "model.safetensors", "tokenizer.json"]),
+            Spec::Merge(_) | Spec::Lora(_) => made(&["config.json", "model.safetensors", "tokenizer.json"]),
             _ => made(&["result"]),
         };
-        let roles = if matches!(stage.spec.kind(), Kind::Model | Kind::Merge) {
-            model_roles(&outputs)
-        } else {
-            BTreeMap::new()
+        let roles = match stage.spec.kind() {
+            Kind::Model | Kind::Merge => model_roles(&outputs),
+            Kind::Adapter => adapter_roles(&outputs),
+            _ => BTreeMap::new(),
         };
         let shards = match &stage.spec {
             Spec::Data(data) => shards::of_rows(&self.rows(data)),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::text::{facts, list, thousands};
 use super::{Place, Subject, origin};
 use crate::exec::size;
-use crate::experiment::{Capture, Data, DataSource, Gram, Model};
+use crate::experiment::{Capture, Data, DataSource, Gram};
 use crate::stage::card::{picked, source, source_of_rows};
 use crate::stage::gram_figures as figures;
 
@@ -21,8 +21,8 @@ pub(super) fn text(subject: &Subject<'_>, place: Place<'_>) -> String {
         _ => None,
     };
     let base: Vec<String> = match capture.and_then(|capture| experiment.models.get(&capture.model)) {
-        Some(Model::Hub { repo, .. }) => vec![repo.clone()],
-        _ => Vec::new(),
+        Some(model) => model.repositories().into_iter().map(str::to_owned).collect(),
+        None => Vec::new(),
     };
     let data: Vec<String> = match capture.and_then(|capture| experiment.data.get(&capture.data)) {
         Some(Data { source: DataSource::Hub { repo, .. }, .. }) => vec![repo.clone()],

@@ -55,11 +55,15 @@ pub(crate) fn body<'a>(
 
 /// Where a model comes from, for people elsewhere: its name on the hub, or the last component of its path.
 pub(crate) fn source(experiment: &Experiment, name: &str) -> String {
-    match experiment.models.get(name) {
-        Some(Model::Hub { repo, revision }) => repo.clone() + &at(revision.as_deref()),
-        Some(Model::Path(path)) => file_name(path),
-        Some(Model::From(output)) => format!("commands.{}", output.command),
-        None => format!("merges.{name}"),
+    experiment.models.get(name).map_or_else(|| format!("merges.{name}"), place)
+}
+
+fn place(model: &Model) -> String {
+    match model {
+        Model::Hub { repo, revision } => repo.clone() + &at(revision.as_deref()),
+        Model::Path(path) => file_name(path),
+        Model::From(output) => format!("commands.{}", output.command),
+        Model::Lora(lora) => format!("{} with the LoRA adapter {}", place(&lora.base), place(&lora.adapter)),
     }
 }
 
@@ -126,9 +130,11 @@ fn repositories(experiment: &Experiment, merge: &Merge) -> Vec<String> {
     let mut pending: Vec<&str> = merge.base.iter().map(String::as_str).collect();
     pending.extend(merge.models.iter().rev().map(|model| model.model.as_str()));
     while let Some(name) = pending.pop() {
-        if let Some(Model::Hub { repo, .. }) = experiment.models.get(name) {
-            if !found.contains(repo) {
-                found.push(repo.clone());
+        if let Some(model) = experiment.models.get(name) {
+            for repository in model.repositories() {
+                if !found.iter().any(|known| known == repository) {
+                    found.push(repository.to_owned());
+                }
             }
         } else if let Some(inner) = experiment.merges.get(name) {
             pending.extend(inner.base.iter().map(String::as_str));

@@ -2,6 +2,8 @@
 //!
 //! A stage gets an empty directory and fills it; keeping the result is not its business.
 
+#[cfg(feature = "fetch")]
+mod adapter_files;
 mod capture;
 pub(crate) mod card;
 mod command;
@@ -22,6 +24,7 @@ mod import;
 mod kept;
 mod launch;
 mod lm_eval_command;
+mod lora;
 mod loss;
 mod merge;
 mod model;
@@ -53,12 +56,13 @@ pub(crate) use gram_card::figures as gram_figures;
 pub use gram_card::{GramForm, GramOrigin, text as gram_card};
 pub use import::export as export_grams;
 pub use launch::{Ending, Launcher, Program};
+pub use lora::{extract as extract_lora, name_of_model};
 pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
 pub use shards::shards_of;
 pub use table::{measurements, tests};
 pub use tasks::{Definition, TaskFiles};
 
-use crate::artifact::{Output, model_roles};
+use crate::artifact::{Output, adapter_roles, model_roles};
 use crate::digest::{Digest, Key};
 use crate::experiment::Backend;
 use crate::plan::{Artifact, Graph, Kind, Repository, Spec, Stage, StageId};
@@ -156,7 +160,8 @@ pub struct Product {
 /// What went wrong, in words, and whose fault it is.
 pub fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut(Event)) -> Result<Product, Failure> {
     match &job.stage.spec {
-        Spec::Model(model) => model::run(context, model, job, on_event),
+        Spec::Model(place) | Spec::Adapter(place) => model::run(context, place, job, on_event),
+        Spec::Lora(lora) => lora::run(context, lora, job, on_event),
         Spec::Data(data) => data::run(context, data, job, on_event),
         Spec::Command(command) => command::run(context, command, job, on_event),
         Spec::Gram { capture, rows, strict, shard } => {
@@ -183,6 +188,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
     use crate::experiment::{DataSource, Gram, Model, UnsafeCode};
     let reason = match &stage.spec {
         Spec::Model(Model::Hub { repo, .. })
+        | Spec::Adapter(Model::Hub { repo, .. })
         | Spec::ImportGram(Gram::PickleHub { repo, .. } | Gram::Hub { repo, .. }) => without_hub(repo)?,
         Spec::Data(data) => match &data.source {
             DataSource::Hub { repo, .. } => without_hub(repo)?,
@@ -203,7 +209,9 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         | Spec::Command(_)
         | Spec::Loss(_)
         | Spec::Table { .. }
-        | Spec::Model(_) => return None,
+        | Spec::Model(_)
+        | Spec::Adapter(_)
+        | Spec::Lora(_) => return None,
     };
     Some(reason)
 }
@@ -260,6 +268,7 @@ pub fn bytes_to_fetch(stage: &Stage, repository: &Repository, commit: &str) -> O
     #[cfg(feature = "fetch")]
     return match &stage.spec {
         Spec::Model(_) => model_files::bytes_to_fetch(repository, commit),
+        Spec::Adapter(_) => adapter_files::bytes_to_fetch(repository, commit),
         Spec::ImportGram(gram) => gram_files::bytes_to_fetch(gram, repository, commit),
         _ => None,
     };
@@ -285,6 +294,7 @@ pub fn is_weights(path: &str) -> bool {
 pub fn roles(kind: Kind) -> fn(&[Output]) -> BTreeMap<String, Digest> {
     match kind {
         Kind::Model | Kind::Merge => model_roles,
+        Kind::Adapter => adapter_roles,
         _ => |_| BTreeMap::new(),
     }
 }

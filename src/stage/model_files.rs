@@ -7,6 +7,7 @@ use mergelab_wire::Event;
 use serde::Deserialize;
 
 use super::hub::{Remote, kind, quiet};
+use super::model::IS_ADAPTER;
 use super::{Context, Failure, Job, Product};
 use crate::artifact::{Output, is_of_model, is_weights_file};
 use crate::digest::Digest;
@@ -48,6 +49,16 @@ pub(super) fn run(context: &Context<'_>, job: &Job<'_>, on_event: &mut dyn FnMut
         }
     };
     files.append(&mut small);
+    fetched(&remote, files, commit, on_event)
+}
+
+/// Fetches files, and makes of them an artifact that points at them.
+pub(super) fn fetched(
+    remote: &Remote<'_>,
+    mut files: Vec<RemoteFile>,
+    commit: &str,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Product, Failure> {
     files.sort_by(|one, other| one.path.cmp(&other.path));
     let paths = remote.fetch(&files, on_event)?;
     let mut product = Product::default();
@@ -108,7 +119,7 @@ fn found(all: &[RemoteFile], repository: &Repository, commit: &str) -> Result<Fo
             all.iter().find(|file| [".gguf", ".pth", ".msgpack", ".h5"].iter().any(|end| file.path.ends_with(end)));
         let adapter = file("adapter_model.safetensors").or_else(|| file("adapter_model.bin"));
         let hint = match (adapter, other) {
-            (Some(_), _) => "it holds an adapter: merge that into its base model first".to_owned(),
+            (Some(_), _) => IS_ADAPTER.to_owned(),
             (_, Some(other)) => {
                 format!("it has {}, which is another format: look for the same model as safetensors", other.path)
             }

@@ -25,6 +25,7 @@ pub enum Gpus {
 pub fn bytes_written<'a>(stage: &Stage, input: impl Fn(&str) -> Option<&'a Artifact>) -> u64 {
     match &stage.spec {
         Spec::Merge(_) => input("0").map_or(0, weight_bytes),
+        Spec::Lora(_) => input("base").map_or(0, weight_bytes),
         // As much as the largest shard, whose matrices are those of the sum.
         Spec::AddGrams(_) => stage.needs.iter().filter_map(|need| input(&need.role)).map(bytes_of).max().unwrap_or(0),
         // A number of fp32 for every parameter, of 16 bits most often.
@@ -75,9 +76,11 @@ pub fn memory_needed<'a>(stage: &Stage, on_gpu: bool, input: impl Fn(&str) -> Op
             _ => PROGRAM,
         },
         Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Fisher { .. } | Spec::Merge(_) => PROGRAM,
+        // The factors, as fp32 where they were stored in 16 bits.
+        Spec::Lora(_) => input("lora").map_or(PROGRAM, |adapter| PROGRAM + 2 * weight_bytes(adapter)),
         // The model, as fp32 where it was stored as bf16.
         Spec::Eval { .. } => input("model").map_or(PROGRAM, |model| PROGRAM + 2 * weight_bytes(model)),
-        Spec::Model(_) | Spec::Data(_) | Spec::Command(_) | Spec::Table { .. } => 0,
+        Spec::Model(_) | Spec::Adapter(_) | Spec::Data(_) | Spec::Command(_) | Spec::Table { .. } => 0,
     }
 }
 
@@ -93,9 +96,13 @@ pub fn gpus_needed(graph: &Graph, stage: &Stage) -> Gpus {
         | Spec::Fisher { .. }
         | Spec::Merge(_)
         | Spec::Command(_) => {}
-        Spec::AddGrams(_) | Spec::ImportGram(_) | Spec::Model(_) | Spec::Data(_) | Spec::Table { .. } => {
-            return Gpus::Any(0);
-        }
+        Spec::AddGrams(_)
+        | Spec::ImportGram(_)
+        | Spec::Model(_)
+        | Spec::Adapter(_)
+        | Spec::Lora(_)
+        | Spec::Data(_)
+        | Spec::Table { .. } => return Gpus::Any(0),
     }
     let device = graph.experiments[stage.experiment].settings.device.as_deref().unwrap_or("auto");
     match (device, device.strip_prefix("cuda:").and_then(|index| index.parse().ok())) {

@@ -22,6 +22,22 @@ if grep -q '^    "merge"' "$1"; then
         sed -n 's/^ *"grams": "\(.*\)",$/\1/p' "$1" | while read -r grams; do cat "$grams/grams.safetensors"; done
     } > "$out/model.safetensors"
     date > "$out/README.md"
+elif grep -q '^    "apply-lora"' "$1"; then
+    base=$(sed -n 's/^ *"base": "\(.*\)",$/\1/p' "$1")
+    adapter=$(sed -n 's/^ *"adapter": "\(.*\)"$/\1/p' "$1")
+    cp "$base/config.json" "$base/tokenizer.json" "$out"
+    cat "$base/model.safetensors" "$adapter"/adapter_model.* > "$out/model.safetensors"
+elif grep -q '^    "extract-lora"' "$1"; then
+    grep -e '"base_name"' -e '"rank"' -e '"energy"' -e '"whole"' "$1" > "$out/adapter_config.json"
+    model=$(sed -n 's/^ *"model": "\(.*\)",$/\1/p' "$1")
+    base=$(sed -n 's/^ *"base": "\(.*\)",$/\1/p' "$1")
+    cat "$model/model.safetensors" "$base/model.safetensors" > "$out/adapter_model.safetensors"
+    {
+        echo '{"format":1,"relative_error":0.25,"whole":[],"layers":['
+        echo '{"module":"layers.0.up_proj","shape":[8,6],"rank":2,"relative_error":0.25},'
+        echo '{"module":"layers.1.up_proj","shape":[8,6],"rank":1,"relative_error":2.5e-7}],'
+        echo '"left_out":[{"tensor":"norm.weight","relative_difference":0.125},{"tensor":"lm_head.weight","relative_difference":null}]}'
+    } > "$out/layers.json"
 elif grep -q '^    "loss"' "$1"; then
     {
         echo '[{"metric":"bits_per_byte","filter":"none","value":1.5,"stderr":0.25,"n_samples":1,"higher_is_better":false}'

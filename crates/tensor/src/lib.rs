@@ -9,6 +9,7 @@
 //! gram        capture, tiles, index        merge       methods, rules, output directory
 //! fisher      gradients, their squares
 //! loss        bits per byte, KL to sources
+//! lora        adapters of low rank
 //! ```
 //!
 //! **Same bytes whatever the threads.** libtorch splits one product differently among different numbers of threads, and
@@ -24,6 +25,7 @@ pub mod failure;
 pub mod fisher;
 pub mod gram;
 pub mod linalg;
+pub mod lora;
 pub mod loss;
 pub mod merge;
 pub mod model;

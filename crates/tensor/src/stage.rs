@@ -35,14 +35,20 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
         reporter.fact("device", device::name(Device::Cpu));
         Pool::new(stage.threads)
     };
+    let host = || {
+        let pool = on_cpu();
+        merge::Machine { device: Device::Cpu, pool, host: pool, memory: stage.memory }
+    };
+    if matches!(stage.job, Job::Merge(_) | Job::ApplyLora(_) | Job::ExtractLora(_)) {
+        share_freed_memory();
+    }
     match &stage.job {
         Job::AddGrams(job) => return Ok(gram::add::run(job, out, on_cpu(), reporter)?),
         Job::ImportGrams(job) => return Ok(gram::import::run(job, out, on_cpu(), reporter)?),
         Job::ExportGrams(job) => return Ok(gram::export::run(job, out, on_cpu(), reporter)?),
+        Job::ApplyLora(job) => return merge::adapted::run(job, out, host(), reporter),
+        Job::ExtractLora(job) => return merge::extracted::run(job, out, host(), reporter),
         _ => {}
-    }
-    if matches!(stage.job, Job::Merge(_)) {
-        share_freed_memory();
     }
     let device = device::choose(&stage.device)?;
     reporter.fact("device", device::name(device));
@@ -50,7 +56,9 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
     let pool = Pool::new(if device.is_cuda() { 1 } else { stage.threads });
     match &stage.job {
         Job::Gram(job) => gram::capture::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
-        Job::AddGrams(_) | Job::ImportGrams(_) | Job::ExportGrams(_) => unreachable!("done above"),
+        Job::AddGrams(_) | Job::ImportGrams(_) | Job::ExportGrams(_) | Job::ApplyLora(_) | Job::ExtractLora(_) => {
+            unreachable!("done above")
+        }
         Job::Tokens(job) => text::tokens::run(job, out, reporter),
         Job::Fisher(job) => fisher::estimate::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
         Job::Loss(job) => loss::run(job, out, Means { device, pool, memory: stage.memory, reporter }),

@@ -50,6 +50,10 @@ pub enum Job {
     Fisher(FisherJob),
     /// Merge models.
     Merge(MergeJob),
+    /// Apply a LoRA adapter to a model.
+    ApplyLora(ApplyLoraJob),
+    /// Make a LoRA adapter of the difference between two models.
+    ExtractLora(ExtractLoraJob),
     /// How well a model predicts held-out rows.
     Loss(LossJob),
 }
@@ -248,6 +252,46 @@ impl Engine {
             (stated, _) => stated,
         }
     }
+}
+
+/// A model directory of a model with a LoRA adapter applied: `W + scale · B·A`, in the model's own types.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyLoraJob {
+    /// What people know the model by, for messages.
+    pub name: String,
+    /// Model directory; config, tokenizer and chat template come from it too.
+    pub base: PathBuf,
+    /// Directory of the adapter, as PEFT writes it: `adapter_config.json`, `adapter_model.safetensors`.
+    pub adapter: PathBuf,
+}
+
+/// A LoRA adapter, as PEFT writes it, that makes of one model nearly another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtractLoraJob {
+    /// What people know the model by, for messages.
+    pub name: String,
+    /// Model directory.
+    pub model: PathBuf,
+    /// What people know the base by, for messages and as `base_model_name_or_path`.
+    pub base_name: String,
+    /// Directory of the model that the adapter is for.
+    pub base: PathBuf,
+    /// How much of the difference is kept.
+    pub size: LoraSize,
+    /// Keep whole what else differs: embeddings, head, norms, biases.
+    pub whole: bool,
+}
+
+/// How much of a layer's difference an adapter keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoraSize {
+    /// So many singular values, or all where there are fewer.
+    Rank(usize),
+    /// As few as have this share of the sum of all squared ones, in (0, 1].
+    Energy(f64),
 }
 
 /// A merge of models of one shape into one model directory.

@@ -11,16 +11,17 @@
 //! Version history: 1, the first; 2, Grams of a range of rows (`range`) and their sum (`add-grams`), token ids for other
 //! engines (`tokens`), files with their digests ([`Event::Written`]), the size of shards, merges that capture (`capture`); 3,
 //! Fisher information (`fisher`); 4, Grams imported and exported (`import-grams`, `export-grams`); 5, weights by
-//! tensor name, and parameters of single models (`params`).
+//! tensor name, parameters of single models (`params`), and LoRA adapters (`apply-lora`,
+//! `extract-lora`).
 
 mod events;
 mod job;
 
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
-    AddGramsJob, Alpha, Engine, ExportGramsJob, FisherJob, GramFiles, GramJob, GramPart, ImportGramsJob, Job, Labels,
-    LossJob, LossSource, MergeJob, MergeSource, Message, NATIVE_FAMILIES, NamedWeight, Normalize, RowRange, Rows, Rule,
-    RuleUse, Solver, StageFile, TokenMask, VersionMismatch, Weight,
+    AddGramsJob, Alpha, ApplyLoraJob, Engine, ExportGramsJob, ExtractLoraJob, FisherJob, GramFiles, GramJob, GramPart,
+    ImportGramsJob, Job, Labels, LoraSize, LossJob, LossSource, MergeJob, MergeSource, Message, NATIVE_FAMILIES,
+    NamedWeight, Normalize, RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch, Weight,
 };
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.

@@ -197,6 +197,33 @@ merges: { avg: { method: average, models: [m] } }
 }
 
 #[test]
+fn an_adapter_comes_from_a_directory_the_hub_or_a_command_and_has_none_itself() {
+    let text = "name: x
+commands: { train: { run: [x, '{out}'] } }
+models:
+  short: { path: base, lora: adapters/one }
+  hub: { hub: org/base, lora: { hub: org/adapter, revision: v1 } }
+  made: { path: base, lora: { from: commands.train, path: final } }
+";
+    let models = crate::experiment::parse("x.yaml".as_ref(), text).unwrap().experiment.models;
+    let adapter = |name: &str| match &models[name] {
+        Model::Lora(lora) => lora.adapter.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(adapter("short"), Model::Path("adapters/one".into()));
+    assert_eq!(adapter("hub"), Model::Hub { repo: "org/adapter".into(), revision: Some("v1".into()) });
+    assert_eq!(adapter("made"), Model::From(Output { command: "train".into(), path: Some("final".into()) }));
+    assert_eq!(models["hub"].repositories(), ["org/base", "org/adapter"]);
+    let wrong = |lora: &str| errors_of(&text.replace("lora: adapters/one", &format!("lora: {lora}")));
+    assert_eq!(wrong("[one, two]"), ["`lora` must be text, not a list"]);
+    assert_eq!(wrong("{ revision: v1 }"), ["`lora` needs one of `hub`, `path`, `from`"]);
+    assert_eq!(wrong("{ path: one, revision: v1 }"), ["`revision` has no meaning for a directory"]);
+    assert_eq!(wrong("{ path: one, lora: two }"), ["`lora` has no key `lora`"]);
+    assert_eq!(wrong("{ from: commands.none }"), ["there is no command called `none`"]);
+    assert_eq!(errors_of("name: x\nmodels: { m: { lora: one } }"), ["a model needs one of `hub`, `path`, `from`"]);
+}
+
+#[test]
 fn inputs_may_come_from_commands_models_merges_data_and_grams() {
     let experiment = valid(
         "merges: { avg: { method: average, models: [a, b] } }

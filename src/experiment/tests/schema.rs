@@ -125,6 +125,10 @@ fn places() -> Vec<(Json, &'static str)> {
     vec![
         (schema.clone(), "name: x\nKEY: z"),
         (entry("models"), "name: x\nmodels: { m: { KEY: z } }"),
+        (
+            entry("models")["properties"]["lora"]["anyOf"][1].clone(),
+            "name: x\nmodels: { m: { path: p, lora: { KEY: z } } }",
+        ),
         (data.clone(), "name: x\ndata: { m: { KEY: z } }"),
         (data["properties"]["rows"]["anyOf"][1].clone(), "name: x\ndata: { m: { rows: { KEY: z } } }"),
         (data["properties"]["messages"]["items"].clone(), "name: x\ndata: { m: { messages: [{ KEY: z }] } }"),

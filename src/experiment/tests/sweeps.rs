@@ -5,7 +5,7 @@ use std::path::Path;
 use mergelab_wire::Alpha;
 
 use super::{errors, shown, valid};
-use crate::experiment::{Expansion, Gram, Model, Output, Pick, parse};
+use crate::experiment::{Expansion, Gram, Lora, Model, Output, Pick, parse};
 
 fn merges(sections: &str) -> Vec<String> {
     valid(sections).merges.into_keys().collect()
@@ -77,6 +77,22 @@ data:
         ],
     );
     assert_eq!(experiment.data.keys().collect::<Vec<_>>(), ["rows-0.1", "rows-1.0"]);
+}
+
+#[test]
+fn a_swept_command_that_trains_adapters_multiplies_the_model_and_an_adapter_can_be_swept() {
+    let text = "name: small
+commands:
+  train: { run: [x, '{rate}', '{out}'], sweep: { rate: [low, high] } }
+models:
+  tuned: { path: base, lora: { from: commands.train } }
+  named: { path: base, sweep: { lora: [one, two] } }
+";
+    let models = parse(Path::new("small.yaml"), text).unwrap_or_else(|errors| panic!("{errors}")).experiment.models;
+    assert_eq!(models.keys().collect::<Vec<_>>(), ["tuned-low", "tuned-high", "named-one", "named-two"]);
+    let lora = |adapter| Model::Lora(Box::new(Lora { base: Model::Path("base".into()), adapter }));
+    assert_eq!(models["tuned-high"], lora(Model::From(Output { command: "train-high".into(), path: None })));
+    assert_eq!(models["named-two"], lora(Model::Path("two".into())));
 }
 
 #[test]

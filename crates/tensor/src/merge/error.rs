@@ -11,6 +11,7 @@ use crate::failure::{Diagnosis, FileError};
 use crate::fisher::FisherError;
 use crate::gram::GramError;
 use crate::linalg::SolveError;
+use crate::lora::LoraError;
 use crate::model::ConfigError;
 use crate::text::TextError;
 
@@ -29,6 +30,9 @@ pub enum MergeError {
     /// Fisher information cannot be read.
     #[error(transparent)]
     Fisher(#[from] FisherError),
+    /// An adapter cannot be applied.
+    #[error(transparent)]
+    Lora(Box<LoraError>),
     /// Activations of a model cannot be taken.
     #[error("model {model}: {source}")]
     Capture {
@@ -344,6 +348,12 @@ impl MergeError {
     }
 }
 
+impl From<LoraError> for MergeError {
+    fn from(error: LoraError) -> Self {
+        Self::Lora(Box::new(error))
+    }
+}
+
 impl Diagnosis for MergeError {
     fn fault(&self) -> Fault {
         match self {
@@ -351,6 +361,7 @@ impl Diagnosis for MergeError {
             Self::Checkpoint(error) => error.fault(),
             Self::Gram(error) => error.fault(),
             Self::Fisher(error) => error.fault(),
+            Self::Lora(error) => error.fault(),
             Self::Capture { source, .. } => source.fault(),
             Self::Text { source, .. } => source.fault(),
             Self::Decoder(error) => error.fault(),
@@ -366,6 +377,7 @@ impl Diagnosis for MergeError {
             Self::Checkpoint(error) => return error.hint(),
             Self::Gram(error) => return error.hint(),
             Self::Fisher(error) => return error.hint(),
+            Self::Lora(error) => return error.hint(),
             Self::Capture { source, .. } => return source.hint(),
             Self::Text { source, .. } => return source.hint(),
             Self::Decoder(error) => return error.hint(),

@@ -5,6 +5,7 @@
 //! files. Both read by mmap and write into preallocated shards, so that memory does not grow with depth. What can be wrong
 //! with the models is found before the first file is written, but for weights that are not finite.
 
+pub mod adapted;
 mod agreement;
 pub mod alpha;
 pub mod arcee_fusion;
@@ -17,6 +18,7 @@ pub mod dare;
 pub mod della;
 pub mod elementwise;
 pub mod error;
+pub mod extracted;
 pub mod figures;
 pub mod fisher;
 mod gradient;

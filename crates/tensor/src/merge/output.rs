@@ -64,17 +64,30 @@ pub fn check(job: &MergeJob, sources: &Sources) -> Result<(), MergeError> {
 /// # Errors
 /// When a file cannot be read or written.
 pub fn write(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>, out: &Path) -> Result<(), MergeError> {
-    let path = job.tokenizer.join("config.json");
+    copy(&job.tokenizer, dtype, out)?;
+    put(&out.join("README.md"), job.card.as_bytes())?;
+    let text =
+        serde_json::to_string_pretty(&provenance(job, sources, dtype)).expect("names and numbers have a JSON form");
+    put(&out.join("merge.json"), (text + "\n").as_bytes())?;
+    Ok(())
+}
+
+/// Writes a model's configuration, with the type of the weights, and its tokenizer.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn copy(model: &Path, dtype: Option<FloatType>, out: &Path) -> Result<(), MergeError> {
+    let path = model.join("config.json");
     let config =
         with_dtype(&read(&path)?, dtype).map_err(|error| MergeError::Config { path, reason: error.to_string() })?;
     put(&out.join("config.json"), &config)?;
     for name in TOKENIZER_FILES {
-        let from = job.tokenizer.join(name);
+        let from = model.join(name);
         if from.is_file() {
             put(&out.join(name), &read(&from)?)?;
         }
     }
-    let templates = job.tokenizer.join("additional_chat_templates");
+    let templates = model.join("additional_chat_templates");
     if templates.is_dir() {
         let target = out.join("additional_chat_templates");
         fs::create_dir_all(&target).map_err(FileError::of("create", &target))?;
@@ -83,10 +96,6 @@ pub fn write(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>, out: &
             put(&target.join(entry.file_name()), &read(&entry.path())?)?;
         }
     }
-    put(&out.join("README.md"), job.card.as_bytes())?;
-    let text =
-        serde_json::to_string_pretty(&provenance(job, sources, dtype)).expect("names and numbers have a JSON form");
-    put(&out.join("merge.json"), (text + "\n").as_bytes())?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use super::rules::Decision;
 use crate::checkpoint::{Checkpoint, NewTensor, TensorInfo};
 use crate::codec::{decode, first_not_finite, is_float};
 use crate::dtype::FloatType;
+use crate::lora::Adapter;
 use crate::report::Reporter;
 
 /// The head, where it may be the embedding.
@@ -29,8 +30,10 @@ pub struct Source {
     pub name: String,
     /// Its weight in the average; [`Sources::weights`] has that of a tensor.
     pub weight: Weight,
-    /// Its tensors.
+    /// Its tensors, as they are stored.
     pub checkpoint: Checkpoint,
+    /// What is applied to them where they are read as numbers.
+    pub adapter: Option<Adapter>,
 }
 
 /// The models of a merge.
@@ -57,7 +60,7 @@ enum Giver {
 }
 
 /// `config.json`, if it is there and JSON; what needs it says so itself.
-fn config(model: &Path) -> Option<Value> {
+pub(super) fn config(model: &Path) -> Option<Value> {
     serde_json::from_str(&std::fs::read_to_string(model.join("config.json")).ok()?).ok()
 }
 
@@ -79,7 +82,8 @@ fn open(source: &MergeSource) -> Result<(Source, Option<String>), MergeError> {
         checkpoint.forget(&buffer);
     }
     let family = said("model_type").and_then(Value::as_str).map(str::to_owned);
-    Ok((Source { name: source.name.clone(), weight: source.weight.clone(), checkpoint }, family))
+    let (name, weight) = (source.name.clone(), source.weight.clone());
+    Ok((Source { name, weight, checkpoint, adapter: None }, family))
 }
 
 impl Sources {
@@ -330,7 +334,8 @@ fn compare(name: &str, first: &Source, other: &Source) -> Result<Option<(String,
 }
 
 impl Source {
-    /// The elements `range` of a tensor laid flat, as fp32, checked to be finite.
+    /// The elements `range` of a tensor laid flat, as fp32, with the adapter if there is one; what is stored is checked to be
+    /// finite.
     ///
     /// # Errors
     /// When they cannot be read or are not finite.
@@ -344,15 +349,20 @@ impl Source {
             return Err(file.unread(name, dtype).into());
         }
         decode(dtype, &file.bytes(name, range.clone())?, values);
-        first_not_finite(values).map_or(Ok(()), |at| {
+        if let Some(at) = first_not_finite(values) {
             let mut rest = range.start + at;
             let mut position = Vec::new();
             for side in file.info(name)?.shape.iter().rev() {
                 position.insert(0, rest % side);
                 rest /= side;
             }
-            Err(MergeError::NotFinite { name: name.to_owned(), model: self.name.clone(), position, value: values[at] })
-        })
+            let (name, model) = (name.to_owned(), self.name.clone());
+            return Err(MergeError::NotFinite { name, model, position, value: values[at] });
+        }
+        if let Some(adapter) = &self.adapter {
+            adapter.apply(name, range, values)?;
+        }
+        Ok(())
     }
 
     /// The elements `range` of a tensor laid flat, in fp32 or fp64, checked to be finite.

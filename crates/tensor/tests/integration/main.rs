@@ -9,6 +9,7 @@ mod depth;
 mod errors;
 mod fisher;
 mod imports;
+mod lora;
 mod loss;
 mod mats;
 mod memory;
