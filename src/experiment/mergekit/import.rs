@@ -53,13 +53,19 @@ fn written(experiment: &Experiment, merge: &Merge) -> String {
 }
 
 fn model_entry(model: &Model) -> String {
+    format!("{{ {} }}", keys_of(model))
+}
+
+/// The keys that say where a model comes from.
+fn keys_of(model: &Model) -> String {
     let revision = |revision: &Option<String>| {
         revision.as_ref().map(|revision| format!(", revision: {}", word(revision))).unwrap_or_default()
     };
     match model {
-        Model::Hub { repo, revision: at } => format!("{{ hub: {}{} }}", word(repo), revision(at)),
-        Model::Path(path) => format!("{{ path: {} }}", word(&path.to_string_lossy())),
-        Model::From(output) => format!("{{ from: commands.{} }}", output.command),
+        Model::Hub { repo, revision: at } => format!("hub: {}{}", word(repo), revision(at)),
+        Model::Path(path) => format!("path: {}", word(&path.to_string_lossy())),
+        Model::From(output) => format!("from: commands.{}", output.command),
+        Model::Lora(lora) => format!("{}, lora: {}", keys_of(&lora.base), model_entry(&lora.adapter)),
     }
 }
 

@@ -50,7 +50,7 @@ impl Reference {
 
     /// The model that an entry of `models` is.
     pub(super) fn of(entry: &Node) -> Option<Self> {
-        let map = entry.as_map().filter(|map| !map.contains_key("from"))?;
+        let map = entry.as_map().filter(|map| !map.contains_key("from") && !map.contains_key("lora"))?;
         let scalar = |key: &str| map.get(key)?.value.as_scalar();
         let path = || scalar("path").map(|path| Self::path(Path::new(path)));
         scalar("hub").map(|repo| Self::hub(repo, scalar("revision"))).or_else(path)

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn parse(changes: Value) -> Result<Config, LoraError> {
+    fn parse(changes: &Value) -> Result<Config, LoraError> {
         let mut all = json!({ "peft_type": "LORA", "r": 8, "lora_alpha": 16 });
         all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         Config::parse(all.to_string().as_bytes(), Path::new(FILE))
@@ -158,15 +158,15 @@ mod tests {
 
     #[test]
     fn the_scale_is_alpha_over_the_rank_or_its_root_by_the_first_pattern_that_fits() {
-        let plain = parse(json!({})).unwrap();
+        let plain = parse(&json!({})).unwrap();
         assert_eq!((plain.rank("a.q_proj"), plain.scale("a.q_proj")), (8, 2.0));
-        let rooted = parse(json!({ "use_rslora": true, "r": 16 })).unwrap();
+        let rooted = parse(&json!({ "use_rslora": true, "r": 16 })).unwrap();
         assert_eq!((rooted.rank("a.q_proj"), rooted.scale("a.q_proj")), (16, 4.0));
         let patterns = json!({
             "rank_pattern": { "q_proj": 4, "layers.0.self_attn.q_proj": 2, "^layers.1.mlp": 1 },
             "alpha_pattern": { r".*\.1\..*": 32 },
         });
-        let by_pattern = parse(patterns).unwrap();
+        let by_pattern = parse(&patterns).unwrap();
         assert_eq!(
             (by_pattern.rank("layers.0.self_attn.q_proj"), by_pattern.scale("layers.0.self_attn.q_proj")),
             (4, 4.0)
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_is_more_than_a_change_of_low_rank_is_refused_by_name() {
-        let refused = |changes: Value| parse(changes).unwrap_err().to_string();
+        let refused = |changes: Value| parse(&changes).unwrap_err().to_string();
         assert_eq!(
             refused(json!({ "peft_type": "LOHA" })),
             "adapter_config.json: `peft_type` is \"LOHA\", which is not applied here"
@@ -191,9 +191,9 @@ mod tests {
         assert!(refused(json!({ "rank_pattern": { "(": 1 } })).contains("\"(\" is no pattern that is read"));
         assert!(refused(json!({ "lora_alpha": null })).contains("invalid type: null"));
         parse(
-            json!({ "use_dora": false, "layer_replication": null, "target_parameters": [], "init_lora_weights": true }),
+            &json!({ "use_dora": false, "layer_replication": null, "target_parameters": [], "init_lora_weights": true }),
         )
         .unwrap();
-        parse(json!({ "init_lora_weights": "gaussian", "loftq_config": {} })).unwrap();
+        parse(&json!({ "init_lora_weights": "gaussian", "loftq_config": {} })).unwrap();
     }
 }
