@@ -65,7 +65,7 @@ pub fn run(job: &ExtractLoraJob, out: &Path, machine: Machine, reporter: &Report
         linear: &linear.iter().map(|name| module(name).to_owned()).collect::<Vec<_>>(),
         whole: &whole,
         is_transposed: is_transposed(&sources),
-        is_causal: config["architectures"][0].as_str().is_some_and(|class| class.ends_with("ForCausalLM")),
+        is_causal: config["architectures"][0].as_str().is_some_and(is_causal),
         is_tied: config["tie_word_embeddings"] == true,
     };
     write(&written, model, &layers, out)?;
@@ -281,4 +281,9 @@ fn report(
         "left_out": left_out.iter().map(of_left_out).collect::<Vec<_>>(),
     });
     put(&out.join("layers.json"), &all)
+}
+
+/// Whether a class of transformers predicts the next token; GPT-2's does under an older name.
+fn is_causal(class: &str) -> bool {
+    class.ends_with("ForCausalLM") || class.ends_with("LMHeadModel")
 }

@@ -100,7 +100,7 @@ fn weights_over_depth_agree_with_the_float64_reference() {
     job.models[0].weight = vec![0.25, 0.75].into();
     job.models[1].weight = vec![2.0, 1.0, 0.5].into();
     let outcome = run(Job::Merge(job), 2).ok();
-    let weights = "[[0.25, 0.25, 0.5, 0.75, 0.75], [2.0, 2.0, 1.0, 0.5, 0.5]]";
+    let weights = "[[0.25, 0.25, 0.5, 0.75, 0.25], [2.0, 2.0, 1.0, 0.5, 2.0]]";
     for (name, error) in errors(&outcome.out, &reference(home.path(), "0.5", &[weights])) {
         assert!(error < 1e-5, "{name}: {error:e}");
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use indexmap::IndexMap;
 use mergelab_tensor::checkpoint::{NewTensor, Writer};
@@ -283,10 +283,13 @@ pub(crate) fn references() -> Option<&'static Path> {
 /// The directory that a reference program makes, or `None` (said aloud) without a Python for it. Made once per version of
 /// the program, which is made of these texts, and kept between runs.
 pub(crate) fn made_by(program: &str, texts: &[&str]) -> Option<PathBuf> {
+    // Several tests want the same, and one of them makes it.
+    static MAKING: Mutex<()> = Mutex::new(());
     let Some(python) = python() else {
         println!("skipped: no Python with transformers (MERGELAB_PYTHON, VIRTUAL_ENV, .venv)");
         return None;
     };
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut hasher = DefaultHasher::new();
     texts.hash(&mut hasher);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("reference-{:016x}", hasher.finish()));
