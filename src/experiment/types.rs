@@ -308,7 +308,7 @@ impl Merge {
         match self.tokenizer.as_deref() {
             None => vec![Giver::Model(0)],
             Some("union") => (0..self.models.len()).map(Giver::Model).collect(),
-            Some("base") => vec![Giver::Base],
+            Some("base") if self.base.is_some() => vec![Giver::Base],
             Some(name) => vec![self.position(name).map_or(Giver::Base, Giver::Model)],
         }
     }

@@ -12,12 +12,15 @@ use super::super::read::wrong_type;
 use super::super::scalar::number;
 use super::super::tree::{Field, Map, Node, Value};
 
-/// Takes memory and changes nothing else; every method may have it.
-const WITHOUT_EFFECT: &str = "int8_mask";
+/// Whether mergekit takes a parameter and makes nothing of it: it says how masks are held, or what task arithmetic keeps, which is
+/// all.
+fn is_without_effect(method: &Method, name: &str) -> bool {
+    name == "int8_mask" || method.name == "task_arithmetic" && ["density", "rescale"].contains(&name)
+}
 
 /// Checks what is stated at one place; `of_a_model` when it is for one model.
 pub(super) fn check(report: &Report, method: &Method, stated: &Map, of_a_model: bool) {
-    for (name, field) in stated.iter().filter(|(name, _)| *name != WITHOUT_EFFECT) {
+    for (name, field) in stated.iter().filter(|(name, _)| !is_without_effect(method, name)) {
         // mergekit takes its seed from the command line.
         let param = method.param(name).filter(|_| name != "seed");
         match param {

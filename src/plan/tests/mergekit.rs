@@ -87,3 +87,25 @@ fn layers_that_a_slice_takes_are_a_part_of_the_key() {
     };
     assert_ne!(slices(2), slices(3));
 }
+
+#[test]
+fn a_base_that_is_one_more_model_gives_the_tokenizer_under_its_name() {
+    let linear = |base: &str| {
+        key(&format!(
+            "merge_method: linear\nmodels: [{{ model: models/a, parameters: {{ weight: 1 }} }}, {{ model: {base}, parameters: {{ weight: 2 }} }}]\n\
+             base_model: {base}\n"
+        ))
+    };
+    // An entry that is called `base` is a model here, and no base.
+    assert_ne!(linear("models/base"), linear("models/b"));
+}
+
+#[test]
+fn what_mergekit_takes_and_makes_nothing_of_changes_nothing() {
+    let config = |more: &str| {
+        format!(
+            "merge_method: task_arithmetic\nmodels: [{{ model: models/a }}]\nbase_model: models/b\nparameters: {{ weight: 1{more} }}\n"
+        )
+    };
+    assert_eq!(key(&config(", rescale: true, density: 0.3")), key(&config("")));
+}
