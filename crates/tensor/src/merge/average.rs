@@ -25,7 +25,7 @@ impl Method for Average {
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
         let (mut units, rest) = regmean::by_rule(context, tensors)?;
-        let params = Params::new(context.job, context.sources.names().iter().map(String::as_str));
+        let params = Params::of(context);
         if params.flag("normalize", true) {
             units.extend(rest.into_iter().map(Unit::Average));
         } else {

@@ -44,7 +44,7 @@ impl Method for Fisher {
     }
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
-        let params = Params::new(context.job, context.sources.names().iter().map(String::as_str));
+        let params = Params::of(context);
         let (mut units, rest) = regmean::by_rule(context, tensors)?;
         let (mut scales, mut fishers) = (Vec::new(), Vec::new());
         for (source, model) in context.sources.models.iter().zip(&context.job.models) {

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use super::error::MergeError;
 use super::gradient::gradient;
-use super::layers::count;
 use super::method::Context;
 
 /// A method's parameters, checked to be known to it.
@@ -17,11 +16,6 @@ pub struct Params<'a> {
 }
 
 impl<'a> Params<'a> {
-    /// The parameters of a merge of models with these tensors.
-    pub fn new(job: &'a MergeJob, tensors: impl Iterator<Item = &'a str>) -> Self {
-        Self { job, layers: count(tensors) }
-    }
-
     /// The parameters of the merge at hand.
     pub fn of(context: &Context<'a>) -> Self {
         Self { job: context.job, layers: context.sources.layers() }

@@ -190,19 +190,18 @@ impl Kernel for Combination {
             let part = at..at + taken;
             at += taken;
             let factors = &self.factors[group * width..(group + 1) * width];
-            let models: Vec<&[f32]> = tile.models.iter().map(|model| &model[part.clone()]).collect();
-            let base = tile.base.map(|base| &base[part.clone()]);
-            vectorized(|| add_up(factors, base, &models, &mut out[part]));
+            vectorized(|| add_up(factors, tile, part.start, &mut out[part.clone()]));
         }
     }
 }
 
+/// Of the elements of a tile from one on, all in one group.
 #[inline]
-fn add_up(factors: &[f64], base: Option<&[f32]>, models: &[&[f32]], out: &mut [f32]) {
-    for (at, out) in out.iter_mut().enumerate() {
-        let base = base.map_or(0.0, |base| f64::from(base[at]));
+fn add_up(factors: &[f64], tile: &Tile<'_>, from: usize, out: &mut [f32]) {
+    for (at, out) in (from..).zip(out) {
+        let base = tile.base.map_or(0.0, |base| f64::from(base[at]));
         let mut sum = factors[0] * base;
-        for (model, factor) in models.iter().zip(&factors[1..]) {
+        for (model, factor) in tile.models.iter().zip(&factors[1..]) {
             sum += factor * (f64::from(model[at]) - base);
         }
         *out = sum as f32;
