@@ -3,12 +3,15 @@
 //! state.
 //!
 //! mergekit is taken from the environment of the Python that `BENCH_PYTHON` names; the script runs in the Python that
-//! `BENCH_TORCH` names. What is not there is said to be so. `BENCH_BILLIONS` lists sizes.
+//! `BENCH_TORCH` names. What is not there is said to be so. `BENCH_BILLIONS` lists sizes, `BENCH_PARTS` what is measured:
+//! `average`, `methods`, `regmean`.
 
 mod memory;
+mod methods;
 mod models;
 mod plain;
 mod regmean;
+mod tensor;
 
 use std::error::Error;
 use std::fs;
@@ -85,13 +88,23 @@ pub(crate) fn beside(name: &str) -> Result<PathBuf> {
 fn main() -> Result<()> {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     println!("{:44} {:>9} {:>9} {:>22}", "", "seconds", "times", "MiB beyond mapped files");
-    let sizes = std::env::var("BENCH_BILLIONS").unwrap_or_else(|_| "1".to_owned());
-    for size in sizes.split_whitespace() {
-        let home = scratch.path().join(size);
-        average(&home, size.parse()?)?;
-        fs::remove_dir_all(home)?;
+    let stated = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let (sizes, parts) = (stated("BENCH_BILLIONS", "1"), stated("BENCH_PARTS", "average methods regmean"));
+    for part in parts.split_whitespace() {
+        match part {
+            "regmean" => regmean(&scratch.path().join(part))?,
+            "average" | "methods" => {
+                for size in sizes.split_whitespace() {
+                    let home = scratch.path().join(size);
+                    let measure = if part == "average" { average } else { methods::all };
+                    measure(&home, size.parse()?)?;
+                    fs::remove_dir_all(home)?;
+                }
+            }
+            other => return Err(format!("BENCH_PARTS: no part {other:?}").into()),
+        }
     }
-    regmean(&scratch.path().join("regmean"))
+    Ok(())
 }
 
 /// The mean of two models.

@@ -1,14 +1,12 @@
 //! RegMean by `mergelab-tensor` and by the script beside this file, on the same models and Gram matrices.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Job, MergeJob, MergeSource, Normalize, Solver, StageFile, VERSION};
+use mergelab_wire::{Alpha, MergeJob, MergeSource};
 
-use crate::{Result, Run, beside, timed};
+use crate::{Result, Run, tensor};
 
 /// The script: `make` writes models and Gram matrices, `lstsq` merges them.
 pub(crate) fn script(python: &OsStr, what: &str, home: &Path) -> Command {
@@ -19,49 +17,10 @@ pub(crate) fn script(python: &OsStr, what: &str, home: &Path) -> Command {
 
 /// One merge.
 pub(crate) fn mergelab(home: &Path) -> Result<Run> {
-    let run = home.join("run");
-    let _ = fs::remove_dir_all(&run);
-    let at = |name: &str| run.join(name);
-    fs::create_dir_all(at("out"))?;
-    fs::create_dir(at("partial"))?;
-    let source = |name: &str| MergeSource {
-        name: name.to_owned(),
-        path: home.join(name),
-        weight: 1.0.into(),
-        grams: Some(home.join(format!("grams-{name}"))),
-        held_out: None,
-        fisher: None,
-        capture: None,
-        params: IndexMap::new(),
-    };
-    let job = MergeJob {
-        method: "regmean".to_owned(),
-        models: vec![source("a"), source("b")],
-        base: None,
-        alpha: Some(Alpha::Number(0.1)),
-        params: IndexMap::new(),
-        rules: Vec::new(),
-        normalize: Normalize::None,
-        solver: Solver::Auto,
-        dtype: None,
-        shard_size: None,
-        tokenizer: home.join("a"),
-        card: String::new(),
-        origin: serde_json::Value::Null,
-    };
-    let stage = StageFile {
-        wire: VERSION,
-        stage: "merges.bench".to_owned(),
-        out: at("out"),
-        partial: at("partial"),
-        events: at("events.jsonl"),
-        device: "cpu".to_owned(),
-        threads: std::thread::available_parallelism()?.get(),
-        memory: None,
-        job: Job::Merge(job),
-    };
-    fs::write(at("stage.json"), serde_json::to_vec(&stage)?)?;
-    let mut command = Command::new(beside("mergelab-tensor")?);
-    command.arg(at("stage.json"));
-    timed(command)
+    let models = ["a", "b"].map(|name| {
+        let grams = Some(home.join(format!("grams-{name}")));
+        MergeSource { grams, ..tensor::source(home, name) }
+    });
+    let job = MergeJob { alpha: Some(Alpha::Number(0.1)), ..tensor::job("regmean", models.into()) };
+    tensor::merge(home, job, None)
 }
