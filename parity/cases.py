@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from families import DENSE, NEAR, SPARSE, Family
+from families import DENSE, NEAR, SPARSE, TOKENS, Family
 
 # Parts of tensor names that people filter by.
 FILTERS = ("self_attn", "mlp", "norm", "embed_tokens", "lm_head", "q_proj", "down_proj", "layers.1.")
@@ -266,6 +266,32 @@ def slices(draw: Draw, families: list[Family]) -> dict:
     return found | ({"base_model": models[0]} if method == "slerp" else {})
 
 
+def tokenizers(draw: Draw, families: list[Family]) -> dict:
+    """Models of different tokens, by the tokens of all, of the base or of one."""
+    family = draw.family(families)
+    method = draw.choice(("linear", "task_arithmetic"))
+    base = family.model(draw.choice(("base", *TOKENS))) if method == "task_arithmetic" or draw.switch() else None
+    listed = [model for model in draw.some(family, ("base", "a", *TOKENS), 2) if model != base]
+    if method == "linear" and base:
+        listed.append(base)
+    models = entries(listed, lambda: {"weight": draw.number(0.1, 1.5)})
+    found = config(method, models, base)
+    source = draw.choice(("union", "union", "base", draw.choice(listed)))
+    if draw.switch():
+        return found | {"tokenizer_source": source}
+    rows = [
+        {"source": {"kind": "zero"}},
+        {"source": {"kind": "zero"}, "force": True},
+        {"source": {"kind": "model_token", "model": draw.choice(listed), "token_id": draw.randint(0, 80)}, "force": True},
+        {"source": {"kind": "model_token", "model": draw.choice(listed), "token": "w5"}},
+    ]
+    # The first is of all models, the second of some or none, the third of none. mergekit 0.1.5 ends with a KeyError where it adds
+    # one to the base's tokenizer.
+    named = ("w7",) if source == "base" else ("w7", "<user>", "<new>")
+    tokens = {token: draw.choice(rows) for token in draw.sample(named, draw.randint(1, len(named)))}
+    return found | {"tokenizer": {"source": source, "tokens": tokens} | draw.sometimes({"pad_to_multiple_of": lambda: 16})}
+
+
 METHODS: dict[str, Callable[[Draw, list[Family]], dict]] = {
     "linear": linear,
     "slerp": slerp,
@@ -288,6 +314,7 @@ METHODS: dict[str, Callable[[Draw, list[Family]], dict]] = {
     "arcee_fusion": arcee_fusion,
     "passthrough": passthrough,
     "slices": slices,
+    "tokenizers": tokenizers,
     f"ties{EQUALS}": differences("ties", own=density, stored=torch.bfloat16),
     f"breadcrumbs{EQUALS}": differences("breadcrumbs", own=density_and_gamma, stored=torch.bfloat16),
     f"breadcrumbs_ties{EQUALS}": differences("breadcrumbs_ties", own=density_and_gamma, stored=torch.bfloat16),

@@ -19,6 +19,8 @@ DENSE = ("a", "b", "c")
 SIZES = (0.01, 0.3)
 # Models that share many weights with the base, for methods that ask where models differ.
 SPARSE = ("s", "t", "u")
+# Models with tokens of their own: in another order; without some and with more; with more again.
+TOKENS = ("ordered", "fewer", "more")
 # A model that is off by anything from next to nothing to a lot, for `nearswap`.
 NEAR = "near"
 
@@ -113,13 +115,45 @@ def repeated(values: torch.Tensor) -> torch.Tensor:
     return twice.reshape(values.shape)
 
 
-def write(directory: Path, config: dict, weights: dict[str, torch.Tensor]) -> None:
+def words() -> list[str]:
+    """Tokens in the order of their ids."""
+    return ["<unk>", "<s>", "</s>", *(f"w{n}" for n in range(VOCABULARY - 3))]
+
+
+def token_ids(directory: Path) -> dict[str, int]:
+    """Tokens of a model directory."""
+    return Tokenizer.from_file(str(directory / "tokenizer.json")).get_vocab()
+
+
+class OtherTokens(Exception):
+    """Two results whose tokenizers have different tokens."""
+
+
+def by_token(directory: Path, like: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a model directory, rows of its vocabulary in the order that another directory has them in. One without a
+    tokenizer has them in the order of its models."""
+    found = tensors(directory)
+    if not (directory / "tokenizer.json").exists():
+        return found
+    ids, order = token_ids(directory), token_ids(like)
+    if set(ids) != set(order):
+        raise OtherTokens(f"tokens of only one of the two: {sorted(set(ids) ^ set(order))}")
+    places = torch.arange(len(found["lm_head.weight"]))
+    for token, place in order.items():
+        places[place] = ids[token]
+    return found | {name: found[name][places] for name in ("model.embed_tokens.weight", "lm_head.weight")}
+
+
+def write(directory: Path, config: dict, weights: dict[str, torch.Tensor], tokens: list[str], special: list[str]) -> None:
+    """Writes a model directory; special tokens have the ids after the others."""
     directory.mkdir(parents=True)
+    config = config | {"vocab_size": len(tokens) + len(special)}
     save_file({name: value.contiguous() for name, value in weights.items()}, directory / "model.safetensors", {"format": "pt"})
     (directory / "config.json").write_text(json.dumps(config, indent=2))
-    words = {token: place for place, token in enumerate(["<unk>", "<s>", "</s>", *(f"w{n}" for n in range(VOCABULARY - 3))])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    places = {token: place for place, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(places, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(special)
     tokenizer.save(str(directory / "tokenizer.json"))
     named = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     (directory / "tokenizer_config.json").write_text(json.dumps(named, indent=2))
@@ -164,5 +198,18 @@ def family(root: Path, place: int, stored: torch.dtype, draw: random.Random) -> 
         drawn[model] = {name: weights.sparse(value, draw.uniform(0.05, 0.2)) for name, value in base.items()}
     found = Family(f"models/{place}", stored, layers, hidden)
     for model, values in drawn.items():
-        write(root / found.model(model), config, values)
+        write(root / found.model(model), config, values, words(), [])
+    for model, (tokens, special) in vocabularies(random.Random(f"{place}/{stored}/tokens")).items():
+        count = len(tokens) + len(special)
+        values = {name: weights.dense(value, 0.2) for name, value in base.items()}
+        values |= {name: weights.base((count, hidden)) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+        write(root / found.model(model), config, values, tokens, special)
     return found
+
+
+def vocabularies(draw: random.Random) -> dict[str, tuple[list[str], list[str]]]:
+    """The tokens and the special tokens of [`TOKENS`]."""
+    ordered, fewer, more = words(), words()[:-7], [*words()[:-3], "only", "these"]
+    for tokens in (ordered, fewer, more):
+        draw.shuffle(tokens)
+    return dict(zip(TOKENS, ((ordered, []), (fewer, ["<user>", "<tool>"]), (more, ["<user>", "<end>"]))))

@@ -27,6 +27,8 @@ def merge(config: dict, out: str) -> dict:
     """The entry of a merge."""
     if "models" not in config:
         raise Unsaid("slices and modules")
+    if "tokenizer" in config or "tokenizer_source" in config:
+        raise Unsaid("tokenizers")
     method, base = config["merge_method"], config.get("base_model")
     listed = config["models"]
     if base and method in WITHOUT_BASE:

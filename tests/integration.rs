@@ -49,3 +49,4 @@ mod store;
 mod uploads;
 mod views;
 mod vllm;
+mod vocabularies;

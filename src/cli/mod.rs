@@ -40,6 +40,7 @@ mod show;
 mod status;
 mod transfer;
 mod verify;
+mod vocabularies;
 
 use std::path::PathBuf;
 

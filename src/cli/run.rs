@@ -11,7 +11,7 @@ use super::progress::{self, Progress, describe, full_name};
 use super::results::{self, Results};
 use super::session::Session;
 use super::status::{self, look};
-use super::{CliError, Files, commands, output, revisions};
+use super::{CliError, Files, commands, output, revisions, vocabularies};
 use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, shortfalls, unsupported};
 use crate::experiment;
 use crate::plan::{self, Facts, Graph, Kind, Open, Spec, StageId};
@@ -91,6 +91,7 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     let _ = store.sweep();
     let surveyor = Surveyor::new(&session.project, session.python.as_ref(), &store);
     session.look_at_sources(&surveyor, &wanted, &mut facts)?;
+    vocabularies::check(&session, &wanted, &facts)?;
     if !arguments.keep_going {
         check_tools(&session, &wanted, &facts)?;
     }

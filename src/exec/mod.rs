@@ -17,7 +17,7 @@ mod work;
 
 pub use machine::{Gpu, Machine, shortfalls, size, unsupported};
 pub use os::heeded;
-pub use outlook::{History, Outlook, State, made_again, missing, outlook};
+pub use outlook::{History, Outlook, State, hub_location, made_again, missing, outlook};
 pub use schedule::{Ground, Options, Outcome, Report, Watcher, run};
 pub use supervise::Supervisor;
 pub use survey::Surveyor;

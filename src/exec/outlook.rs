@@ -188,7 +188,7 @@ fn download(stage: &Stage, facts: &Facts) -> Option<String> {
 }
 
 /// Where the files of a repository on the hub lie, once they are fetched.
-fn hub_location(stage: &Stage, facts: &Facts) -> Option<PathBuf> {
+pub fn hub_location(stage: &Stage, facts: &Facts) -> Option<PathBuf> {
     let (repository, _) = plan::repository(stage)?;
     stage::hub_snapshot(&repository, facts.commit(stage.experiment, &repository)?)
 }

@@ -259,7 +259,11 @@ pub(super) const MERGE: &[Key] = &[
     key("solver", Shape::Word(|| words(SOLVERS)), "How the RegMean system is solved."),
     key("dtype", Shape::Word(|| words(DTYPES)), "Type of the output; the first model's if absent."),
     key("shard_size", Shape::Size, "The most bytes of tensors in a file of the output, such as 5GB, the default."),
-    key("tokenizer", Shape::Name, "Which model gives config and tokenizer: one of the merge, `base` or `union`."),
+    key(
+        "tokenizer",
+        Shape::Either(&[Shape::Name, Shape::Object(&[TOKENIZER])]),
+        "Which model gives config and tokenizer: one of the merge, `base` or `union`. Rows of embeddings go by its tokens.",
+    ),
     key("keep", Shape::Word(|| words(KEEP)), "Whether the weights stay once nothing needs them."),
     key("config", Shape::Path, "mergekit configuration, relative to the project root, for `method: mergekit`."),
     key("sweep", SWEEP, SWEEP_ABOUT),
@@ -290,6 +294,52 @@ pub(super) const WEIGHTED: &[Key] = &[
     key("epsilon", numbers!(0.0, 1.0), "Its own `epsilon`, for della and della_linear."),
     key("scale", numbers!(f64::MIN, f64::MAX), "Its own `scale`, for passthrough."),
 ];
+
+pub(super) const TOKENIZER: &[Key] = &[
+    required(
+        "source",
+        Shape::Either(&[Shape::Name, Shape::Object(&[RULE_MODEL])]),
+        "Which model gives it: one of the merge, `base`, or `union` for the tokens of all.",
+    ),
+    key("base", Shape::Name, "The model whose tokens a union begins with, and whose rows go before a mean of several."),
+    key(
+        "rows",
+        Shape::Word(|| words(ROWS_BY)),
+        "Which rows of embeddings belong together; those of one token if absent.",
+    ),
+    key("pad_to_multiple_of", Shape::Whole(1), "What the number of rows is a multiple of."),
+    key("tokens", Shape::Map(&Shape::Object(&[TOKEN_ROW])), "Where the rows of single tokens come from."),
+];
+
+pub(super) const TOKEN_ROW: &[Key] = &[
+    key(
+        "source",
+        Shape::Either(&[Shape::Name, Shape::Object(&[ROW_SOURCE])]),
+        "The row for models that lack the token: that of a model of the merge, or another.",
+    ),
+    key("force", Shape::Flag, "Also for models that have the token."),
+];
+
+pub(super) const ROW_SOURCE: &[Key] = &[
+    required("kind", Shape::Word(|| words(ROW_KINDS)), "Zeros, or the row of a token of a model."),
+    key("model", Shape::Name, "A model of the merge."),
+    key("token", Shape::Text, "Its token."),
+    key("token_id", Shape::Whole(0), "The id of its token."),
+];
+
+/// What makes rows of embeddings belong together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowsBy {
+    /// Their tokens.
+    Tokens,
+    /// Their places.
+    Ids,
+}
+
+pub(super) const ROWS_BY: &Words<RowsBy> = &[("tokens", RowsBy::Tokens), ("ids", RowsBy::Ids)];
+
+/// Kinds of rows, and whether one is of zeros.
+pub(super) const ROW_KINDS: &Words<bool> = &[("zero", true), ("model_token", false)];
 
 pub(super) const RULE: &[Key] = &[
     required("match", Shape::Text, "Glob on tensor names."),

@@ -13,8 +13,8 @@ use super::methods::{METHODS, Method, Need, method, spellings};
 use super::params;
 use super::per_model::Known;
 use super::read::{Fields, Reading, did_you_mean};
-use super::rule::in_merge;
 use super::settings::bytes;
+use super::tokenizer;
 use super::types::{Merge, Weighted};
 
 /// Reads one merge.
@@ -144,8 +144,8 @@ impl Reader<'_> {
             fields.refuse(&["solver"], "for `mats`, which goes by conjugate gradient");
         }
         let solver = fields.get("solver", |solver| solver.choice(SOLVERS)).unwrap_or_default();
-        let tokenizer =
-            fields.get("tokenizer", |tokenizer| self.tokenizer(tokenizer, models.as_deref(), base.as_deref()));
+        let of = tokenizer::Of { models: models.as_deref(), base: base.as_deref() };
+        let (tokenizer, alignment) = fields.get("tokenizer", |tokenizer| self.tokenizer(tokenizer, of)).unzip();
         Some(Merge {
             method: self.method?.name.to_owned(),
             models: models?.into_iter().map(|(weighted, _)| weighted).collect(),
@@ -162,6 +162,7 @@ impl Reader<'_> {
             dtype: self.dtype(),
             shard_size: self.shard_size(),
             tokenizer,
+            alignment: alignment.flatten(),
             keep: self.keep(),
             layers: None,
         })
@@ -417,27 +418,6 @@ impl Reader<'_> {
             read.insert("seed".to_owned(), self.context.settings.seed.into());
         }
         read
-    }
-
-    fn tokenizer(
-        &self,
-        reading: Reading<'_>,
-        models: Option<&[(Weighted, Span)]>,
-        base: Option<&str>,
-    ) -> Option<String> {
-        let name = reading.name()?;
-        if name == "union" {
-            return Some(name);
-        }
-        if name == "base" && !self.context.names.models.contains("base") && !self.fields.has("base") {
-            let diagnostic = Diagnostic::new(reading.node.span, "`tokenizer: base`, and this merge has no `base`");
-            return reading.fail(diagnostic.hint("add `base: NAME`"));
-        }
-        if name == "base" && self.fields.has("base") || base == Some(name.as_str()) {
-            return Some(name);
-        }
-        let name = self.context.names.models.one(reading, &name, &self.item.member.picks)?;
-        in_merge(reading, &name, models).then_some(name)
     }
 }
 

@@ -33,6 +33,7 @@ mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 mod tree;
 mod types;
 

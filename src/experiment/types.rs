@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Engine, Labels, Normalize, Rows as RowFormat, Rule, Solver, TokenMask, Weight};
+use mergelab_wire::{Alignment, Alpha, Engine, Labels, Normalize, Rows as RowFormat, Rule, Solver, TokenMask, Weight};
 use serde::Serialize;
 
 use super::layout::Table;
@@ -276,6 +276,8 @@ pub struct Merge {
     pub shard_size: Option<u64>,
     /// Which model gives config and tokenizer: a model of the merge, `base`, `union`; the first if absent.
     pub tokenizer: Option<String>,
+    /// How rows of embeddings belong together by their tokens; by their ids if absent.
+    pub alignment: Option<Alignment>,
     /// Whether weights stay once nothing needs them.
     pub keep: Keep,
     /// How many layers its models must have; as many as they have if absent. Only a mergekit configuration says so.
@@ -303,14 +305,29 @@ pub enum Giver {
 }
 
 impl Merge {
-    /// Which models give config, generation config, tokenizer and chat template: one, or all of them for `union`.
-    pub fn tokenizer_givers(&self) -> Vec<Giver> {
-        match self.tokenizer.as_deref() {
-            None => vec![Giver::Model(0)],
-            Some("union") => (0..self.models.len()).map(Giver::Model).collect(),
-            Some("base") if self.base.is_some() => vec![Giver::Base],
-            Some(name) => vec![self.position(name).map_or(Giver::Base, Giver::Model)],
+    /// Which model gives config, generation config, tokenizer and chat template.
+    pub fn tokenizer_giver(&self) -> Giver {
+        match (&self.tokenizer, &self.alignment) {
+            (None, _) => Giver::Model(0),
+            (_, Some(Alignment { union: true, base: None, .. })) => {
+                self.base.as_ref().map_or(Giver::Model(0), |_| Giver::Base)
+            }
+            (_, Some(Alignment { union: true, base: Some(name), .. })) | (Some(name), _) => self.giver(name),
         }
+    }
+
+    /// A model of the merge, or its base, by its name.
+    pub fn giver(&self, name: &str) -> Giver {
+        self.position(name).map_or(Giver::Base, Giver::Model)
+    }
+
+    /// The models whose tokens decide what the merge is; none where rows go by their ids.
+    pub fn vocabularies(&self) -> Vec<Giver> {
+        if self.alignment.is_none() {
+            return Vec::new();
+        }
+        let base = self.base.iter().map(|_| Giver::Base);
+        (0..self.models.len()).map(Giver::Model).chain(base).collect()
     }
 
     /// Position of a model in the merge.

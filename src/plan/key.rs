@@ -3,6 +3,7 @@
 //! What is in it is the rule of what reruns. Inputs are digests of the roles that the stage reads, not keys of the stages
 //! that made them, so a stage that reran and made the same bytes reruns nothing after it.
 
+mod alignment;
 mod evaluation;
 
 use std::collections::BTreeMap;
@@ -401,10 +402,11 @@ impl Reader<'_> {
         if merge.base.is_some() {
             self.roles(&mut inputs, "base", "base", &["weights", "config"], &[])?;
         }
-        for giver in merge.tokenizer_givers() {
-            let need = giver.to_string();
-            let parts = ["config", "generation", "tokenizer", "template"];
-            self.roles(&mut inputs, &need, &format!("tokenizer.{need}"), &[], &parts)?;
+        let giver = merge.tokenizer_giver();
+        let parts = ["config", "generation", "tokenizer", "template"];
+        self.roles(&mut inputs, &giver.to_string(), &format!("tokenizer.{giver}"), &[], &parts)?;
+        for other in merge.vocabularies().iter().filter(|other| **other != giver) {
+            self.roles(&mut inputs, &other.to_string(), &format!("vocabulary.{other}"), &[], &["tokenizer"])?;
         }
         let rules: Vec<Value> = merge
             .rules
@@ -444,8 +446,8 @@ impl Reader<'_> {
         if let Some(layers) = merge.layers {
             params["layers"] = json!(layers);
         }
-        if merge.tokenizer.as_deref() == Some("union") {
-            params["tokenizer"] = json!("union");
+        if let Some(how) = &merge.alignment {
+            params["alignment"] = alignment::of(how, merge);
         }
         Ok((params, inputs))
     }

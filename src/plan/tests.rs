@@ -296,6 +296,10 @@ mod reruns {
     #[test]
     fn the_tokenizer_of_a_merge() {
         assert_eq!(added_to_reg("tokenizer: b"), REG);
+        assert_eq!(added_to_reg("tokenizer: a"), REG, "rows go by token");
+        assert_eq!(added_to_reg("tokenizer: union"), REG);
+        assert_eq!(added_to_reg("tokenizer: { source: b, rows: ids }"), REG);
+        assert_eq!(added_to_reg("tokenizer: { source: a, pad_to_multiple_of: 8 }"), REG);
     }
 
     #[test]
@@ -539,7 +543,7 @@ mod reruns_nothing {
         assert_eq!(edited("dtype: bfloat16", "dtype: bfloat16, add_bos_token: false"), NOTHING);
         assert_eq!(added_to_reg("normalize: none"), NOTHING);
         assert_eq!(added_to_reg("solver: auto"), NOTHING);
-        assert_eq!(added_to_reg("tokenizer: a"), NOTHING);
+        assert_eq!(added_to_reg("tokenizer: { source: a, rows: ids }"), NOTHING);
         assert_eq!(added_to_gram("add_special_tokens: true, tokens: all, skip_first: 0, shards: 1"), NOTHING);
         assert_eq!(added_to_gram("engine: native"), NOTHING, "what `auto` comes to");
         assert_eq!(

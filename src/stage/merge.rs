@@ -9,14 +9,6 @@ use super::needs::config_number;
 use super::{Context, Failure, Job, Product, card, gram, tensor};
 use crate::experiment::{Calibration, Merge};
 
-/// What this version cannot merge yet.
-pub(super) fn unsupported(merge: &Merge) -> Option<String> {
-    if merge.tokenizer.as_deref() == Some("union") {
-        return Some("`tokenizer: union` is not in this version".to_owned());
-    }
-    None
-}
-
 /// Merges models into one directory.
 pub(super) fn run(
     context: &Context<'_>,
@@ -51,7 +43,6 @@ pub(super) fn run(
         })
         .collect();
     let base = merge.base.as_deref().map(|name| source("base", name, 1.0.into()));
-    let giver = merge.tokenizer_givers().first().map_or("0".to_owned(), ToString::to_string);
     let work = Work::Merge(MergeJob {
         method: merge.method.clone(),
         models,
@@ -63,7 +54,8 @@ pub(super) fn run(
         solver: merge.solver,
         dtype: merge.dtype.clone(),
         shard_size: merge.shard_size,
-        tokenizer: job.input(&giver).location.clone(),
+        tokenizer: job.input(&merge.tokenizer_giver().to_string()).location.clone(),
+        alignment: merge.alignment.clone(),
         card: card::text(context, merge, job),
         origin: origin(context, merge, job),
     });

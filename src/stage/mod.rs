@@ -57,7 +57,7 @@ pub use gram_card::{GramForm, GramOrigin, text as gram_card};
 pub use import::export as export_grams;
 pub use launch::{Ending, Launcher, Program};
 pub use lora::{extract as extract_lora, name_of_model};
-pub use needs::{Gpus, bytes_written, gpus_needed, memory_needed};
+pub use needs::{Gpus, bytes_written, config_number, gpus_needed, memory_needed};
 pub use shards::shards_of;
 pub use table::{measurements, tests};
 pub use tasks::{Definition, TaskFiles};
@@ -195,7 +195,6 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
             DataSource::Path(path) => rows::unsupported(path)?,
             DataSource::From(output) => rows::unsupported(output.path.as_deref()?)?,
         },
-        Spec::Merge(merge) => merge::unsupported(merge)?,
         Spec::Eval { suite, .. } => match (suite.backend, suite.unsafe_code) {
             (Backend::Vllm | Backend::Hf, UnsafeCode::Sandbox) if cfg!(not(target_os = "linux")) => {
                 "`unsafe_code: sandbox` needs Linux".to_owned()
@@ -206,6 +205,7 @@ pub fn unsupported(stage: &Stage) -> Option<String> {
         | Spec::AddGrams(_)
         | Spec::ImportGram(_)
         | Spec::Fisher { .. }
+        | Spec::Merge(_)
         | Spec::Command(_)
         | Spec::Loss(_)
         | Spec::Table { .. }

@@ -160,7 +160,7 @@ fn head(model: &Path) -> u64 {
 }
 
 /// A number of a model's configuration.
-pub(super) fn config_number(model: &Path, key: &str) -> Option<u64> {
+pub fn config_number(model: &Path, key: &str) -> Option<u64> {
     config(model)?.get(key)?.as_u64()
 }
 

@@ -320,11 +320,62 @@ pub struct MergeJob {
     pub shard_size: Option<u64>,
     /// Directory of the model that gives tokenizer and chat template; config and generation config come from it too.
     pub tokenizer: PathBuf,
+    /// How rows of embeddings and heads belong together by their tokens; by their numbers if absent.
+    #[serde(default)]
+    pub alignment: Option<Alignment>,
     /// Text of the model card, written as `README.md`.
     pub card: String,
     /// What the orchestrator knows of where the merge comes from; stands in `merge.json` as it is.
     #[serde(default)]
     pub origin: serde_json::Value,
+}
+
+/// Rows of embeddings and heads that belong together by their tokens, whatever their numbers are in each model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alignment {
+    /// The tokens of all models, in place of those that the tokenizer has by itself.
+    pub union: bool,
+    /// The model whose row others get before a mean of several; the base of the merge if absent.
+    pub base: Option<String>,
+    /// The number of rows is a multiple of this.
+    pub pad_to_multiple_of: Option<usize>,
+    /// Where rows of single tokens come from; a token that the tokenizer lacks is added to it.
+    pub tokens: IndexMap<String, TokenRow>,
+}
+
+/// Where the row of one token comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRow {
+    /// For models that lack the token; as for any other token if absent.
+    pub source: Option<RowSource>,
+    /// Also for models that have it.
+    pub force: bool,
+}
+
+/// A row of a model, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowSource {
+    /// Zeros.
+    Zero,
+    /// The same token's in a model of the merge.
+    Model(String),
+    /// Another token's in a model of the merge.
+    Token {
+        /// The model.
+        model: String,
+        /// The token.
+        token: String,
+    },
+    /// The row of a number in a model of the merge.
+    Id {
+        /// The model.
+        model: String,
+        /// The row, from 0.
+        id: usize,
+    },
 }
 
 /// One model of a merge.

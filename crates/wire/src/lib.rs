@@ -12,20 +12,23 @@
 //! engines (`tokens`), files with their digests ([`Event::Written`]), the size of shards, merges that capture (`capture`); 3,
 //! Fisher information (`fisher`); 4, Grams imported and exported (`import-grams`, `export-grams`); 5, weights by
 //! tensor name, parameters of single models (`params`), and LoRA adapters (`apply-lora`,
-//! `extract-lora`).
+//! `extract-lora`); 6, rows of embeddings by their tokens (`alignment`).
 
 mod events;
 mod job;
+mod vocabulary;
 
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
-    AddGramsJob, Alpha, ApplyLoraJob, Engine, ExportGramsJob, ExtractLoraJob, FisherJob, GramFiles, GramJob, GramPart,
-    ImportGramsJob, Job, Labels, LoraSize, LossJob, LossSource, MergeJob, MergeSource, Message, NATIVE_FAMILIES,
-    NamedWeight, Normalize, RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch, Weight,
+    AddGramsJob, Alignment, Alpha, ApplyLoraJob, Engine, ExportGramsJob, ExtractLoraJob, FisherJob, GramFiles, GramJob,
+    GramPart, ImportGramsJob, Job, Labels, LoraSize, LossJob, LossSource, MergeJob, MergeSource, Message,
+    NATIVE_FAMILIES, NamedWeight, Normalize, RowRange, RowSource, Rows, Rule, RuleUse, Solver, StageFile, TokenMask,
+    TokenRow, VersionMismatch, Weight,
 };
+pub use vocabulary::{TokenIds, TwoIds};
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Exit codes that children and `mergelab` itself use.
 pub mod exit {

@@ -8,6 +8,7 @@ use super::super::read::{Fields, Reading, did_you_mean};
 use super::super::tree::{Field, Map, Node};
 use super::parameters;
 use super::reference::Reference;
+use super::tokenizer::Tokenizer;
 
 const CONFIG: &[Key] = &[
     required("merge_method", Shape::Any, ""),
@@ -74,7 +75,7 @@ pub(super) struct Config {
     pub(super) scopes: Vec<Map>,
     /// `out_dtype`, else `dtype`.
     pub(super) dtype: Option<Field>,
-    pub(super) tokenizer: Option<(Tokenizer, Field)>,
+    pub(super) tokenizer: Option<Tokenizer>,
     /// The layers that its models have, where it says so.
     pub(super) layers: Option<u64>,
 }
@@ -83,16 +84,6 @@ pub(super) struct Config {
 pub(super) struct Input {
     pub(super) model: Placed,
     pub(super) params: Map,
-}
-
-/// Whose tokenizer the merge has.
-pub(super) enum Tokenizer {
-    /// That of all models.
-    Union,
-    /// The base's.
-    Base,
-    /// A model's.
-    Model(Reference),
 }
 
 impl Config {
@@ -111,7 +102,6 @@ impl Config {
         }
         let fields = Fields::open(report, root, start, "a mergekit configuration", &[CONFIG])?;
         let reader = Reader { report, files };
-        reader.refuse(&fields, "tokenizer", "write `tokenizer_source`, which names a model or `base`");
         reader.refuse(&fields, "chat_template", "the model that gives the tokenizer gives its template");
         let method_place = fields.field("merge_method")?.value.span;
         let method = fields.get("merge_method", method_of);
@@ -123,14 +113,7 @@ impl Config {
         }?;
         parts.scopes.push(global);
         let dtype = present(&fields, "out_dtype").or(present(&fields, "dtype")).cloned();
-        let tokenizer = present(&fields, "tokenizer_source").and_then(|field| {
-            let whose = match field.value.as_scalar() {
-                Some("union") => Tokenizer::Union,
-                Some("base") => Tokenizer::Base,
-                _ => Tokenizer::Model(reader.reference(&fields, "tokenizer_source")?.0),
-            };
-            Some((whose, field.clone()))
-        });
+        let tokenizer = Tokenizer::read(report, &fields, files);
         let (method, base) = (method?, parts.base.or(base));
         let is_base = |input: &Input| base.as_ref().is_some_and(|(base, _)| *base == input.model.0);
         for input in parts.inputs.iter().filter(|input| !(method.leaves_the_base_out() && is_base(input))) {
@@ -147,10 +130,7 @@ impl Config {
     pub(super) fn references(&self) -> impl Iterator<Item = (&Reference, Span)> {
         let inputs = self.inputs.iter().map(|input| &input.model);
         let named = inputs.chain(&self.base).map(|(reference, span)| (reference, *span));
-        named.chain(self.tokenizer.iter().filter_map(|(whose, field)| match whose {
-            Tokenizer::Model(reference) => Some((reference, field.value.span)),
-            Tokenizer::Union | Tokenizer::Base => None,
-        }))
+        named.chain(self.tokenizer.iter().flat_map(Tokenizer::references))
     }
 }
 
@@ -267,7 +247,7 @@ fn method_of(reading: Reading<'_>) -> Option<&'static Method> {
 }
 
 /// A key that says something; mergekit takes an empty one as absent.
-fn present<'a>(fields: &Fields<'a>, key: &str) -> Option<&'a Field> {
+pub(super) fn present<'a>(fields: &Fields<'a>, key: &str) -> Option<&'a Field> {
     fields.field(key).filter(|field| !field.value.is_null())
 }
 

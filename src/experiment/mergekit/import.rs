@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use mergelab_wire::{Alignment, RowSource, TokenRow};
 use serde_json::Value as Json;
 
 use super::super::diagnostics::Diagnostics;
@@ -36,9 +37,13 @@ fn written(experiment: &Experiment, merge: &Merge) -> String {
     let mut key = |name: &str, value: String| {
         let _ = writeln!(text, "    {name}: {value}");
     };
-    let words = [("base", &merge.base), ("dtype", &merge.dtype), ("tokenizer", &merge.tokenizer)];
-    for (name, value) in words.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
-        key(name, word(value));
+    for (name, value) in [("base", &merge.base), ("dtype", &merge.dtype)] {
+        if let Some(value) = value {
+            key(name, word(value));
+        }
+    }
+    if let Some(source) = &merge.tokenizer {
+        key("tokenizer", tokenizer(source, merge.alignment.as_ref()));
     }
     for (name, value) in &merge.params {
         key(name, flow(value));
@@ -81,6 +86,36 @@ fn weighted(model: &Weighted) -> String {
         let _ = write!(keys, ", {name}: {}", flow(value));
     }
     keys + " }"
+}
+
+/// Whose tokenizer the merge has, and how rows belong together.
+fn tokenizer(source: &str, alignment: Option<&Alignment>) -> String {
+    let source = word(source);
+    let Some(Alignment { union, base, pad_to_multiple_of, tokens }) = alignment else {
+        return format!("{{ source: {{ model: {source} }}, rows: ids }}");
+    };
+    let mut keys = vec![if *union { "source: union".to_owned() } else { format!("source: {{ model: {source} }}") }];
+    keys.extend(base.as_ref().map(|base| format!("base: {}", word(base))));
+    keys.extend(pad_to_multiple_of.map(|multiple| format!("pad_to_multiple_of: {multiple}")));
+    if !tokens.is_empty() {
+        let tokens = tokens.iter().map(|(token, row)| format!("{}: {}", Json::from(token.as_str()), token_row(row)));
+        keys.push(format!("tokens: {{ {} }}", tokens.collect::<Vec<_>>().join(", ")));
+    }
+    format!("{{ {} }}", keys.join(", "))
+}
+
+fn token_row(row: &TokenRow) -> String {
+    let source = row.source.as_ref().map(|source| match source {
+        RowSource::Zero => "{ kind: zero }".to_owned(),
+        RowSource::Model(model) => word(model),
+        RowSource::Token { model, token } => {
+            format!("{{ kind: model_token, model: {}, token: {} }}", word(model), Json::from(token.as_str()))
+        }
+        RowSource::Id { model, id } => format!("{{ kind: model_token, model: {}, token_id: {id} }}", word(model)),
+    });
+    let force = row.force.then(|| "force: true".to_owned());
+    let keys: Vec<String> = source.map(|source| format!("source: {source}")).into_iter().chain(force).collect();
+    if keys.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", keys.join(", ")) }
 }
 
 /// A value in one line.

@@ -9,6 +9,7 @@ mod import;
 mod native;
 mod parameters;
 mod reference;
+mod tokenizer;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::super::diagnostics::{Diagnostic, Report, Span};
 use super::super::methods::Need;
 use super::super::tree::{Field, Map, Node, Value};
-use super::config::{Config, Input, Placed, Tokenizer};
+use super::config::{Config, Input, Placed};
 use super::parameters::{require, resolve, scalar, spelled};
 use super::reference::Reference;
+use super::tokenizer::mapping;
 
 impl Config {
     /// The merge that it is, its models under these names; `None` when something is missing.
@@ -41,14 +42,22 @@ impl Config {
             map.extend(found.map(|field| (param.name.to_owned(), spelled(param, field))));
         }
         map.extend(self.dtype.clone().map(|field| ("dtype".to_owned(), plain_dtype(field))));
-        // What mergekit copies where nothing says whose, and `base` where there is none, is of the base or the first model.
-        let of_base = || self.base.as_ref().map(|(reference, span)| (names[reference].as_str(), *span));
+        // mergekit's base, where it has none the first model: what it copies where nothing says whose, rows going by their ids.
+        let of_base = self.base.as_ref().map(|(reference, span)| (names[reference].as_str(), *span));
         let tokenizer = match &self.tokenizer {
-            Some((Tokenizer::Union, field)) => Some(("union", field.value.span)),
-            Some((Tokenizer::Model(reference), field)) => Some((names[reference].as_str(), field.value.span)),
-            Some((Tokenizer::Base, _)) | None => of_base(),
+            Some(stated) => {
+                let first = self.inputs.first().map_or("base", |input| &names[&input.model.0]);
+                let base = of_base.map(|(name, _)| name);
+                // The base of a merge is that of its tokenizer by itself.
+                Some(stated.native(names, first, (base, base.filter(|_| !method.leaves_the_base_out()))))
+            }
+            None => of_base.map(|(name, span)| {
+                let model = mapping(Map::from_iter([("model".to_owned(), word(name, span))]), span);
+                let keys = [("source".to_owned(), model), ("rows".to_owned(), word("ids", span))];
+                mapping(Map::from_iter(keys), span)
+            }),
         };
-        map.extend(tokenizer.map(|(name, span)| ("tokenizer".to_owned(), word(name, span))));
+        map.extend(tokenizer.map(|field| ("tokenizer".to_owned(), field)));
         (report.count() == 0).then(|| Arc::new(Node::new(place, Value::Map(map))))
     }
 

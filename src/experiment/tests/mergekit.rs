@@ -69,7 +69,7 @@ dtype: float16
 #[test]
 fn a_configuration_is_a_merge_of_this_language() {
     let expected = native(
-        "{ method: ties, base: base, density: 0.75, normalize: true, dtype: float16, tokenizer: base, models: [
+        "{ method: ties, base: base, density: 0.75, normalize: true, dtype: float16, tokenizer: { source: base, rows: ids }, models: [
            { model: a, weight: 0.5, density: [1, 0.1] },
            { model: b, weight: [{ filter: mlp, value: 0.25 }, { value: [0.1, 1] }] }] }",
     );
@@ -128,7 +128,7 @@ dtype: bfloat16
 ",
     );
     let expected = native(
-        "{ method: slerp, base: a, models: [b], dtype: bfloat16, tokenizer: a, t: [
+        "{ method: slerp, base: a, models: [b], dtype: bfloat16, tokenizer: { source: a, rows: ids }, t: [
            { filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1] }, { filter: mlp, value: [1, 0.5, 0.7, 0.3, 0] },
            { value: 0.5 }] }",
     );
@@ -211,15 +211,41 @@ fn types_and_tokenizers() {
             "merge_method: linear\nmodels: [{{ model: models/a }}, {{ model: models/b }}]\nparameters: {{ weight: 1 }}\n{keys}\n"
         );
         let merge = merge(&config);
-        (merge.dtype, merge.tokenizer)
+        (merge.dtype, merge.tokenizer, merge.alignment.map(|alignment| alignment.union))
     };
     let some = |text: &str| Some(text.to_owned());
-    assert_eq!(with(""), (None, None));
-    assert_eq!(with("dtype: float32\nout_dtype: bfloat16"), (some("bfloat16"), None));
-    assert_eq!(with("dtype: torch.float16\ntokenizer_source: union"), (some("float16"), some("union")));
-    assert_eq!(with("tokenizer_source: models/b\nbase_model: ~"), (None, some("b")));
-    assert_eq!(with("tokenizer_source: base"), (None, None));
-    assert_eq!(with("base_model: models/b"), (None, some("b")));
+    assert_eq!(with(""), (None, None, None));
+    assert_eq!(with("dtype: float32\nout_dtype: bfloat16"), (some("bfloat16"), None, None));
+    assert_eq!(with("dtype: torch.float16\ntokenizer_source: union"), (some("float16"), some("union"), Some(true)));
+    assert_eq!(with("tokenizer_source: models/b\nbase_model: ~"), (None, some("b"), Some(false)));
+    assert_eq!(with("tokenizer_source: base"), (None, some("a"), Some(false)));
+    assert_eq!(with("base_model: models/b"), (None, some("b"), None));
+    assert_eq!(with("base_model: models/b\ntokenizer: {}"), (None, some("union"), Some(true)));
+    assert_eq!(with("tokenizer: { source: base }\nbase_model: models/b"), (None, some("b"), Some(false)));
+}
+
+#[test]
+fn a_tokenizer_block_is_that_of_this_language() {
+    let read = merge(
+        "merge_method: linear
+models: [{ model: models/a }, { model: models/b }]
+base_model: models/b
+parameters: { weight: 1 }
+tokenizer:
+  source: union
+  pad_to_multiple_of: 64
+  tokens:
+    <pad>: { source: { kind: zero }, force: true }
+    <a>: { source: models/a }
+    <d>: { source: { kind: model_token, model: models/b, token_id: 5 } }
+",
+    );
+    let expected = native(
+        "{ method: average, models: [a, b], tokenizer: { source: union, base: b, pad_to_multiple_of: 64, tokens: {
+           <pad>: { source: { kind: zero }, force: true }, <a>: { source: a },
+           <d>: { source: { kind: model_token, model: b, token_id: 5 } } } } }",
+    );
+    assert_eq!(read, expected);
 }
 
 #[test]
@@ -275,7 +301,18 @@ const REFUSED: &[(&str, &str)] = &[
         "merge_method: passthrough\nmodules:\n  text: { models: [{ model: models/a }] }\n  vision: { models: [{ model: models/a }] }\n",
     ),
     ("chat template", "merge_method: passthrough\nmodels: [{ model: models/a }]\nchat_template: auto\n"),
-    ("tokenizer", "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { source: union }\n"),
+    (
+        "two tokenizers",
+        "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { source: union }\ntokenizer_source: base\n",
+    ),
+    (
+        "tokenizer of another",
+        "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { tokens: { <x>: { source: models/c } } }\n",
+    ),
+    (
+        "key of a tokenizer",
+        "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { pad_to_multiple: 64 }\n",
+    ),
     ("lora", "merge_method: passthrough\nmodels: [{ model: models/a+models/lora }]\n"),
     ("unknown key", "merge_method: passthrough\nmodels: [{ model: models/a }]\nparamters: { scale: 1 }\n"),
     (
@@ -328,7 +365,8 @@ fn what_is_not_supported_is_refused_by_name_and_line() {
 fn an_imported_configuration_is_the_same_merge() {
     let nuslerp = "merge_method: nuslerp\nmodels: [{ model: org/a@v1.0, parameters: { weight: 1 } }, { model: models/b, parameters: { weight: [{ filter: \"a: b\", value: 3 }, { filter: '*', value: [0.5, 1] }] } }]\nparameters: { nuslerp_flatten: no }\n";
     let dare = "merge_method: dare_ties\nmodels: [{ model: models/a, parameters: { density: 0.5 } }, { model: models/true }]\nbase_model: 'models/with space'\nparameters: { weight: 1 }\ntokenizer_source: union\n";
-    for config in [TIES, nuslerp, dare] {
+    let tokens = "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { source: base, pad_to_multiple_of: 8, tokens: { 'a: b': { source: models/a }, <0>: { source: { kind: zero }, force: true }, <1>: {}, <2>: { source: { kind: model_token, model: models/a, token: 'no' } } } }\n";
+    for config in [TIES, nuslerp, dare, tokens] {
         let files = Disk(&[("configs/m.yml", config)]);
         let text = import(Path::new("configs/m.yml"), "m", &files).unwrap_or_else(|errors| panic!("{errors}"));
         let printed = parse(Path::new("m.yaml"), &text).unwrap_or_else(|errors| panic!("{errors}\n{text}")).experiment;

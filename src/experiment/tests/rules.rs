@@ -1,6 +1,6 @@
 //! One test a rule: what is refused, with which words.
 
-use mergelab_wire::{Labels, NamedWeight, Normalize, RuleUse, Weight};
+use mergelab_wire::{Alignment, Labels, NamedWeight, Normalize, RowSource, RuleUse, TokenRow, Weight};
 use serde_json::json;
 
 use super::{errors, errors_of, shown, valid};
@@ -676,6 +676,68 @@ fn a_tokenizer_comes_from_a_model_of_the_merge() {
         valid(&merge("method: ties, base: base, tokenizer: base")).merges["m"].tokenizer.as_deref(),
         Some("base")
     );
+}
+
+#[test]
+fn rows_go_by_the_tokens_of_a_tokenizer_that_is_named() {
+    let read = |tokenizer: &str| {
+        let text = merge(&format!("method: ties, base: base, tokenizer: {tokenizer}"));
+        let merge = valid(&text).merges["m"].clone();
+        (merge.tokenizer.expect("it is stated"), merge.alignment)
+    };
+    assert_eq!(read("a"), ("a".into(), Some(Alignment::default())));
+    assert_eq!(read("{ source: b }"), ("b".into(), Some(Alignment::default())));
+    assert_eq!(read("{ source: b, rows: ids }"), ("b".into(), None));
+    assert_eq!(read("union"), ("union".into(), Some(Alignment { union: true, ..Alignment::default() })));
+    assert_eq!(valid(&merge("method: average")).merges["m"].alignment, None);
+
+    let row = |source: Option<RowSource>, force: bool| TokenRow { source, force };
+    let (model, token) = ("a".to_owned(), "<u>".to_owned());
+    let expected = Alignment {
+        union: true,
+        base: Some("b".into()),
+        pad_to_multiple_of: Some(64),
+        tokens: [
+            ("<0>".to_owned(), row(Some(RowSource::Zero), true)),
+            ("<1>".to_owned(), row(Some(RowSource::Model("base".into())), false)),
+            ("<2>".to_owned(), row(Some(RowSource::Token { model: model.clone(), token }), false)),
+            ("<3>".to_owned(), row(Some(RowSource::Id { model, id: 7 }), false)),
+            ("<4>".to_owned(), row(None, false)),
+        ]
+        .into(),
+    };
+    let tokens = "{ <0>: { source: { kind: zero }, force: true }, <1>: { source: base }, \
+                  <2>: { source: { kind: model_token, model: a, token: <u> } }, \
+                  <3>: { source: { kind: model_token, model: a, token_id: 7 } }, <4>: {} }";
+    let found = read(&format!("{{ source: union, base: b, pad_to_multiple_of: 64, tokens: {tokens} }}"));
+    assert_eq!(found, ("union".into(), Some(expected)));
+
+    for (tokenizer, message) in [
+        ("{ rows: tokens }", "`tokenizer` needs `source`"),
+        ("{ source: c }", "there is no model or merge called `c`"),
+        ("{ source: a, rows: numbers }", "`rows` cannot be `numbers`"),
+        ("{ source: union, rows: ids }", "a union has no ids that its models share"),
+        (
+            "{ source: a, rows: ids, pad_to_multiple_of: 2 }",
+            "`pad_to_multiple_of` has no meaning where rows go by their ids",
+        ),
+        ("{ source: a, pad_to_multiple_of: 0 }", "`pad_to_multiple_of` must be from 1 to 1048576, not 0"),
+        (
+            "{ source: a, tokens: { x: { force: true } } }",
+            "`force: true` replaces the token's row, and there is no `source` for it",
+        ),
+        (
+            "{ source: a, tokens: { x: { source: { kind: model_token, model: a } } } }",
+            "the source of a row needs one of `token`, `token_id`",
+        ),
+        (
+            "{ source: a, tokens: { x: { source: { kind: zero, model: a } } } }",
+            "`model` has no meaning where the row is of zeros",
+        ),
+        ("{ source: a, tokens: { x: { sauce: a } } }", "a token has no key `sauce`"),
+    ] {
+        assert_eq!(one(&merge(&format!("method: average, tokenizer: {tokenizer}"))), message, "{tokenizer}");
+    }
 }
 
 #[test]

@@ -55,7 +55,7 @@ merges:
     method: ties
     models: [{ model: one, density: 0.5 }]
     base: two
-    tokenizer: base
+    tokenizer: { source: base, rows: ids }
     normalize: true
     lambda: 0.5
 ";

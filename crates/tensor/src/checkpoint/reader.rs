@@ -117,6 +117,14 @@ impl Checkpoint {
         self.tensors.shift_remove(name);
     }
 
+    /// Has the tensors of a file in place of those of their names.
+    pub fn replace(&mut self, file: SafeFile) {
+        for name in file.tensors().keys() {
+            self.tensors.insert(name.clone(), self.files.len());
+        }
+        self.files.push(file);
+    }
+
     /// The file that holds a tensor.
     ///
     /// # Errors

@@ -78,6 +78,7 @@ pub(super) fn of_one(name: &str, path: &Path) -> MergeJob {
         solver: Solver::Auto,
         dtype: None,
         shard_size: None,
+        alignment: None,
         tokenizer: path.to_path_buf(),
         card: String::new(),
         origin: Value::Null,

@@ -1,11 +1,8 @@
 //! What must agree between models beside the shapes of their tensors: the same numbers mean something else under another
 //! head layout or other token ids.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use indexmap::IndexMap;
-use mergelab_wire::{MergeJob, MergeSource};
+use mergelab_wire::{MergeJob, MergeSource, TokenIds};
 use serde_json::Value;
 
 use super::error::MergeError;
@@ -34,7 +31,7 @@ pub(super) fn check(job: &MergeJob, reporter: &Reporter) -> Result<(), MergeErro
         params: IndexMap::default(),
     };
     let Some(first) = config(&giver)? else { return Ok(()) };
-    let ids = token_ids(&giver.path);
+    let ids = if job.alignment.is_none() { TokenIds::read(&giver.path) } else { TokenIds::default() };
     for other in job.models.iter().chain(&job.base).filter(|other| other.path != giver.path) {
         let Some(theirs) = config(other)? else { continue };
         for key in LAYOUT {
@@ -61,7 +58,10 @@ pub(super) fn check(job: &MergeJob, reporter: &Reporter) -> Result<(), MergeErro
                 ));
             }
         }
-        compare_ids(&giver.name, &ids, &other.name, &token_ids(&other.path), reporter)?;
+        if job.alignment.is_some() {
+            continue;
+        }
+        compare_ids((&giver.name, &ids), (&other.name, &TokenIds::read(&other.path)), reporter)?;
     }
     Ok(())
 }
@@ -96,45 +96,26 @@ fn show(value: Option<&Value>) -> String {
     value.map_or_else(|| "not set".to_owned(), ToString::to_string)
 }
 
-/// Token to id, from `tokenizer.json`; empty where there is none to read.
-fn token_ids(model: &Path) -> BTreeMap<String, u64> {
-    let text = std::fs::read_to_string(model.join("tokenizer.json")).unwrap_or_default();
-    let tokenizer: Value = serde_json::from_str(&text).unwrap_or_default();
-    let vocabulary = tokenizer.pointer("/model/vocab");
-    let mapped = vocabulary.and_then(Value::as_object).into_iter().flatten();
-    let mapped = mapped.filter_map(|(token, id)| Some((token.clone(), id.as_u64()?)));
-    let listed = vocabulary.and_then(Value::as_array).into_iter().flatten().zip(0..);
-    let listed = listed.filter_map(|(entry, id)| Some((entry.get(0)?.as_str()?.to_owned(), id)));
-    let added = tokenizer.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
-    let added =
-        added.filter_map(|token| Some((token.get("content")?.as_str()?.to_owned(), token.get("id")?.as_u64()?)));
-    mapped.chain(listed).chain(added).collect()
-}
-
 /// A token with another id is an error: rows of the embeddings would be mixed up. Tokens that only one model has, such as
 /// renamed special tokens, are noted.
 fn compare_ids(
-    first: &str,
-    ids: &BTreeMap<String, u64>,
-    other: &str,
-    theirs: &BTreeMap<String, u64>,
+    (first, ids): (&str, &TokenIds),
+    (other, theirs): (&str, &TokenIds),
     reporter: &Reporter,
 ) -> Result<(), MergeError> {
     if ids.is_empty() || theirs.is_empty() {
         return Ok(());
     }
-    for (token, id) in ids {
-        if let Some(other_id) = theirs.get(token).filter(|other_id| *other_id != id) {
-            return Err(MergeError::TokenIds {
-                token: token.clone(),
-                first: first.to_owned(),
-                first_id: *id,
-                other: other.to_owned(),
-                other_id: *other_id,
-            });
-        }
+    if let Some(two) = ids.conflict(theirs) {
+        return Err(MergeError::TokenIds {
+            token: two.token,
+            first: first.to_owned(),
+            first_id: two.first,
+            other: other.to_owned(),
+            other_id: two.other,
+        });
     }
-    let lacking = theirs.keys().filter(|token| !ids.contains_key(*token)).count();
+    let lacking = ids.lacks(theirs);
     if lacking > 0 {
         reporter.note(format!("{lacking} token(s) of {other} are not in {first}, which gives the tokenizer"));
     }

@@ -152,6 +152,30 @@ pub enum MergeError {
         /// Its id there.
         other_id: u64,
     },
+    /// Tokenizers of which none can be made.
+    #[error("the tokenizers cannot be united: {reason}")]
+    Unite {
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// Something that is counted by a model's own tokens, in a merge by the tokens of another.
+    #[error("{what} of {model} is by the rows of its own tokenizer, and they stand elsewhere in the merge")]
+    OwnRows {
+        /// The model.
+        model: String,
+        /// `the Fisher information`, …
+        what: &'static str,
+    },
+    /// A row of `tokens` that is not there.
+    #[error("the row of {token:?}: {reason}")]
+    TokenRow {
+        /// The token that gets it.
+        token: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A tensor of integers that differs.
     #[error("{name} holds integers and differs between {first} and {other}; it cannot be merged")]
     Integers {
@@ -387,6 +411,12 @@ impl Diagnosis for MergeError {
             Self::Method(_) => format!("built: {}", super::registry::names().join(", ")),
             Self::NoBase(_) => "add `base: NAME`, the model that the others were trained from".to_owned(),
             Self::Request { hint, .. } => (*hint).to_owned(),
+            Self::Unite { hint, .. } => (*hint).to_owned(),
+            Self::OwnRows { .. } => "merge models of one tokenizer, or by a method that needs only weights".to_owned(),
+            Self::TokenRow { .. } => {
+                "`source` is a model of the merge, `{ kind: zero }`, or `{ kind: model_token, model: NAME, token: … }`"
+                    .to_owned()
+            }
             Self::Names(absent) => {
                 let Absent { name, has, .. } = &absent[0];
                 format!(
@@ -398,11 +428,12 @@ impl Diagnosis for MergeError {
                 "only models of one architecture and size can be merged".to_owned()
             }
             Self::Vocabulary { .. } => {
-                "resize one model's embeddings to the other's vocabulary before merging (`resize_token_embeddings`)"
+                "add `tokenizer: NAME`, the model whose tokens and rows the merge has, or `tokenizer: union` for all of them"
                     .to_owned()
             }
             Self::TokenIds { .. } => {
-                "bring the rows of one model's embeddings into the order of the other's tokenizer before merging"
+                "add `tokenizer: NAME`, the model whose ids the merge has, or `tokenizer: union`: rows then belong together \
+                 by token"
                     .to_owned()
             }
             Self::Integers { .. } => {

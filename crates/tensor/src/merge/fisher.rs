@@ -6,6 +6,7 @@
 //! mean; such elements are counted. `floor` and `normalize` are those of the authors' program; there the floor is 1e-6 and both
 //! are on unless stated.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -59,7 +60,13 @@ impl Method for Fisher {
             }
             scales.push(scale);
             let (name, weight) = (source.name.clone(), source.weight.clone());
-            fishers.push(Arc::new(Source { name, weight, checkpoint: set.tensors, adapter: None }));
+            fishers.push(Arc::new(Source {
+                name,
+                weight,
+                checkpoint: set.tensors,
+                adapter: None,
+                widened: HashMap::new(),
+            }));
         }
         for tensor in rest {
             if !is_float(context.sources.dtype(&tensor)?) {

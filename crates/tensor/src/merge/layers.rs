@@ -45,6 +45,20 @@ pub fn is_vocabulary(name: &str) -> bool {
         .any(|end| name.ends_with(end))
 }
 
+/// Whether `name` has a row, or an entry, for each token.
+pub fn is_by_token(name: &str) -> bool {
+    is_vocabulary(name)
+        || [
+            "lm_head.bias",
+            "embed_out.bias",
+            "predictions.bias",
+            "predictions.decoder.weight",
+            "predictions.decoder.bias",
+        ]
+        .iter()
+        .any(|end| name.ends_with(end))
+}
+
 /// How many layers a model with these tensors has; one where no name has a number.
 pub fn count<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     names.filter_map(depth).max().map_or(1, |last| last + 1)

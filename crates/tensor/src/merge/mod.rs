@@ -7,6 +7,7 @@
 
 pub mod adapted;
 mod agreement;
+mod align;
 pub mod alpha;
 pub mod arcee_fusion;
 pub mod average;
@@ -57,6 +58,7 @@ pub mod task_arithmetic;
 pub mod ties;
 pub mod tsv;
 pub mod vectors;
+mod vocabulary;
 pub mod wudi;
 
 use std::path::Path;
@@ -102,13 +104,19 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
     }
     let mut sources = Sources::open(job, method.needs_base())?;
     agreement::check(job, reporter)?;
+    let aligned = match &job.alignment {
+        Some(how) => align::align(job, how, &mut sources, (out, reporter))?,
+        None => None,
+    };
     let decisions = rules::decide(job, &sources)?;
     for rule in rules::unused(job, &sources)? {
         reporter.note(format!("rule {rule:?} matches no tensor"));
     }
     sources.settle(&decisions, method.reads_base(job), reporter)?;
     let dtype = sources.output_type(job)?;
-    output::check(job, &sources)?;
+    if aligned.is_none() {
+        output::check(job, &sources)?;
+    }
 
     // The units first, all of them: a linear layer without a Gram must not be found halfway.
     let Machine { device, pool, host, memory } = machine;
@@ -161,7 +169,7 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
     if let Some(choice) = &choice {
         choice.report(out, reporter)?;
     }
-    output::write(job, &sources, dtype, out)?;
+    output::write(job, &sources, (dtype, aligned.as_ref()), out)?;
     reporter.fact("tensors", json!(sources.names().len()));
     reporter.fact("weight_bytes", json!(bytes));
     reporter.fact("dtype", dtype.map_or("mixed", crate::dtype::FloatType::name));

@@ -8,6 +8,7 @@ use mergelab_wire::MergeJob;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::align::Aligned;
 use super::error::MergeError;
 use super::layers::is_vocabulary;
 use super::sources::Sources;
@@ -30,6 +31,18 @@ const TOKENIZER_FILES: [&str; 14] = [
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
+];
+
+/// Those of them that say what the tokens are and know nothing of any that were added to `tokenizer.json`.
+const WITHOUT_ADDED: [&str; 8] = [
+    "tokenizer.model",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
 ];
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
@@ -63,8 +76,16 @@ pub fn check(job: &MergeJob, sources: &Sources) -> Result<(), MergeError> {
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub fn write(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>, out: &Path) -> Result<(), MergeError> {
+pub(super) fn write(
+    job: &MergeJob,
+    sources: &Sources,
+    (dtype, aligned): (Option<FloatType>, Option<&Aligned>),
+    out: &Path,
+) -> Result<(), MergeError> {
     copy(&job.tokenizer, dtype, out)?;
+    if let Some(aligned) = aligned {
+        put_vocabulary(aligned, out)?;
+    }
     put(&out.join("README.md"), job.card.as_bytes())?;
     let text =
         serde_json::to_string_pretty(&provenance(job, sources, dtype)).expect("names and numbers have a JSON form");
@@ -97,6 +118,52 @@ pub fn copy(model: &Path, dtype: Option<FloatType>, out: &Path) -> Result<(), Me
         }
     }
     Ok(())
+}
+
+/// Says in a model directory what became of its vocabulary: the size of it, and the tokens that were added. Files of the
+/// tokenizer that do not know those are not kept, `tokenizer.json` being read before them.
+fn put_vocabulary(aligned: &Aligned, out: &Path) -> Result<(), MergeError> {
+    let path = out.join("config.json");
+    let wrong = |path: &Path, error: &serde_json::Error| MergeError::Config {
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    };
+    let sized = with_vocabulary(&read(&path)?, aligned.rows).map_err(|error| wrong(&path, &error))?;
+    put(&path, &sized)?;
+    let Some(tokenizer) = &aligned.tokenizer else { return Ok(()) };
+    put(&out.join("tokenizer.json"), tokenizer.as_bytes())?;
+    for name in WITHOUT_ADDED {
+        let path = out.join(name);
+        if path.exists() {
+            fs::remove_file(&path).map_err(FileError::of("remove", &path))?;
+        }
+    }
+    let path = out.join("tokenizer_config.json");
+    if path.exists() {
+        let mut config: Value = serde_json::from_slice(&read(&path)?).map_err(|error| wrong(&path, &error))?;
+        if let Some(listed) = config.get_mut("added_tokens_decoder").and_then(Value::as_object_mut) {
+            listed.extend(aligned.added.iter().map(|(id, token)| (id.to_string(), json!(token))));
+            let text = serde_json::to_string_pretty(&config).expect("JSON has a text");
+            put(&path, (text + "\n").as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// `config.json` with another size of the vocabulary; unchanged to the byte where it has that.
+fn with_vocabulary(config: &[u8], rows: usize) -> serde_json::Result<Vec<u8>> {
+    let mut values: IndexMap<String, Box<RawValue>> = serde_json::from_slice(config)?;
+    // Models with several parts say it of the one that has text.
+    let (key, new) = match (values.get("vocab_size"), values.get("text_config")) {
+        (None, Some(part)) => ("text_config", with_vocabulary(part.get().as_bytes(), rows)?),
+        (None, None) => return Ok(config.to_vec()),
+        (Some(size), _) if size.get() == rows.to_string() => return Ok(config.to_vec()),
+        (Some(_), _) => ("vocab_size", rows.to_string().into_bytes()),
+    };
+    values.insert(key.to_owned(), serde_json::from_slice(&new)?);
+    let mut bytes = serde_json::to_vec_pretty(&values)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 /// `config.json` with its type set to that of the weights; unchanged to the byte where it says so already.
@@ -144,6 +211,7 @@ fn provenance(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>) -> Va
         "solver": job.solver,
         "dtype": dtype.map(FloatType::name),
         "shard_size": job.shard_size,
+        "alignment": job.alignment,
         "origin": job.origin,
         "tensors": sources.names().len(),
     })

@@ -1,5 +1,6 @@
 //! The models of a merge, open and checked against each other.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use super::error::{Absent, MergeError};
 use super::gradient::gradient;
 use super::layers::{count, is_vocabulary};
 use super::rules::Decision;
-use crate::checkpoint::{Checkpoint, NewTensor, TensorInfo};
+use crate::checkpoint::{Checkpoint, NewTensor};
 use crate::codec::{decode, first_not_finite, is_float};
 use crate::dtype::FloatType;
 use crate::lora::Adapter;
@@ -34,6 +35,8 @@ pub struct Source {
     pub checkpoint: Checkpoint,
     /// What is applied to them where they are read as numbers.
     pub adapter: Option<Adapter>,
+    /// The model's own types of tensors that were written anew for the merge, in fp32.
+    pub widened: HashMap<String, Dtype>,
 }
 
 /// The models of a merge.
@@ -83,7 +86,7 @@ fn open(source: &MergeSource) -> Result<(Source, Option<String>), MergeError> {
     }
     let family = said("model_type").and_then(Value::as_str).map(str::to_owned);
     let (name, weight) = (source.name.clone(), source.weight.clone());
-    Ok((Source { name, weight, checkpoint, adapter: None }, family))
+    Ok((Source { name, weight, checkpoint, adapter: None, widened: HashMap::new() }, family))
 }
 
 impl Sources {
@@ -205,13 +208,12 @@ impl Sources {
         &self.names
     }
 
-    fn info(&self, name: &str) -> Result<&TensorInfo, MergeError> {
-        let source = match self.givers.get(name) {
+    fn giver(&self, name: &str) -> &Source {
+        match self.givers.get(name) {
             Some(Giver::Base) => self.base.as_ref().unwrap_or(&self.models[0]),
             Some(Giver::Model(index)) => &self.models[*index],
             None => &self.models[0],
-        };
-        Ok(source.checkpoint.info(name)?)
+        }
     }
 
     /// Shape of a tensor of the result.
@@ -219,7 +221,7 @@ impl Sources {
     /// # Errors
     /// When there is no such tensor.
     pub fn shape(&self, name: &str) -> Result<&[usize], MergeError> {
-        Ok(&self.info(name)?.shape)
+        Ok(&self.giver(name).checkpoint.info(name)?.shape)
     }
 
     /// Stored type of a tensor in the model that it follows: the first, or the one that a rule takes it from.
@@ -227,7 +229,7 @@ impl Sources {
     /// # Errors
     /// When there is no such tensor.
     pub fn dtype(&self, name: &str) -> Result<Dtype, MergeError> {
-        Ok(self.info(name)?.dtype)
+        self.giver(name).dtype(name)
     }
 
     /// The type to write: what the merge states, or the models' own; `None` if they have several.
@@ -249,12 +251,12 @@ impl Sources {
     /// When there is no such tensor.
     pub fn planned(&self, dtype: Option<FloatType>) -> Result<Vec<NewTensor>, MergeError> {
         let plan = |name: &String| {
-            let info = self.info(name)?;
-            let stored = match (FloatType::for_merged(info.dtype), dtype) {
+            let own = self.dtype(name)?;
+            let stored = match (FloatType::for_merged(own), dtype) {
                 (Some(own), stated) => stated.unwrap_or(own).header(),
-                (None, _) => info.dtype,
+                (None, _) => own,
             };
-            Ok(NewTensor { name: name.clone(), dtype: stored, shape: info.shape.clone() })
+            Ok(NewTensor { name: name.clone(), dtype: stored, shape: self.shape(name)?.to_vec() })
         };
         self.names.iter().map(plan).collect()
     }
@@ -317,23 +319,33 @@ fn compare(name: &str, first: &Source, other: &Source) -> Result<Option<(String,
             other_shape: right.shape.clone(),
         });
     }
-    if left.dtype == right.dtype {
+    let (left, right) = (first.dtype(name)?, other.dtype(name)?);
+    if left == right {
         return Ok(None);
     }
-    if !is_float(left.dtype) || !is_float(right.dtype) {
+    if !is_float(left) || !is_float(right) {
         return Err(MergeError::Types {
             name: name.to_owned(),
             first: first.name.clone(),
-            first_type: left.dtype.to_string(),
+            first_type: left.to_string(),
             other: other.name.clone(),
-            other_type: right.dtype.to_string(),
+            other_type: right.to_string(),
         });
     }
     let said = |dtype: Dtype, source: &Source| format!("{dtype} in {}", source.name);
-    Ok(Some((said(left.dtype, first), said(right.dtype, other))))
+    Ok(Some((said(left, first), said(right, other))))
 }
 
 impl Source {
+    /// The type of a tensor in the model.
+    ///
+    /// # Errors
+    /// When there is no such tensor.
+    pub fn dtype(&self, name: &str) -> Result<Dtype, MergeError> {
+        let stored = self.checkpoint.info(name)?.dtype;
+        Ok(self.widened.get(name).copied().unwrap_or(stored))
+    }
+
     /// The elements `range` of a tensor laid flat, as fp32, with the adapter if there is one; what is stored is checked to be
     /// finite.
     ///

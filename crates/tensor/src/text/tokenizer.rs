@@ -3,7 +3,7 @@
 //! The regular expressions of pre-tokenizers run on Oniguruma (feature `onig` of the tokenizers crate), the engine that
 //! the `tokenizers` Python package is built with, so that splits are the same to the last character.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -134,6 +134,38 @@ impl TokenizerConfig {
     }
 }
 
+/// Adds the tokens that the configuration names and the file lacks.
+fn add_own_tokens(tokenizer: &mut HfTokenizer, config: &TokenizerConfig) -> Result<(), String> {
+    let known: HashSet<String> =
+        tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+    let lacking = config.own_tokens().into_iter().filter(|token| !known.contains(&token.content));
+    tokenizer.add_tokens(lacking).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+/// A tokenizer file with more tokens in it.
+#[derive(Debug)]
+pub struct Extended {
+    /// The file.
+    pub json: String,
+    /// Every token with its id.
+    pub ids: HashMap<String, u32>,
+}
+
+/// The tokenizer file of a model directory with its own tokens, as [`Tokenizer::read`] has them, and some more after them.
+///
+/// # Errors
+/// When it is missing or not a tokenizer.
+pub fn extended(model: &Path, config: &TokenizerConfig, more: &[AddedToken]) -> Result<Extended, TextError> {
+    let path = model.join("tokenizer.json");
+    let fail = |reason: String| TextError::Tokenizer { path: path.clone(), reason };
+    let mut tokenizer = HfTokenizer::from_file(&path).map_err(|error| fail(error.to_string()))?;
+    add_own_tokens(&mut tokenizer, config).map_err(fail)?;
+    tokenizer.add_tokens(more.iter().cloned()).map_err(|error| fail(error.to_string()))?;
+    let json = tokenizer.to_string(true).map_err(|error| fail(error.to_string()))?;
+    Ok(Extended { json, ids: tokenizer.get_vocab(true) })
+}
+
 /// Token ids of one text, with the characters each came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
@@ -188,10 +220,7 @@ impl Tokenizer {
         }
         .map_err(|error| fail(error.to_string()))?;
         inner.with_padding(None);
-        let known: HashSet<String> =
-            inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
-        let lacking = config.own_tokens().into_iter().filter(|token| !known.contains(&token.content));
-        inner.add_tokens(lacking).map_err(|error| fail(error.to_string()))?;
+        add_own_tokens(&mut inner, config).map_err(fail)?;
         let truncation = match max_length {
             None => None,
             Some(max_length) => {
@@ -231,6 +260,21 @@ impl Tokenizer {
             .map(|(range, special)| if *special == 1 && range.0 == range.1 { (0, 0) } else { *range })
             .collect();
         Ok(Tokens { ids: encoding.get_ids().to_vec(), characters })
+    }
+
+    /// Every token with its id.
+    pub fn vocabulary(&self) -> HashMap<String, u32> {
+        self.inner.get_vocab(true)
+    }
+
+    /// The tokens that are found in a text before it is cut up, by id.
+    pub fn added_tokens(&self) -> BTreeMap<u32, AddedToken> {
+        self.inner.get_added_tokens_decoder().into_iter().collect()
+    }
+
+    /// How it spells what is no letter of a token: the decoder and the pre-tokenizer in JSON.
+    pub fn spelling(&self) -> String {
+        serde_json::json!([self.inner.get_decoder(), self.inner.get_pre_tokenizer()]).to_string()
     }
 
     /// The token of an id.

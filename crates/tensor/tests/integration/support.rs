@@ -162,6 +162,7 @@ pub(crate) fn merge_job(method: &str, models: Vec<MergeSource>) -> MergeJob {
         solver: Solver::Auto,
         dtype: None,
         shard_size: None,
+        alignment: None,
         card: "# A merge\n".to_owned(),
         origin: json!({ "key": "k" }),
     }
