@@ -5,8 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Job, MergeJob, MergeSource, Normalize, Solver, StageFile, VERSION};
+use mergelab_wire::{Alpha, Job, MergeJob, MergeSource, StageFile, VERSION};
 
 use crate::{Result, Run, beside, timed};
 
@@ -25,30 +24,10 @@ pub(crate) fn mergelab(home: &Path) -> Result<Run> {
     fs::create_dir_all(at("out"))?;
     fs::create_dir(at("partial"))?;
     let source = |name: &str| MergeSource {
-        name: name.to_owned(),
-        path: home.join(name),
-        weight: 1.0.into(),
         grams: Some(home.join(format!("grams-{name}"))),
-        held_out: None,
-        fisher: None,
-        capture: None,
-        params: IndexMap::new(),
+        ..MergeSource::new(name, &home.join(name))
     };
-    let job = MergeJob {
-        method: "regmean".to_owned(),
-        models: vec![source("a"), source("b")],
-        base: None,
-        alpha: Some(Alpha::Number(0.1)),
-        params: IndexMap::new(),
-        rules: Vec::new(),
-        normalize: Normalize::None,
-        solver: Solver::Auto,
-        dtype: None,
-        shard_size: None,
-        tokenizer: home.join("a"),
-        card: String::new(),
-        origin: serde_json::Value::Null,
-    };
+    let job = MergeJob { alpha: Some(Alpha::Number(0.1)), ..MergeJob::new("regmean", vec![source("a"), source("b")]) };
     let stage = StageFile {
         wire: VERSION,
         stage: "merges.bench".to_owned(),

@@ -1,7 +1,6 @@
 //! Merging: models, and Grams where the method uses them, go to the tensor program; a model directory comes back.
 
-use indexmap::IndexMap;
-use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource, Weight};
+use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
 
 use serde_json::{Value, json};
 
@@ -26,15 +25,11 @@ pub(super) fn run(
 ) -> Result<Product, Failure> {
     check_layers(merge, job)?;
     let beside = |kind: &str, role: &str| job.inputs.get(&format!("{kind}.{role}")).map(|made| made.location.clone());
-    let source = |role: &str, name: &str, weight: Weight| MergeSource {
-        name: name.to_owned(),
-        path: job.input(role).location.clone(),
-        weight,
+    let source = |role: &str, name: &str| MergeSource {
         grams: beside("grams", role),
         held_out: beside("held_out", role),
         fisher: beside("fishers", role),
-        capture: None,
-        params: IndexMap::new(),
+        ..MergeSource::new(name, &job.input(role).location)
     };
     let capture = |index: usize| {
         let Calibration { capture, rows, strict } = merge.captures.get(index)?;
@@ -47,14 +42,12 @@ pub(super) fn run(
         .enumerate()
         .map(|(index, model)| {
             let (weight, params) = (model.weight.clone(), model.params.clone());
-            MergeSource { capture: capture(index), params, ..source(&index.to_string(), &model.model, weight) }
+            MergeSource { capture: capture(index), weight, params, ..source(&index.to_string(), &model.model) }
         })
         .collect();
-    let base = merge.base.as_deref().map(|name| source("base", name, 1.0.into()));
+    let base = merge.base.as_deref().map(|name| source("base", name));
     let giver = merge.tokenizer_givers().first().map_or("0".to_owned(), ToString::to_string);
     let work = Work::Merge(MergeJob {
-        method: merge.method.clone(),
-        models,
         base,
         alpha: merge.alpha.clone(),
         params: merge.params.clone(),
@@ -66,6 +59,7 @@ pub(super) fn run(
         tokenizer: job.input(&giver).location.clone(),
         card: card::text(context, merge, job),
         origin: origin(context, merge, job),
+        ..MergeJob::new(&merge.method, models)
     });
     tensor::run(context, job, work, on_event)
 }

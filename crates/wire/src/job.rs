@@ -392,9 +392,7 @@ impl Weight {
             Self::Number(number) => std::slice::from_ref(number),
             Self::Gradient(list) => list,
             Self::ByName(named) => {
-                let fits = |named: &&NamedWeight| {
-                    named.filter.as_deref().is_none_or(|part| part == "*" || tensor.contains(part))
-                };
+                let fits = |named: &&NamedWeight| crate::fits(named.filter.as_deref(), tensor);
                 named.iter().find(fits).map_or(&[1.0], |named| &named.value)
             }
         }

@@ -16,6 +16,7 @@
 
 mod events;
 mod job;
+mod merge;
 
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
@@ -23,6 +24,7 @@ pub use job::{
     ImportGramsJob, Job, Labels, LoraSize, LossJob, LossSource, MergeJob, MergeSource, Message, NATIVE_FAMILIES,
     NamedWeight, Normalize, RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch, Weight,
 };
+pub use merge::fits;
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.
 pub const VERSION: u32 = 5;

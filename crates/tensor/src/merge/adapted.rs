@@ -6,8 +6,7 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use mergelab_wire::{ApplyLoraJob, MergeJob, MergeSource, Normalize, Solver};
-use serde_json::Value;
+use mergelab_wire::{ApplyLoraJob, MergeJob, MergeSource};
 
 use super::elementwise::Elementwise;
 use super::method::Context;
@@ -57,31 +56,7 @@ pub fn run(job: &ApplyLoraJob, out: &Path, machine: Machine, reporter: &Reporter
 
 /// A merge of one model.
 pub(super) fn of_one(name: &str, path: &Path) -> MergeJob {
-    let model = MergeSource {
-        name: name.to_owned(),
-        path: path.to_path_buf(),
-        weight: 1.0.into(),
-        grams: None,
-        held_out: None,
-        fisher: None,
-        capture: None,
-        params: IndexMap::new(),
-    };
-    MergeJob {
-        method: "lora".to_owned(),
-        models: vec![model],
-        base: None,
-        alpha: None,
-        params: IndexMap::new(),
-        rules: Vec::new(),
-        normalize: Normalize::None,
-        solver: Solver::Auto,
-        dtype: None,
-        shard_size: None,
-        tokenizer: path.to_path_buf(),
-        card: String::new(),
-        origin: Value::Null,
-    }
+    MergeJob::new("lora", vec![MergeSource::new(name, path)])
 }
 
 /// Says so where an adapter names another model than the one that it is applied to. Somebody's path or a repository is the

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use indexmap::IndexMap;
 use mergelab_wire::{MergeJob, MergeSource};
 use serde_json::Value;
 
@@ -22,17 +21,7 @@ const NOTED: [&str; 5] = ["rope_theta", "rope_scaling", "rope_parameters", "rms_
 /// # Errors
 /// When a `config.json` is not JSON, a layout differs, or a token has another id.
 pub(super) fn check(job: &MergeJob, reporter: &Reporter) -> Result<(), MergeError> {
-    let (name, path) = (name_of(job), job.tokenizer.clone());
-    let giver = MergeSource {
-        name,
-        path,
-        weight: 1.0.into(),
-        grams: None,
-        held_out: None,
-        fisher: None,
-        capture: None,
-        params: IndexMap::default(),
-    };
+    let giver = MergeSource::new(&name_of(job), &job.tokenizer);
     let Some(first) = config(&giver)? else { return Ok(()) };
     let ids = token_ids(&giver.path);
     for other in job.models.iter().chain(&job.base).filter(|other| other.path != giver.path) {

@@ -1,6 +1,6 @@
 //! Values of a method's parameters: one number, a gradient over depth, or either by tensor name.
 
-use mergelab_wire::MergeJob;
+use mergelab_wire::{MergeJob, fits};
 use serde_json::Value;
 
 use super::error::MergeError;
@@ -61,9 +61,7 @@ impl<'a> Params<'a> {
         let Some(items) = value.as_array().filter(|items| items.iter().any(Value::is_object)) else {
             return self.over_depth(value, tensor).unwrap_or(default);
         };
-        // The first whose filter is part of the name; one without a filter fits all.
-        let fits =
-            |item: &&Value| item["filter"].as_str().is_none_or(|filter| filter == "*" || tensor.contains(filter));
+        let fits = |item: &&Value| fits(item["filter"].as_str(), tensor);
         items.iter().find(fits).and_then(|item| self.over_depth(&item["value"], tensor)).unwrap_or(default)
     }
 
