@@ -8,6 +8,9 @@ const PROJECTIONS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_pr
 /// Families whose linear layers are [`PROJECTIONS`] and `lm_head`, and nothing else.
 const KNOWN: [&str; 4] = mergelab_wire::NATIVE_FAMILIES;
 
+/// Families whose layers have their weights as `[in, out]`.
+const TRANSPOSED: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
+
 /// Parts of names that embeddings go by.
 const EMBEDDINGS: [&str; 6] = ["embed", "wte", "wpe", "shared", "relative_attention_bias", "position"];
 
@@ -36,6 +39,16 @@ fn is_linear_by_name(family: Option<&str>, name: &str, shape: &[usize]) -> bool 
         return last == "lm_head" || PROJECTIONS.contains(&last);
     }
     !EMBEDDINGS.iter().any(|part| module.contains(part))
+}
+
+/// Whether a family's linear layers are stored as `[in, out]`.
+pub fn is_transposed(family: Option<&str>) -> bool {
+    family.is_some_and(|family| TRANSPOSED.contains(&family))
+}
+
+/// Whether the linear layer `name` is stored as `[in, out]`; what such a family has behind its layers, as a head, is not.
+pub fn is_transposed_layer(family: Option<&str>, name: &str) -> bool {
+    is_transposed(family) && depth(name).is_some()
 }
 
 /// Whether `name` is an embedding or an output projection: its rows are the vocabulary.
@@ -80,6 +93,14 @@ mod tests {
         assert!(is_linear_by_name(None, "encoder.layer.0.attention.self.query.weight", &[4, 4]));
         assert!(!is_linear_by_name(None, "embeddings.word_embeddings.weight", &[9, 4]));
         assert!(!is_linear_by_name(None, "encoder.layer.0.LayerNorm.weight", &[4]));
+    }
+
+    #[test]
+    fn layers_of_gpt2_are_transposed_and_its_heads_are_not() {
+        assert!(is_transposed_layer(Some("gpt2"), "transformer.h.0.attn.c_attn.weight"));
+        assert!(!is_transposed_layer(Some("gpt2"), "score.weight"));
+        assert!(!is_transposed_layer(Some("gpt_neox"), "gpt_neox.layers.0.mlp.dense_h_to_4h.weight"));
+        assert!(!is_transposed_layer(None, "h.0.attn.c_attn.weight"));
     }
 
     #[test]

@@ -25,3 +25,4 @@ mod templates;
 mod threads;
 mod tokens;
 mod transformers;
+mod transposed;
