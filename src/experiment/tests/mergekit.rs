@@ -6,7 +6,7 @@ use std::path::Path;
 use mergelab_wire::{NamedWeight, Weight};
 use serde_json::json;
 
-use crate::experiment::{Diagnostics, Experiment, Files, Loaded, Merge, Model, import, parse, parse_with};
+use crate::experiment::{Diagnostics, Experiment, Files, Loaded, Lora, Merge, Model, import, parse, parse_with};
 
 /// A project in which every path under `models` and `/shared` is a directory, and other files are these.
 struct Disk<'a>(&'a [(&'a str, &'a str)]);
@@ -133,6 +133,24 @@ dtype: bfloat16
            { value: 0.5 }] }",
     );
     assert_eq!(read, Merge { layers: Some(32), tokenizer: Some("a".into()), ..expected });
+}
+
+#[test]
+fn a_model_with_an_adapter_is_one_of_this_language() {
+    let config = "merge_method: linear
+models:
+  - { model: models/a+org/a-lora@v2 }
+  - { model: models/a+models/adapters/lora }
+  - { model: models/a }
+parameters: { weight: 1 }
+";
+    let sections = "models: { math: { path: models/a, lora: models/adapters/lora } }\n";
+    let experiment = read(&format!("{sections}{MERGE}"), config).unwrap_or_else(|errors| panic!("{errors}")).experiment;
+    let merged: Vec<_> = experiment.merges["m"].models.iter().map(|model| model.model.as_str()).collect();
+    assert_eq!(merged, ["a-a-lora-v2", "math", "a"]);
+    let hub = Model::Hub { repo: "org/a-lora".into(), revision: Some("v2".into()) };
+    let lora = Lora { base: Model::Path("models/a".into()), adapter: hub };
+    assert_eq!(experiment.models["a-a-lora-v2"], Model::Lora(Box::new(lora)));
 }
 
 #[test]
@@ -276,7 +294,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     ("chat template", "merge_method: passthrough\nmodels: [{ model: models/a }]\nchat_template: auto\n"),
     ("tokenizer", "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { source: union }\n"),
-    ("lora", "merge_method: passthrough\nmodels: [{ model: models/a+models/lora }]\n"),
+    ("lora", "merge_method: passthrough\nmodels: [{ model: models/a+models/one+models/two }]\n"),
     ("unknown key", "merge_method: passthrough\nmodels: [{ model: models/a }]\nparamters: { scale: 1 }\n"),
     (
         "unknown parameter",
