@@ -116,6 +116,9 @@ def hold(method: str, drawn: list[cases.Case], mergelab: Mergelab) -> Row:
         for computed, output in outputs.items():
             reference.merge(case.file(computed), output, stable=case.stable)
         found = compare(*map(families.tensors, (merged, *outputs.values())))
+        ours, theirs = map(families.depth, (merged, outputs["float32"]))
+        if ours != theirs:
+            found.wrong.append(f"config.json: {ours} layers, mergekit's has {theirs}")
         row.merges[case.out].append(found)
         if found.wrong:
             row.fail(case, found.wrong)

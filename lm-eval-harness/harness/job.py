@@ -4,7 +4,7 @@ import json
 
 from .errors import Refused
 
-WIRE = 5
+WIRE = 6
 
 JOB_KEYS = {
     "wire", "events", "out", "backend", "device", "threads", "task_dirs", "unsafe_code", "models", "offline",

@@ -106,13 +106,16 @@ impl Reader<'_> {
         let merge = Reader { context: &context, item, fields, method }.read(known);
         self.context.report.add_of(&config.source, report.into_list());
         let merge = merge?;
-        Some(Merge { dtype: dtype.or(merge.dtype), shard_size, keep, layers: config.layers, ..merge })
+        Some(Merge { dtype: dtype.or(merge.dtype), shard_size, keep, ..merge })
     }
 
     fn read(&self, known: Known<'_>) -> Option<Merge> {
         let fields = &self.fields;
         if self.method.is_some() {
             fields.refuse(&["config"], "but for `method: mergekit`");
+        }
+        if fields.has("slices") {
+            return self.sliced();
         }
         fields.require(&["models"]);
         let base = fields.get("base", |base| self.context.model(self.item, base));
@@ -137,7 +140,9 @@ impl Reader<'_> {
         let with_grams = self.method.is_none_or(|method| method.grams != Need::No) || regmean_rule;
         let alpha = self.alpha(with_grams);
         let (normalize, mut params) = self.normalize(with_grams);
-        params.extend(self.params());
+        params.extend(self.named_params());
+        self.require_params(&params, fields.field("method").map_or(self.item.place, |field| field.value.span));
+        self.add_seed(&mut params);
         if !with_grams {
             fields.refuse(&["solver"], "without Gram matrices");
         } else if self.method.is_some_and(|method| method.name == "mats") {
@@ -163,22 +168,22 @@ impl Reader<'_> {
             shard_size: self.shard_size(),
             tokenizer,
             keep: self.keep(),
-            layers: None,
+            slices: Vec::new(),
         })
     }
 
-    fn dtype(&self) -> Option<String> {
+    pub(super) fn dtype(&self) -> Option<String> {
         self.fields.get("dtype", |dtype| dtype.choice(DTYPES)).map(str::to_owned)
     }
 
-    fn shard_size(&self) -> Option<u64> {
+    pub(super) fn shard_size(&self) -> Option<u64> {
         self.fields.get("shard_size", |size| match bytes(size)? {
             0 => size.fail(Diagnostic::new(size.node.span, "a file has room for something").hint("5GB is the default")),
             bytes => Some(bytes),
         })
     }
 
-    fn keep(&self) -> super::types::Keep {
+    pub(super) fn keep(&self) -> super::types::Keep {
         self.fields.get("keep", |keep| keep.choice(KEEP)).or(self.context.settings.keep).unwrap_or_default()
     }
 
@@ -207,10 +212,10 @@ impl Reader<'_> {
         let (name, weight, params) = if reading.node.as_map().is_some() {
             let fields =
                 Fields::open(self.context.report, reading.node, reading.node.span, "a model of a merge", &[WEIGHTED])?;
-            let weight = fields.get_or("weight", Weight::Number(1.0), |weight| self.weight(&fields, weight));
-            let params = self.params_of_a_model(&fields);
+            let said = self.said_of_a_model(&fields);
             let name = fields.node("model").map(|node| Reading { node, key: "model", ..reading });
-            (name?, weight?, params?)
+            let (weight, params) = said?;
+            (name?, weight, params)
         } else {
             (reading, Weight::Number(1.0), IndexMap::new())
         };
@@ -221,6 +226,13 @@ impl Reader<'_> {
         }
         let weighted = |model| Weighted { model, weight: weight.clone(), params: params.clone() };
         Some(all.into_iter().map(|(model, _)| (weighted(model), span)).collect())
+    }
+
+    /// The weight and the parameters that are stated for one model.
+    pub(super) fn said_of_a_model(&self, fields: &Fields<'_>) -> Option<(Weight, IndexMap<String, serde_json::Value>)> {
+        let weight = fields.get_or("weight", Weight::Number(1.0), |weight| self.weight(fields, weight));
+        let params = self.params_of_a_model(fields);
+        Some((weight?, params?))
     }
 
     fn weight(&self, fields: &Fields<'_>, reading: Reading<'_>) -> Option<Weight> {
@@ -302,7 +314,7 @@ impl Reader<'_> {
         self.context.report.add(diagnostic.hint("one of them must be more than 0"));
     }
 
-    fn count_models(&self, models: &[(Weighted, Span)], method: &Method) {
+    pub(super) fn count_models(&self, models: &[(Weighted, Span)], method: &Method) {
         self.check_weights(models, method);
         let (min, max) = method.models;
         if (min..=max).contains(&models.len()) {
@@ -397,29 +409,41 @@ impl Reader<'_> {
         (Normalize::default(), params)
     }
 
-    fn params(&self) -> IndexMap<String, serde_json::Value> {
-        let Some(method) = self.method else { return IndexMap::new() };
-        let of_method = method.params.iter().filter(|param| param.name != "normalize");
-        let mut read = IndexMap::new();
-        for param in of_method {
-            if let Some(value) = self.fields.get(param.name, |value| params::value(value, param.kind)) {
-                read.insert(param.name.to_owned(), value);
-            } else if param.default.is_none() {
-                let place = self.fields.field("method").map_or(self.item.place, |field| field.value.span);
-                if !self.fields.has(param.name) {
-                    self.context
-                        .report
-                        .add(Diagnostic::new(place, format!("`{}` needs the parameter `{}`", method.name, param.name)));
-                }
-            }
-        }
-        if method.param("seed").is_some() && !self.fields.has("seed") {
-            read.insert("seed".to_owned(), self.context.settings.seed.into());
-        }
-        read
+    /// All parameters that are stated, of a method without Gram matrices.
+    pub(super) fn stated_params(&self) -> IndexMap<String, serde_json::Value> {
+        let (_, mut params) = self.normalize(false);
+        params.extend(self.named_params());
+        params
     }
 
-    fn tokenizer(
+    /// The parameters that are stated, but for `normalize`.
+    fn named_params(&self) -> IndexMap<String, serde_json::Value> {
+        let of_method = self.method.iter().flat_map(|method| method.params).filter(|param| param.name != "normalize");
+        let stated = of_method.filter_map(|param| {
+            let value = self.fields.get(param.name, |value| params::value(value, param.kind))?;
+            Some((param.name.to_owned(), value))
+        });
+        stated.collect()
+    }
+
+    /// Reports the parameters without a default that are not there.
+    pub(super) fn require_params(&self, found: &IndexMap<String, serde_json::Value>, place: Span) {
+        let Some(method) = self.method else { return };
+        let is_absent = |name: &str| !found.contains_key(name) && !self.fields.has(name);
+        for param in method.params.iter().filter(|param| param.default.is_none() && is_absent(param.name)) {
+            let message = format!("`{}` needs the parameter `{}`", method.name, param.name);
+            self.context.report.add(Diagnostic::new(place, message));
+        }
+    }
+
+    /// Adds the experiment's seed for a method that draws, where the merge has none of its own.
+    pub(super) fn add_seed(&self, params: &mut IndexMap<String, serde_json::Value>) {
+        if self.method.is_some_and(|method| method.param("seed").is_some()) && !self.fields.has("seed") {
+            params.insert("seed".to_owned(), self.context.settings.seed.into());
+        }
+    }
+
+    pub(super) fn tokenizer(
         &self,
         reading: Reading<'_>,
         models: Option<&[(Weighted, Span)]>,

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Engine, Labels, Normalize, Rows as RowFormat, Rule, Solver, TokenMask, Weight};
+use mergelab_wire::{Alpha, Engine, Labels, MergeSlice, Normalize, Rows as RowFormat, Rule, Solver, TokenMask, Weight};
 use serde::Serialize;
 
 use super::layout::Table;
@@ -278,8 +278,9 @@ pub struct Merge {
     pub tokenizer: Option<String>,
     /// Whether weights stay once nothing needs them.
     pub keep: Keep,
-    /// How many layers its models must have; as many as they have if absent. Only a mergekit configuration says so.
-    pub layers: Option<u64>,
+    /// What its layers are merged from, where they are not those of all models in their order; models by name. The models of
+    /// all slices are those of the merge, or its base.
+    pub slices: Vec<MergeSlice>,
 }
 
 /// What a merge runs one of its models on.
@@ -310,6 +311,15 @@ impl Merge {
             Some("union") => (0..self.models.len()).map(Giver::Model).collect(),
             Some("base") if self.base.is_some() => vec![Giver::Base],
             Some(name) => vec![self.position(name).map_or(Giver::Base, Giver::Model)],
+        }
+    }
+
+    /// The role under which the merge needs a model that it names.
+    pub fn giver(&self, name: &str) -> Giver {
+        if self.base.as_deref() == Some(name) {
+            Giver::Base
+        } else {
+            self.position(name).map_or(Giver::Base, Giver::Model)
         }
     }
 

@@ -245,7 +245,7 @@ pub(super) const PAGES: &[Page] = &[
         formula: "W = scale · W₁",
         details: "With `scale` by tensor name or over depth.",
         source: "mergekit, <https://github.com/arcee-ai/mergekit>",
-        when: "To change the type or the tokenizer of a model, or to scale some of its tensors.",
+        when: "To stack, repeat or cut layers by `slices`, to change the type or the tokenizer of a model, or to scale some of its tensors.",
     },
     Page {
         method: "tsv",

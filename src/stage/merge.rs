@@ -4,7 +4,6 @@ use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
 
 use serde_json::{Value, json};
 
-use super::needs::config_number;
 use super::{Context, Failure, Job, Product, card, gram, tensor};
 use crate::experiment::{Calibration, Merge};
 
@@ -23,7 +22,6 @@ pub(super) fn run(
     job: &Job<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
-    check_layers(merge, job)?;
     let beside = |kind: &str, role: &str| job.inputs.get(&format!("{kind}.{role}")).map(|made| made.location.clone());
     let source = |role: &str, name: &str| MergeSource {
         grams: beside("grams", role),
@@ -49,6 +47,7 @@ pub(super) fn run(
     let giver = merge.tokenizer_givers().first().map_or("0".to_owned(), ToString::to_string);
     let work = Work::Merge(MergeJob {
         base,
+        slices: merge.slices.clone(),
         alpha: merge.alpha.clone(),
         params: merge.params.clone(),
         rules: merge.rules.clone(),
@@ -62,29 +61,6 @@ pub(super) fn run(
         ..MergeJob::new(&merge.method, models)
     });
     tensor::run(context, job, work, on_event)
-}
-
-/// Checks that models have as many layers as a mergekit configuration takes of them: it would cut them otherwise.
-fn check_layers(merge: &Merge, job: &Job<'_>) -> Result<(), Failure> {
-    let Some(layers) = merge.layers else { return Ok(()) };
-    let models = merge.models.iter().enumerate().map(|(index, model)| (index.to_string(), model.model.as_str()));
-    for (role, name) in models.chain(merge.base.as_deref().map(|base| ("base".to_owned(), base))) {
-        let location = &job.input(&role).location;
-        let taken = format!("the mergekit configuration takes layers 0 to {layers} of {name}");
-        let mut found = ["num_hidden_layers", "n_layer"].iter().filter_map(|key| config_number(location, key));
-        match found.next() {
-            Some(found) if found == layers => {}
-            Some(found) => {
-                let message = format!("{taken}, which has {found}: slices that cut layers are not in this version");
-                return Err(Failure::experiment(message).hint(format!("write `layer_range: [0, {found}]`")));
-            }
-            None => {
-                let message = format!("{taken}, whose config.json does not say how many it has");
-                return Err(Failure::experiment(message).hint("write `models` in place of `slices`"));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Where a merge comes from: names, and the digests that say what its sources were.

@@ -12,7 +12,7 @@
 //! engines (`tokens`), files with their digests ([`Event::Written`]), the size of shards, merges that capture (`capture`); 3,
 //! Fisher information (`fisher`); 4, Grams imported and exported (`import-grams`, `export-grams`); 5, weights by
 //! tensor name, parameters of single models (`params`), and LoRA adapters (`apply-lora`,
-//! `extract-lora`).
+//! `extract-lora`); 6, merges of slices (`slices`).
 
 mod events;
 mod job;
@@ -24,10 +24,10 @@ pub use job::{
     ImportGramsJob, Job, Labels, LoraSize, LossJob, LossSource, MergeJob, MergeSource, Message, NATIVE_FAMILIES,
     NamedWeight, Normalize, RowRange, Rows, Rule, RuleUse, Solver, StageFile, TokenMask, VersionMismatch, Weight,
 };
-pub use merge::fits;
+pub use merge::{MergeSlice, SliceSource, fits};
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Exit codes that children and `mergelab` itself use.
 pub mod exit {

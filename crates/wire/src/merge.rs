@@ -1,10 +1,39 @@
-//! Merges with everything at its default, and what a filter fits.
+//! Merges with everything at its default, slices of merges, and what a filter fits.
 
 use std::path::Path;
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
-use crate::job::{MergeJob, MergeSource, Normalize, Solver};
+use crate::job::{MergeJob, MergeSource, Normalize, Solver, Weight};
+
+/// Some layers of the result, one after the other, with the models that they are merged from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MergeSlice {
+    /// How many layers it has.
+    pub layers: usize,
+    /// What it is merged from.
+    pub models: Vec<SliceSource>,
+    /// Its base, where it has one; of that weight and parameters say nothing.
+    pub base: Option<SliceSource>,
+    /// Parameters of the method, in place of those of the merge.
+    pub params: IndexMap<String, serde_json::Value>,
+}
+
+/// Layers of one model of a merge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SliceSource {
+    /// Name of a model of the merge, or of its base.
+    pub name: String,
+    /// The first of its layers.
+    pub first: usize,
+    /// Its weight.
+    pub weight: Weight,
+    /// Parameters of the method for these layers.
+    pub params: IndexMap<String, serde_json::Value>,
+}
 
 impl MergeJob {
     /// A merge of models of which nothing else is said; config and tokenizer come from the first.
@@ -18,6 +47,7 @@ impl MergeJob {
             tokenizer: models[0].path.clone(),
             models,
             base: None,
+            slices: Vec::new(),
             alpha: None,
             params: IndexMap::new(),
             rules: Vec::new(),

@@ -84,6 +84,15 @@ impl Reference {
         Self::Path(path.components().filter(|part| *part != Component::CurDir).collect())
     }
 
+    /// The directory that it is in, if it is in one; of a model with an adapter the model's.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Hub(..) => None,
+            Self::Path(path) => Some(path),
+            Self::Lora(parts) => parts.0.directory(),
+        }
+    }
+
     /// As an entry of `models`.
     pub(super) fn model(&self) -> Model {
         match self.clone() {

@@ -117,6 +117,15 @@ impl Checkpoint {
         self.tensors.shift_remove(name);
     }
 
+    /// Gives tensors other names; those without one are removed as by [`Self::forget`].
+    pub fn rename(&mut self, new: impl Fn(&str) -> Option<String>) {
+        let named = std::mem::take(&mut self.tensors).into_iter();
+        self.tensors = named.filter_map(|(name, file)| Some((new(&name)?, file))).collect();
+        for file in &mut self.files {
+            file.rename(&new);
+        }
+    }
+
     /// The file that holds a tensor.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use tch::Tensor;
 
 use super::error::MergeError;
@@ -125,6 +126,32 @@ impl Elementwise {
     }
 }
 
+/// Work with the models that it is on.
+#[derive(Debug)]
+pub struct Work<'a> {
+    /// The models.
+    pub sources: &'a Sources,
+    /// What is done.
+    pub elementwise: Elementwise,
+}
+
+impl<'a> Work<'a> {
+    /// The sources that are read, as [`Elementwise::inputs`] has them.
+    pub fn inputs(&self) -> Vec<&Source> {
+        self.elementwise.inputs(self.sources)
+    }
+
+    /// Work by the names of its tensors.
+    pub fn by_name(work: impl IntoIterator<Item = Self>) -> IndexMap<String, Self> {
+        work.into_iter().map(|work| (work.elementwise.tensor.clone(), work)).collect()
+    }
+
+    /// Some work on the same models.
+    pub fn on(sources: &'a Sources, work: impl IntoIterator<Item = Elementwise>) -> impl Iterator<Item = Self> {
+        work.into_iter().map(move |elementwise| Self { sources, elementwise })
+    }
+}
+
 /// The work of a method on task vectors, which reads the base and every model: `kernel` makes that of a tensor, and may
 /// read the tensor for it. Integers are taken over where the models agree.
 ///
@@ -189,13 +216,13 @@ fn same_integers(sources: &Sources, tensor: String) -> Result<Elementwise, Merge
 ///
 /// # Errors
 /// When a tensor is not there.
-pub fn report<'a>(context: &Context<'_>, done: impl Iterator<Item = &'a Elementwise>) -> Result<(), MergeError> {
+pub fn report<'a>(context: &Context<'_>, done: impl Iterator<Item = &'a Work<'a>>) -> Result<(), MergeError> {
     let mut found = None;
-    for work in done {
-        let How::Merge(kernel) = &work.how else { continue };
+    for Work { sources, elementwise } in done {
+        let How::Merge(kernel) = &elementwise.how else { continue };
         let Some(averaged) = kernel.averaged() else { continue };
         let (count, total) = found.unwrap_or((0, 0));
-        let elements: usize = context.sources.shape(&work.tensor)?.iter().product();
+        let elements: usize = sources.shape(&elementwise.tensor)?.iter().product();
         found = Some((count + averaged, total + elements as u64));
     }
     let Some((averaged, total)) = found else { return Ok(()) };

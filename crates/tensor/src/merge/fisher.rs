@@ -59,7 +59,7 @@ impl Method for Fisher {
             }
             scales.push(scale);
             let (name, weight) = (source.name.clone(), source.weight.clone());
-            fishers.push(Arc::new(Source { name, weight, checkpoint: set.tensors, adapter: None }));
+            fishers.push(Arc::new(Source { name, weight, checkpoint: set.tensors, adapter: None, moved: None }));
         }
         for tensor in rest {
             if !is_float(context.sources.dtype(&tensor)?) {

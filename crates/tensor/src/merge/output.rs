@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::error::MergeError;
+use super::layered;
 use super::layers::is_vocabulary;
 use super::sources::Sources;
 use crate::dtype::FloatType;
@@ -63,23 +64,27 @@ pub fn check(job: &MergeJob, sources: &Sources) -> Result<(), MergeError> {
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub fn write(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>, out: &Path) -> Result<(), MergeError> {
-    copy(&job.tokenizer, dtype, out)?;
+pub fn write(job: &MergeJob, tensors: usize, dtype: Option<FloatType>, out: &Path) -> Result<(), MergeError> {
+    copy(&job.tokenizer, (dtype, layered::values(job)?), out)?;
     put(&out.join("README.md"), job.card.as_bytes())?;
     let text =
-        serde_json::to_string_pretty(&provenance(job, sources, dtype)).expect("names and numbers have a JSON form");
+        serde_json::to_string_pretty(&provenance(job, tensors, dtype)).expect("names and numbers have a JSON form");
     put(&out.join("merge.json"), (text + "\n").as_bytes())?;
     Ok(())
 }
 
-/// Writes a model's configuration, with the type of the weights, and its tokenizer.
+/// Writes a model's configuration, with the type of the weights and some values of its own, and its tokenizer.
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub fn copy(model: &Path, dtype: Option<FloatType>, out: &Path) -> Result<(), MergeError> {
+pub fn copy(
+    model: &Path,
+    (dtype, values): (Option<FloatType>, IndexMap<String, Value>),
+    out: &Path,
+) -> Result<(), MergeError> {
     let path = model.join("config.json");
-    let config =
-        with_dtype(&read(&path)?, dtype).map_err(|error| MergeError::Config { path, reason: error.to_string() })?;
+    let config = with_values(&read(&path)?, values).and_then(|config| with_dtype(&config, dtype));
+    let config = config.map_err(|error| MergeError::Config { path, reason: error.to_string() })?;
     put(&out.join("config.json"), &config)?;
     for name in TOKENIZER_FILES {
         let from = model.join(name);
@@ -97,6 +102,20 @@ pub fn copy(model: &Path, dtype: Option<FloatType>, out: &Path) -> Result<(), Me
         }
     }
     Ok(())
+}
+
+/// `config.json` with other values; unchanged to the byte where there are none.
+fn with_values(config: &[u8], changed: IndexMap<String, Value>) -> serde_json::Result<Vec<u8>> {
+    if changed.is_empty() {
+        return Ok(config.to_vec());
+    }
+    let mut values: IndexMap<String, Box<RawValue>> = serde_json::from_slice(config)?;
+    for (key, value) in changed {
+        values.insert(key, serde_json::value::to_raw_value(&value)?);
+    }
+    let mut bytes = serde_json::to_vec_pretty(&values)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 /// `config.json` with its type set to that of the weights; unchanged to the byte where it says so already.
@@ -118,7 +137,7 @@ fn with_dtype(config: &[u8], dtype: Option<FloatType>) -> serde_json::Result<Vec
 }
 
 /// `merge.json`: what was merged how. No paths and no times, so that the same merge gives the same file everywhere.
-fn provenance(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>) -> Value {
+fn provenance(job: &MergeJob, tensors: usize, dtype: Option<FloatType>) -> Value {
     let models: Vec<Value> = job
         .models
         .iter()
@@ -131,7 +150,7 @@ fn provenance(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>) -> Va
             })
         })
         .collect();
-    json!({
+    let mut all = json!({
         "format": 1,
         "program": concat!("mergelab-tensor ", env!("CARGO_PKG_VERSION")),
         "method": job.method,
@@ -145,8 +164,12 @@ fn provenance(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>) -> Va
         "dtype": dtype.map(FloatType::name),
         "shard_size": job.shard_size,
         "origin": job.origin,
-        "tensors": sources.names().len(),
-    })
+        "tensors": tensors,
+    });
+    if !job.slices.is_empty() {
+        all["slices"] = json!(job.slices);
+    }
+    all
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ fn random(shape: &[i64]) -> Tensor {
     Tensor::randn(shape, (Kind::Float, Device::Cpu)) * 0.1
 }
 
-fn model(directory: &Path) -> PathBuf {
+pub(crate) fn model(directory: &Path) -> PathBuf {
     fs::create_dir_all(directory).unwrap();
     let mut tensors: Vec<(String, Tensor)> =
         linear().into_iter().map(|module| (format!("{module}.weight"), random(&[10, WIDTH]))).collect();

@@ -20,6 +20,7 @@ mod pickled;
 mod real;
 mod regmean_plus_plus;
 mod shards;
+mod slices;
 mod support;
 mod templates;
 mod threads;
