@@ -121,9 +121,6 @@ impl Reader<'_> {
         let base = fields.get("base", |base| self.context.model(self.item, base));
         let models = fields.get("models", |models| self.models(models));
         let models = models.and_then(|models| self.without_base(models, base.as_deref()));
-        if let (Some(models), Some(method)) = (&models, self.method) {
-            self.count_models(models, method);
-        }
         let rules =
             fields.get("rules", |rules| rules.list(|rule| self.rule(rule, models.as_deref()))).unwrap_or_default();
         let regmean_rule = rules.iter().any(|rule| rule.action == Some(RuleUse::Regmean));
@@ -143,6 +140,9 @@ impl Reader<'_> {
         params.extend(self.named_params());
         self.require_params(&params, fields.field("method").map_or(self.item.place, |field| field.value.span));
         self.add_seed(&mut params);
+        if let (Some(models), Some(method)) = (&models, self.method) {
+            self.count_models(models, method, &params);
+        }
         if !with_grams {
             fields.refuse(&["solver"], "without Gram matrices");
         } else if self.method.is_some_and(|method| method.name == "mats") {
@@ -285,13 +285,19 @@ impl Reader<'_> {
         None
     }
 
-    /// Means have weights that are not negative and not all zero; methods on task vectors may take any.
-    fn check_weights(&self, models: &[(Weighted, Span)], method: &Method) {
-        if !method.takes_a_mean() {
+    /// Weights of a mean do not add up to zero, and of Gram matrices and Fisher information none is negative.
+    fn check_weights(
+        &self,
+        models: &[(Weighted, Span)],
+        method: &Method,
+        params: &IndexMap<String, serde_json::Value>,
+    ) {
+        let adds_up = params.get("normalize") == Some(&false.into());
+        if !method.takes_a_mean() || method.name == "average" && adds_up {
             return;
         }
         let negative = models.iter().find(|(model, _)| model.weight.stated().iter().any(|weight| *weight < 0.0));
-        if let Some((model, span)) = negative {
+        if let Some((model, span)) = negative.filter(|_| method.name != "average") {
             let message = format!("the weight of `{}` is negative", model.model);
             let hint = format!("`{}` takes a mean: its weights are 0 or more", method.name);
             self.context.report.add(Diagnostic::new(*span, message).hint(hint));
@@ -302,20 +308,32 @@ impl Reader<'_> {
         if models.iter().any(|(model, _)| matches!(model.weight, Weight::ByName(_))) {
             return;
         }
-        let zero =
-            |at: fn(&[f64]) -> Option<&f64>| models.iter().all(|(model, _)| at(model.weight.of("")) == Some(&0.0));
+        let weights =
+            |at: fn(&[f64]) -> Option<&f64>| models.iter().filter_map(move |(model, _)| at(model.weight.of("")));
+        let zero = |at: fn(&[f64]) -> Option<&f64>| weights(at).sum::<f64>() == 0.0;
         let place = match (zero(<[f64]>::first), zero(<[f64]>::last)) {
             (false, false) => return,
             (true, true) => "",
             (true, false) => " at the first layer",
             (false, true) => " at the last layer",
         };
-        let diagnostic = Diagnostic::new(*span, format!("all weights are 0{place}"));
-        self.context.report.add(diagnostic.hint("one of them must be more than 0"));
+        let diagnostic = Diagnostic::new(*span, format!("the weights add up to 0{place}"));
+        let hint = if method.name == "average" {
+            "`normalize: false` takes their sum"
+        } else {
+            "one of them must be more than 0"
+        };
+        self.context.report.add(diagnostic.hint(hint));
     }
 
-    pub(super) fn count_models(&self, models: &[(Weighted, Span)], method: &Method) {
-        self.check_weights(models, method);
+    /// Checks how many models there are, and their weights.
+    pub(super) fn count_models(
+        &self,
+        models: &[(Weighted, Span)],
+        method: &Method,
+        params: &IndexMap<String, serde_json::Value>,
+    ) {
+        self.check_weights(models, method, params);
         let (min, max) = method.models;
         if (min..=max).contains(&models.len()) {
             return;

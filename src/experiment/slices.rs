@@ -108,14 +108,14 @@ impl Reader<'_> {
         slice.check(&parts)?;
         let layers = parts.first()?.count;
         let (mut models, of_base) = slice.split(parts, base.as_deref(), method)?;
-        let weighted: Vec<_> = models.iter().map(|part| (part.weighted.clone(), part.places.0)).collect();
-        slice.count_models(&weighted, method);
         let mut params = shared.clone();
         params.extend(own.into_iter().map(|(name, value)| {
             let value = before(value, shared.get(&name));
             (name, value)
         }));
         slice.require_params(&params, slice.fields.place);
+        let weighted: Vec<_> = models.iter().map(|part| (part.weighted.clone(), part.places.0)).collect();
+        slice.count_models(&weighted, method, &params);
         let spans = models.iter().map(|part| part.places.0).collect();
         let source = |part: Part| {
             let Weighted { model: name, weight, params } = part.weighted;

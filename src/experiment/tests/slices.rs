@@ -85,6 +85,11 @@ fn slices_that_cannot_be_are_refused() {
             "`a` is in this slice twice",
         ),
         (
+            "method: average",
+            "{ models: [{ model: a, layers: [0, 2], weight: -1 }, { model: b, layers: [0, 2] }] }",
+            "the weights add up to 0",
+        ),
+        (
             "method: ties, base: base",
             "{ models: [{ model: a, layers: [0, 2] }, { model: base, layers: [0, 2], weight: 2 }] }",
             "`base` is the base of this slice: it has no weight and no parameters",

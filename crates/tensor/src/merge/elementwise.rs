@@ -78,8 +78,19 @@ impl Elementwise {
     /// The weighted mean of one tensor; integers have none and are taken over where all models agree.
     ///
     /// # Errors
-    /// When integers differ.
+    /// When integers differ, or the weights cancel each other.
     pub fn average(context: &Context<'_>, tensor: String) -> Result<Self, MergeError> {
+        /// Of their sizes' sum: what is left of weights that cancel each other, by rounding.
+        const NOTHING: f64 = 1e-12;
+        let weights = context.sources.weights(&tensor);
+        let sizes: f64 = weights.iter().map(|weight| weight.abs()).sum();
+        if weights.iter().sum::<f64>().abs() <= NOTHING * sizes {
+            return Err(MergeError::Request {
+                method: context.job.method.clone(),
+                reason: format!("the weights of the models add up to zero at {tensor}"),
+                hint: "a mean needs weights that do not; `average` with `normalize: false` takes their sum",
+            });
+        }
         Self::weighted(context, tensor, Mean::new)
     }
 

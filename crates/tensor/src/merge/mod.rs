@@ -110,7 +110,7 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
             return Err(MergeError::NoBase(job.method.clone()).into());
         }
     }
-    let open = |part: &Part| Sources::of_part(&part.job, method.needs_base(), part.slice.as_ref());
+    let open = |part: &Part| Sources::of_part(&part.job, method.takes_any_weight(), part.slice.as_ref());
     let sources = parts.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     agreement::check(job, reporter)?;
     let mut opened = Vec::with_capacity(parts.len());

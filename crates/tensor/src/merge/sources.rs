@@ -112,7 +112,7 @@ impl Sources {
         if job.models.is_empty() {
             return Err(request("there are no models to merge".to_owned()));
         }
-        // Methods on task vectors, which have a base, may subtract; a mean has weights, and not all of them zero.
+        // What adds up may subtract; weights of Gram matrices and the like are not negative, and not all of them zero.
         let may_be = |weight: f64| weight.is_finite() && (weight >= 0.0 || takes_any_weight);
         for source in &job.models {
             let stated = source.weight.stated();
