@@ -292,6 +292,59 @@ def tokenizers(draw: Draw, families: list[Family]) -> dict:
     return found | {"tokenizer": {"source": source, "tokens": tokens} | draw.sometimes({"pad_to_multiple_of": lambda: 16})}
 
 
+def stacked(draw: Draw, families: list[Family]) -> dict:
+    """Slices that stack, repeat and cut layers, each source from a depth of its own, with parameters of the source, the slice and
+    the file, and a base that may be another in each slice."""
+    method = draw.choice(("passthrough", "passthrough", "linear", "slerp", "task_arithmetic", "ties", "karcher", "nuslerp"))
+    # Of equal elements it is left open which is the largest.
+    family = draw.family(families, torch.float32 if method == "ties" else None)
+    low, high = {"passthrough": (1, 1), "linear": (1, 3), "karcher": (2, 3), "task_arithmetic": (1, 3), "ties": (1, 3)}.get(method, (2, 2))
+    with_base = method in ("slerp", "task_arithmetic", "ties") or (method == "nuslerp" and draw.switch())
+    # mergekit takes as many models for what lies behind the layers as the first slice has, and so leaves some out of a last that
+    # has more.
+    counts = sorted((draw.randint(low, high) for _ in range(draw.randint(1, 4))), reverse=True)
+    base = family.model("base")
+    per_model = {
+        "passthrough": ("scale", lambda: draw.number(-1, 2)),
+        "linear": ("weight", lambda: draw.number(0.1, 1.5)),
+        "task_arithmetic": ("weight", lambda: draw.number(0.1, 1.5)),
+        "ties": ("weight", lambda: draw.number(0.1, 1.5)),
+        "nuslerp": ("weight", lambda: draw.number(0.1, 1.5)),
+    }.get(method)
+    shared = {
+        "slerp": ("t", lambda: draw.number(0, 1)),
+        "task_arithmetic": ("lambda", lambda: draw.number(0.3, 1.5)),
+        "ties": ("density", lambda: draw.number(0.1, 1)),
+    }.get(method)
+
+    def stated(*parameters: tuple | None, whole: bool = False) -> dict:
+        return {name: draw.setting(value, whole=whole) for name, value in filter(None, parameters)}
+
+    def part(count: int) -> dict:
+        length = draw.randint(1, family.layers)
+        names = draw.some(family, DENSE, count - (method == "slerp"), count - (method == "slerp"))
+        own_base = draw.choice([family.model(name) for name in DENSE if family.model(name) not in names] or [base])
+        found = {}
+        if with_base and own_base != base and draw.chance(0.3):
+            found["base_model"] = own_base
+        listed = [*names, found.get("base_model", base)] if with_base else names
+        sources = []
+        for model in draw.sample(listed, len(listed)):
+            start = draw.randint(0, family.layers - length)
+            source = {"model": model, "layer_range": [start, start + length]}
+            if per_model and model in names and draw.switch():
+                source["parameters"] = stated(per_model)
+            sources.append(source)
+        if draw.switch() and (drawn := stated(per_model, shared)):
+            found["parameters"] = drawn
+        return {"sources": sources} | found
+
+    found = {"merge_method": method, "slices": [part(count) for count in counts]}
+    if drawn := stated(per_model, shared, whole=True):
+        found["parameters"] = drawn
+    return found | ({"base_model": base} if with_base else {})
+
+
 METHODS: dict[str, Callable[[Draw, list[Family]], dict]] = {
     "linear": linear,
     "slerp": slerp,
@@ -315,6 +368,7 @@ METHODS: dict[str, Callable[[Draw, list[Family]], dict]] = {
     "passthrough": passthrough,
     "slices": slices,
     "tokenizers": tokenizers,
+    "stacked": stacked,
     f"ties{EQUALS}": differences("ties", own=density, stored=torch.bfloat16),
     f"breadcrumbs{EQUALS}": differences("breadcrumbs", own=density_and_gamma, stored=torch.bfloat16),
     f"breadcrumbs_ties{EQUALS}": differences("breadcrumbs_ties", own=density_and_gamma, stored=torch.bfloat16),

@@ -47,6 +47,11 @@ def tensors(directory: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def depth(directory: Path) -> int:
+    """How many layers a model's configuration says that it has."""
+    return json.loads((directory / "config.json").read_text())["num_hidden_layers"]
+
+
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     keys = config["num_key_value_heads"] * config["head_dim"]

@@ -5,7 +5,7 @@ WITHOUT_BASE = ("linear", "karcher")
 
 
 class Unsaid(Exception):
-    """The language has no way to say this."""
+    """This is compared as a mergekit file only."""
 
 
 def name(model: str) -> str:

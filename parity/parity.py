@@ -121,6 +121,9 @@ def hold(method: str, drawn: list[cases.Case], mergelab: Mergelab) -> Row:
             row.fail(case, [str(error)])
             continue
         found = compare(families.tensors(merged), *references)
+        ours, theirs = map(families.depth, (merged, outputs["float32"]))
+        if ours != theirs:
+            found.wrong.append(f"config.json: {ours} layers, mergekit's has {theirs}")
         row.merges[case.out].append(found)
         if found.wrong:
             row.fail(case, found.wrong)

@@ -204,18 +204,19 @@ class Drawn(unittest.TestCase):
 class Scripted:
     """A mergelab, and a mergekit, that write what they are told."""
 
-    def __init__(self, merged: dict | str, reference: dict) -> None:
-        self.merged, self.reference = merged, reference
+    def __init__(self, merged: dict | str, reference: dict, layers: int = 2) -> None:
+        self.merged, self.reference, self.layers = merged, reference, layers
 
-    def write(self, out: Path, values: dict) -> Path:
+    def write(self, out: Path, values: dict, layers: int = 2) -> Path:
         out.mkdir(parents=True)
         save_file(values, out / "model.safetensors")
+        (out / "config.json").write_text(json.dumps({"num_hidden_layers": layers}))
         return out
 
     def merge(self, case: cases.Case) -> Path:
         if isinstance(self.merged, str):
             raise parity.NotMade(self.merged)
-        return self.write(Path("mergelab", case.name), self.merged)
+        return self.write(Path("mergelab", case.name), self.merged, self.layers)
 
     def module(self) -> types.SimpleNamespace:
         return types.SimpleNamespace(merge=lambda config, out, stable: self.write(out, self.reference))
@@ -224,8 +225,8 @@ class Scripted:
 class Report(unittest.TestCase):
     CASE = cases.Case("linear-01", {"merge_method": "linear", "models": [{"model": "models/0/a"}]}, "float32")
 
-    def row(self, merged: dict | str, reference: dict) -> parity.Row:
-        programs = Scripted(merged, reference)
+    def row(self, merged: dict | str, reference: dict, layers: int = 2) -> parity.Row:
+        programs = Scripted(merged, reference, layers)
         before = os.getcwd()
         with tempfile.TemporaryDirectory() as directory, mock.patch.dict(sys.modules, reference=programs.module()):
             os.chdir(directory)
@@ -243,6 +244,10 @@ class Report(unittest.TestCase):
         row = self.row(tensors() | {"b": torch.ones(6)}, tensors())
         self.assertIn("**1 not the same**", row.line())
         self.assertRegex(row.failures[0], r"(?s)^linear-01\n  b: off by .*\n    merge_method: linear\n.*models/0/a.*out_dtype")
+
+    def test_a_configuration_of_another_depth_is_a_failure(self) -> None:
+        row = self.row(tensors(), tensors(), layers=3)
+        self.assertIn("config.json: 3 layers, mergekit's has 2", row.failures[0])
 
     def test_a_merge_that_mergelab_does_not_make_is_a_failure(self) -> None:
         row = self.row("error: no such method", tensors())
@@ -265,7 +270,7 @@ class Native(unittest.TestCase):
         self.assertEqual(native.merge(config, "float32"),
                          {"method": "karcher", "dtype": "float32", "models": [{"model": "m0-a"}, {"model": "m0-base"}]})
 
-    def test_slices_cannot_be_said(self) -> None:
+    def test_slices_stay_a_mergekit_file(self) -> None:
         with self.assertRaises(native.Unsaid):
             native.merge({"merge_method": "passthrough", "slices": []}, "float32")
 

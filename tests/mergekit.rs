@@ -63,13 +63,24 @@ fn what_is_imported_is_the_same_merge_and_does_not_run_again() {
 }
 
 #[test]
-fn slices_that_would_cut_the_models_are_found_when_their_depth_is_known() {
-    let slices = "merge_method: passthrough\nslices: [{ sources: [{ model: models/one, layer_range: [0, 3] }] }]\n";
-    let project = project()
-        .file("configs/ties.yml", slices)
-        .file("models/one/config.json", r#"{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4}"#);
-    let says = "the mergekit configuration takes layers 0 to 3 of one, which has 4: slices that cut layers are not in";
-    project.mergelab(&["run", "x.yaml"]).exits(3).says(says);
-    project.edit("configs/ties.yml", "[0, 3]", "[0, 4]");
-    project.mergelab(&["status", "x.yaml"]).exits(0);
+fn slices_are_handed_to_what_merges_and_run_again_when_they_are_others() {
+    let slices = "\
+merge_method: passthrough
+slices:
+  - sources: [{ model: models/one, layer_range: [0, 3] }]
+  - sources: [{ model: models/two, layer_range: [1, 4] }]
+";
+    let project = project().file("configs/ties.yml", slices);
+    project.run(&[]).ran(&["models.one", "models.two", "merges.m"]);
+    let card = std::fs::read_to_string(project.output("x", "merges.m", "README.md")).unwrap();
+    assert!(card.contains("| 3 | layers 1 to 4 of two |"), "{card}");
+    project.run(&[]).ran(&[]);
+    project.edit("configs/ties.yml", "[1, 4]", "[0, 3]");
+    project.run(&[]).ran(&["merges.m"]);
+    project.edit(
+        "configs/ties.yml",
+        "[0, 3] }]\n  - sources: [{ model: models/two",
+        "[0, 4] }]\n  - sources: [{ model: models/two",
+    );
+    project.run(&[]).ran(&["merges.m"]);
 }

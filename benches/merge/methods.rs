@@ -68,7 +68,7 @@ pub(crate) fn all(home: &Path, billions: f64) -> Result<()> {
     }
     for (read, entries) in GROUPS {
         let sources = read.iter().map(|name| tensor::source(home, name)).collect();
-        let average = tensor::job("average", sources);
+        let average = MergeJob::new("average", sources);
         let average = Runs::of(|| tensor::merge(home, average.clone(), Some(MEMORY)))?;
         row(&format!("{billions}B bf16, {} read: average", read.len()), &average, &average);
         for entry in entries {
@@ -86,7 +86,7 @@ impl Entry {
         MergeJob {
             base: self.base.map(|base| tensor::source(home, base)),
             params: params.collect(),
-            ..tensor::job(self.method, self.models.iter().map(|name| tensor::source(home, name)).collect())
+            ..MergeJob::new(self.method, self.models.iter().map(|name| tensor::source(home, name)).collect())
         }
     }
 }

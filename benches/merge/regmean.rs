@@ -21,6 +21,6 @@ pub(crate) fn mergelab(home: &Path) -> Result<Run> {
         let grams = Some(home.join(format!("grams-{name}")));
         MergeSource { grams, ..tensor::source(home, name) }
     });
-    let job = MergeJob { alpha: Some(Alpha::Number(0.1)), ..tensor::job("regmean", models.into()) };
+    let job = MergeJob { alpha: Some(Alpha::Number(0.1)), ..MergeJob::new("regmean", models.into()) };
     tensor::merge(home, job, None)
 }

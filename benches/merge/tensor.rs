@@ -4,43 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use indexmap::IndexMap;
-use mergelab_wire::{Job, MergeJob, MergeSource, Normalize, Solver, StageFile, VERSION};
+use mergelab_wire::{Job, MergeJob, MergeSource, StageFile, VERSION};
 
 use crate::{Result, Run, beside, timed};
 
 /// A model of a merge.
 pub(crate) fn source(home: &Path, name: &str) -> MergeSource {
-    MergeSource {
-        name: name.to_owned(),
-        path: home.join(name),
-        weight: 1.0.into(),
-        grams: None,
-        held_out: None,
-        fisher: None,
-        capture: None,
-        params: IndexMap::new(),
-    }
-}
-
-/// A merge with everything at its default.
-pub(crate) fn job(method: &str, models: Vec<MergeSource>) -> MergeJob {
-    MergeJob {
-        method: method.to_owned(),
-        tokenizer: models[0].path.clone(),
-        models,
-        base: None,
-        alpha: None,
-        params: IndexMap::new(),
-        rules: Vec::new(),
-        normalize: Normalize::None,
-        solver: Solver::Auto,
-        dtype: None,
-        shard_size: None,
-        alignment: None,
-        card: String::new(),
-        origin: serde_json::Value::Null,
-    }
+    MergeSource::new(name, &home.join(name))
 }
 
 /// One merge, in a directory of its own, within a memory budget in bytes where there is one.

@@ -45,6 +45,8 @@ pub(super) enum Shape {
     Object(&'static [&'static [Key]]),
     /// A merge: its own keys and those of all methods.
     Merge,
+    /// A slice of a merge: its own keys and those of all methods.
+    Slice,
     /// One of several shapes.
     Either(&'static [Shape]),
 }
@@ -234,6 +236,11 @@ pub(super) const MERGE: &[Key] = &[
         "Models or merges that are merged; a swept name means all of its expansions.",
     ),
     key(
+        "slices",
+        Shape::List(&Shape::Slice),
+        "In place of `models`: the layers of the result, from the first to the last, and what they are merged from.",
+    ),
+    key(
         "grams",
         Shape::List(&Shape::Name),
         "One Gram entry per model, in the same order; a swept one multiplies the merge.",
@@ -340,6 +347,18 @@ pub(super) const ROWS_BY: &Words<RowsBy> = &[("tokens", RowsBy::Tokens), ("ids",
 
 /// Kinds of rows, and whether one is of zeros.
 pub(super) const ROW_KINDS: &Words<bool> = &[("zero", true), ("model_token", false)];
+
+/// Keys of a slice whatever the method; the method's parameters stand beside them.
+pub(super) const SLICE: &[Key] = &[
+    required("models", Shape::List(&Shape::Object(&[WEIGHTED, LAYERS])), "What its layers are merged from."),
+    key("base", Shape::Name, "Its base, where that is another than the merge's; it stands among the models too."),
+];
+
+pub(super) const LAYERS: &[Key] = &[required(
+    "layers",
+    Shape::List(&Shape::Whole(0)),
+    "The layers that the model gives, as the first and one past the last.",
+)];
 
 pub(super) const RULE: &[Key] = &[
     required("match", Shape::Text, "Glob on tensor names."),

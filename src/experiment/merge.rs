@@ -106,7 +106,7 @@ impl Reader<'_> {
         let merge = Reader { context: &context, item, fields, method }.read(known);
         self.context.report.add_of(&config.source, report.into_list());
         let merge = merge?;
-        Some(Merge { dtype: dtype.or(merge.dtype), shard_size, keep, layers: config.layers, ..merge })
+        Some(Merge { dtype: dtype.or(merge.dtype), shard_size, keep, ..merge })
     }
 
     fn read(&self, known: Known<'_>) -> Option<Merge> {
@@ -114,13 +114,13 @@ impl Reader<'_> {
         if self.method.is_some() {
             fields.refuse(&["config"], "but for `method: mergekit`");
         }
+        if fields.has("slices") {
+            return self.sliced();
+        }
         fields.require(&["models"]);
         let base = fields.get("base", |base| self.context.model(self.item, base));
         let models = fields.get("models", |models| self.models(models));
         let models = models.and_then(|models| self.without_base(models, base.as_deref()));
-        if let (Some(models), Some(method)) = (&models, self.method) {
-            self.count_models(models, method);
-        }
         let rules =
             fields.get("rules", |rules| rules.list(|rule| self.rule(rule, models.as_deref()))).unwrap_or_default();
         let regmean_rule = rules.iter().any(|rule| rule.action == Some(RuleUse::Regmean));
@@ -137,7 +137,12 @@ impl Reader<'_> {
         let with_grams = self.method.is_none_or(|method| method.grams != Need::No) || regmean_rule;
         let alpha = self.alpha(with_grams);
         let (normalize, mut params) = self.normalize(with_grams);
-        params.extend(self.params());
+        params.extend(self.named_params());
+        self.require_params(&params, fields.field("method").map_or(self.item.place, |field| field.value.span));
+        self.add_seed(&mut params);
+        if let (Some(models), Some(method)) = (&models, self.method) {
+            self.count_models(models, method, &params);
+        }
         if !with_grams {
             fields.refuse(&["solver"], "without Gram matrices");
         } else if self.method.is_some_and(|method| method.name == "mats") {
@@ -164,22 +169,22 @@ impl Reader<'_> {
             tokenizer,
             alignment: alignment.flatten(),
             keep: self.keep(),
-            layers: None,
+            slices: Vec::new(),
         })
     }
 
-    fn dtype(&self) -> Option<String> {
+    pub(super) fn dtype(&self) -> Option<String> {
         self.fields.get("dtype", |dtype| dtype.choice(DTYPES)).map(str::to_owned)
     }
 
-    fn shard_size(&self) -> Option<u64> {
+    pub(super) fn shard_size(&self) -> Option<u64> {
         self.fields.get("shard_size", |size| match bytes(size)? {
             0 => size.fail(Diagnostic::new(size.node.span, "a file has room for something").hint("5GB is the default")),
             bytes => Some(bytes),
         })
     }
 
-    fn keep(&self) -> super::types::Keep {
+    pub(super) fn keep(&self) -> super::types::Keep {
         self.fields.get("keep", |keep| keep.choice(KEEP)).or(self.context.settings.keep).unwrap_or_default()
     }
 
@@ -208,10 +213,10 @@ impl Reader<'_> {
         let (name, weight, params) = if reading.node.as_map().is_some() {
             let fields =
                 Fields::open(self.context.report, reading.node, reading.node.span, "a model of a merge", &[WEIGHTED])?;
-            let weight = fields.get_or("weight", Weight::Number(1.0), |weight| self.weight(&fields, weight));
-            let params = self.params_of_a_model(&fields);
+            let said = self.said_of_a_model(&fields);
             let name = fields.node("model").map(|node| Reading { node, key: "model", ..reading });
-            (name?, weight?, params?)
+            let (weight, params) = said?;
+            (name?, weight, params)
         } else {
             (reading, Weight::Number(1.0), IndexMap::new())
         };
@@ -222,6 +227,13 @@ impl Reader<'_> {
         }
         let weighted = |model| Weighted { model, weight: weight.clone(), params: params.clone() };
         Some(all.into_iter().map(|(model, _)| (weighted(model), span)).collect())
+    }
+
+    /// The weight and the parameters that are stated for one model.
+    pub(super) fn said_of_a_model(&self, fields: &Fields<'_>) -> Option<(Weight, IndexMap<String, serde_json::Value>)> {
+        let weight = fields.get_or("weight", Weight::Number(1.0), |weight| self.weight(fields, weight));
+        let params = self.params_of_a_model(fields);
+        Some((weight?, params?))
     }
 
     fn weight(&self, fields: &Fields<'_>, reading: Reading<'_>) -> Option<Weight> {
@@ -274,13 +286,19 @@ impl Reader<'_> {
         None
     }
 
-    /// Means have weights that are not negative and not all zero; methods on task vectors may take any.
-    fn check_weights(&self, models: &[(Weighted, Span)], method: &Method) {
-        if !method.takes_a_mean() {
+    /// Weights of a mean do not add up to zero, and of Gram matrices and Fisher information none is negative.
+    fn check_weights(
+        &self,
+        models: &[(Weighted, Span)],
+        method: &Method,
+        params: &IndexMap<String, serde_json::Value>,
+    ) {
+        let adds_up = params.get("normalize") == Some(&false.into());
+        if !method.takes_a_mean() || method.name == "average" && adds_up {
             return;
         }
         let negative = models.iter().find(|(model, _)| model.weight.stated().iter().any(|weight| *weight < 0.0));
-        if let Some((model, span)) = negative {
+        if let Some((model, span)) = negative.filter(|_| method.name != "average") {
             let message = format!("the weight of `{}` is negative", model.model);
             let hint = format!("`{}` takes a mean: its weights are 0 or more", method.name);
             self.context.report.add(Diagnostic::new(*span, message).hint(hint));
@@ -291,20 +309,32 @@ impl Reader<'_> {
         if models.iter().any(|(model, _)| matches!(model.weight, Weight::ByName(_))) {
             return;
         }
-        let zero =
-            |at: fn(&[f64]) -> Option<&f64>| models.iter().all(|(model, _)| at(model.weight.of("")) == Some(&0.0));
+        let weights =
+            |at: fn(&[f64]) -> Option<&f64>| models.iter().filter_map(move |(model, _)| at(model.weight.of("")));
+        let zero = |at: fn(&[f64]) -> Option<&f64>| weights(at).sum::<f64>() == 0.0;
         let place = match (zero(<[f64]>::first), zero(<[f64]>::last)) {
             (false, false) => return,
             (true, true) => "",
             (true, false) => " at the first layer",
             (false, true) => " at the last layer",
         };
-        let diagnostic = Diagnostic::new(*span, format!("all weights are 0{place}"));
-        self.context.report.add(diagnostic.hint("one of them must be more than 0"));
+        let diagnostic = Diagnostic::new(*span, format!("the weights add up to 0{place}"));
+        let hint = if method.name == "average" {
+            "`normalize: false` takes their sum"
+        } else {
+            "one of them must be more than 0"
+        };
+        self.context.report.add(diagnostic.hint(hint));
     }
 
-    fn count_models(&self, models: &[(Weighted, Span)], method: &Method) {
-        self.check_weights(models, method);
+    /// Checks how many models there are, and their weights.
+    pub(super) fn count_models(
+        &self,
+        models: &[(Weighted, Span)],
+        method: &Method,
+        params: &IndexMap<String, serde_json::Value>,
+    ) {
+        self.check_weights(models, method, params);
         let (min, max) = method.models;
         if (min..=max).contains(&models.len()) {
             return;
@@ -398,26 +428,38 @@ impl Reader<'_> {
         (Normalize::default(), params)
     }
 
-    fn params(&self) -> IndexMap<String, serde_json::Value> {
-        let Some(method) = self.method else { return IndexMap::new() };
-        let of_method = method.params.iter().filter(|param| param.name != "normalize");
-        let mut read = IndexMap::new();
-        for param in of_method {
-            if let Some(value) = self.fields.get(param.name, |value| params::value(value, param.kind)) {
-                read.insert(param.name.to_owned(), value);
-            } else if param.default.is_none() {
-                let place = self.fields.field("method").map_or(self.item.place, |field| field.value.span);
-                if !self.fields.has(param.name) {
-                    self.context
-                        .report
-                        .add(Diagnostic::new(place, format!("`{}` needs the parameter `{}`", method.name, param.name)));
-                }
-            }
+    /// All parameters that are stated, of a method without Gram matrices.
+    pub(super) fn stated_params(&self) -> IndexMap<String, serde_json::Value> {
+        let (_, mut params) = self.normalize(false);
+        params.extend(self.named_params());
+        params
+    }
+
+    /// The parameters that are stated, but for `normalize`.
+    fn named_params(&self) -> IndexMap<String, serde_json::Value> {
+        let of_method = self.method.iter().flat_map(|method| method.params).filter(|param| param.name != "normalize");
+        let stated = of_method.filter_map(|param| {
+            let value = self.fields.get(param.name, |value| params::value(value, param.kind))?;
+            Some((param.name.to_owned(), value))
+        });
+        stated.collect()
+    }
+
+    /// Reports the parameters without a default that are not there.
+    pub(super) fn require_params(&self, found: &IndexMap<String, serde_json::Value>, place: Span) {
+        let Some(method) = self.method else { return };
+        let is_absent = |name: &str| !found.contains_key(name) && !self.fields.has(name);
+        for param in method.params.iter().filter(|param| param.default.is_none() && is_absent(param.name)) {
+            let message = format!("`{}` needs the parameter `{}`", method.name, param.name);
+            self.context.report.add(Diagnostic::new(place, message));
         }
-        if method.param("seed").is_some() && !self.fields.has("seed") {
-            read.insert("seed".to_owned(), self.context.settings.seed.into());
+    }
+
+    /// Adds the experiment's seed for a method that draws, where the merge has none of its own.
+    pub(super) fn add_seed(&self, params: &mut IndexMap<String, serde_json::Value>) {
+        if self.method.is_some_and(|method| method.param("seed").is_some()) && !self.fields.has("seed") {
+            params.insert("seed".to_owned(), self.context.settings.seed.into());
         }
-        read
     }
 }
 

@@ -27,6 +27,7 @@ mod rule;
 mod scalar;
 mod schema;
 mod settings;
+mod slices;
 mod sources;
 mod suite;
 mod sweep;

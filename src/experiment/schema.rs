@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::keys::{FILE, FILTERED, Key, MERGE, Shape};
+use super::keys::{FILE, FILTERED, Key, MERGE, SLICE, Shape};
 use super::methods::{Kind, METHODS};
 
 /// The form of a name.
@@ -16,7 +16,7 @@ pub fn schema() -> Json {
     if let Json::Object(map) = &mut schema {
         map.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
         map.insert("title".into(), "mergelab experiment".into());
-        map.insert("$defs".into(), json!({ "merge": merge() }));
+        map.insert("$defs".into(), json!({ "merge": merge(), "slice": slice() }));
     }
     schema
 }
@@ -62,6 +62,7 @@ fn shape(shape: &Shape) -> Json {
         }
         Shape::Object(groups) => object(groups),
         Shape::Merge => json!({ "$ref": "#/$defs/merge" }),
+        Shape::Slice => json!({ "$ref": "#/$defs/slice" }),
         Shape::Either(shapes) => json!({ "anyOf": shapes.iter().map(self::shape).collect::<Vec<_>>() }),
     }
 }
@@ -82,7 +83,25 @@ fn number(min: f64, max: f64) -> Json {
 /// A parameter that several methods have takes what any of them takes; that it belongs to the merge's own method is
 /// for the parser to say.
 fn merge() -> Json {
-    let mut schema = object(&[MERGE]);
+    let mut schema = with_params(MERGE);
+    // RAM+ has an `alpha` of its own, which may be above 1.
+    let alpha = schema["properties"]["alpha"].take();
+    let about = alpha["description"].clone();
+    schema["properties"]["alpha"] = json!({ "description": about });
+    schema["if"] = json!({ "properties": { "method": { "const": "ramplus_tl" } }, "required": ["method"] });
+    schema["then"] = json!({ "properties": { "alpha": { "type": ["number", "array"] } } });
+    schema["else"] = json!({ "properties": { "alpha": alpha } });
+    schema
+}
+
+/// A slice of a merge: its own keys, and the parameters of all methods.
+fn slice() -> Json {
+    with_params(SLICE)
+}
+
+/// A mapping with keys of its own and the parameters of all methods.
+fn with_params(own: &[Key]) -> Json {
+    let mut schema = object(&[own]);
     for param in METHODS.iter().flat_map(|method| method.params) {
         let methods: Vec<_> =
             METHODS.iter().filter(|method| method.param(param.name).is_some()).map(|method| method.name).collect();
@@ -91,17 +110,10 @@ fn merge() -> Json {
         let kind = kind(param.kind);
         if property.is_null() {
             *property = described(kind, &about);
-        } else if MERGE.iter().all(|key| key.name != param.name) && !accepts(property, &kind) {
+        } else if own.iter().all(|key| key.name != param.name) && !accepts(property, &kind) {
             *property = described(json!({ "anyOf": [property.take(), kind] }), &about);
         }
     }
-    // RAM+ has an `alpha` of its own, which may be above 1.
-    let alpha = schema["properties"]["alpha"].take();
-    let about = alpha["description"].clone();
-    schema["properties"]["alpha"] = json!({ "description": about });
-    schema["if"] = json!({ "properties": { "method": { "const": "ramplus_tl" } }, "required": ["method"] });
-    schema["then"] = json!({ "properties": { "alpha": { "type": ["number", "array"] } } });
-    schema["else"] = json!({ "properties": { "alpha": alpha } });
     schema
 }
 

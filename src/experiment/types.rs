@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use mergelab_wire::{Alignment, Alpha, Engine, Labels, Normalize, Rows as RowFormat, Rule, Solver, TokenMask, Weight};
+use mergelab_wire::{
+    Alignment, Alpha, Engine, Labels, MergeSlice, Normalize, Rows as RowFormat, Rule, Solver, TokenMask, Weight,
+};
 use serde::Serialize;
 
 use super::layout::Table;
@@ -280,8 +282,9 @@ pub struct Merge {
     pub alignment: Option<Alignment>,
     /// Whether weights stay once nothing needs them.
     pub keep: Keep,
-    /// How many layers its models must have; as many as they have if absent. Only a mergekit configuration says so.
-    pub layers: Option<u64>,
+    /// What its layers are merged from, where they are not those of all models in their order; models by name. The models of
+    /// all slices are those of the merge, or its base.
+    pub slices: Vec<MergeSlice>,
 }
 
 /// What a merge runs one of its models on.
@@ -316,9 +319,13 @@ impl Merge {
         }
     }
 
-    /// A model of the merge, or its base, by its name.
+    /// The role under which the merge needs a model that it names.
     pub fn giver(&self, name: &str) -> Giver {
-        self.position(name).map_or(Giver::Base, Giver::Model)
+        if self.base.as_deref() == Some(name) {
+            Giver::Base
+        } else {
+            self.position(name).map_or(Giver::Base, Giver::Model)
+        }
     }
 
     /// The models whose tokens decide what the merge is; none where rows go by their ids.

@@ -26,7 +26,7 @@ pub(super) const PAGES: &[Page] = &[
         title: "Weighted average (model soups, `linear` in mergekit)",
         summary: "the weighted mean of all models",
         formula: "W = Σ wᵢ Wᵢ / Σ wᵢ",
-        details: "With `normalize: false` the sum is not divided. It is what rules and other methods mean by *average*.",
+        details: "With `normalize: false` the sum is not divided. Weights may be negative, and must not add up to zero. It is what rules and other methods mean by *average*.",
         source: "Wortsman et al., *Model soups*, 2022, <https://arxiv.org/abs/2203.05482>",
         when: "The baseline of every comparison: no data, no parameters. Good where the models come from one base and are not far from it.",
     },
@@ -245,7 +245,7 @@ pub(super) const PAGES: &[Page] = &[
         formula: "W = scale · W₁",
         details: "With `scale` by tensor name or over depth.",
         source: "mergekit, <https://github.com/arcee-ai/mergekit>",
-        when: "To change the type or the tokenizer of a model, or to scale some of its tensors.",
+        when: "To stack, repeat or cut layers by `slices`, to change the type or the tokenizer of a model, or to scale some of its tensors.",
     },
     Page {
         method: "tsv",

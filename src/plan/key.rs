@@ -9,7 +9,7 @@ mod evaluation;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mergelab_wire::{Alpha, Rows, RuleUse, Weight};
+use mergelab_wire::{Alpha, MergeSlice, Rows, RuleUse, SliceSource, Weight};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -443,8 +443,8 @@ impl Reader<'_> {
         if let Some(size) = merge.shard_size {
             params["shard_size"] = json!(size);
         }
-        if let Some(layers) = merge.layers {
-            params["layers"] = json!(layers);
+        if !merge.slices.is_empty() {
+            params["slices"] = merge.slices.iter().map(|slice| self::slice(merge, slice)).collect();
         }
         if let Some(how) = &merge.alignment {
             params["alignment"] = alignment::of(how, merge);
@@ -504,6 +504,25 @@ fn weight(weight: &Weight) -> Value {
         Weight::Number(number) => json!([number]),
         Weight::Gradient(_) | Weight::ByName(_) => json!(weight),
     }
+}
+
+/// A slice: its models by their place in the merge, which are names nowhere in a key.
+fn slice(merge: &Merge, slice: &MergeSlice) -> Value {
+    let source = |source: &SliceSource| {
+        let SliceSource { name, first, weight, params } = source;
+        json!({
+            "model": merge.giver(name).to_string(),
+            "first": first,
+            "weight": self::weight(weight),
+            "parameters": params,
+        })
+    };
+    json!({
+        "layers": slice.layers,
+        "models": slice.models.iter().map(source).collect::<Vec<_>>(),
+        "base": slice.base.as_ref().map(source),
+        "parameters": slice.params,
+    })
 }
 
 /// The part of a file name that says how to read it; `data.v2.jsonl` is JSON Lines.

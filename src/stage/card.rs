@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use mergelab_wire::SliceSource;
+
 use super::{Context, Job};
 use crate::experiment::{Data, DataSource, Experiment, Merge, Model, Pick};
 use crate::plan::Artifact;
@@ -50,7 +52,25 @@ pub(crate) fn body<'a>(
     if let Some(base) = &merge.base {
         row("base", base, "base");
     }
+    card += &slices(merge);
     card
+}
+
+/// What the layers of the result are merged from, where they are not those of all models in their order.
+fn slices(merge: &Merge) -> String {
+    if merge.slices.is_empty() {
+        return String::new();
+    }
+    let mut table = String::from("\n| layers | merged from |\n| --- | --- |\n");
+    for slice in &merge.slices {
+        let source = |source: &SliceSource| {
+            format!("layers {} to {} of {}", source.first, source.first + slice.layers, source.name)
+        };
+        let models = slice.models.iter().map(source);
+        let base = slice.base.as_ref().map(|base| format!("{} (base)", source(base)));
+        let _ = writeln!(table, "| {} | {} |", slice.layers, models.chain(base).collect::<Vec<_>>().join(", "));
+    }
+    table
 }
 
 /// Where a model comes from, for people elsewhere: its name on the hub, or the last component of its path.

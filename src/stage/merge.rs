@@ -1,11 +1,9 @@
 //! Merging: models, and Grams where the method uses them, go to the tensor program; a model directory comes back.
 
-use indexmap::IndexMap;
-use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource, Weight};
+use mergelab_wire::{Event, Job as Work, MergeJob, MergeSource};
 
 use serde_json::{Value, json};
 
-use super::needs::config_number;
 use super::{Context, Failure, Job, Product, card, gram, tensor};
 use crate::experiment::{Calibration, Merge};
 
@@ -16,17 +14,12 @@ pub(super) fn run(
     job: &Job<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Product, Failure> {
-    check_layers(merge, job)?;
     let beside = |kind: &str, role: &str| job.inputs.get(&format!("{kind}.{role}")).map(|made| made.location.clone());
-    let source = |role: &str, name: &str, weight: Weight| MergeSource {
-        name: name.to_owned(),
-        path: job.input(role).location.clone(),
-        weight,
+    let source = |role: &str, name: &str| MergeSource {
         grams: beside("grams", role),
         held_out: beside("held_out", role),
         fisher: beside("fishers", role),
-        capture: None,
-        params: IndexMap::new(),
+        ..MergeSource::new(name, &job.input(role).location)
     };
     let capture = |index: usize| {
         let Calibration { capture, rows, strict } = merge.captures.get(index)?;
@@ -39,14 +32,13 @@ pub(super) fn run(
         .enumerate()
         .map(|(index, model)| {
             let (weight, params) = (model.weight.clone(), model.params.clone());
-            MergeSource { capture: capture(index), params, ..source(&index.to_string(), &model.model, weight) }
+            MergeSource { capture: capture(index), weight, params, ..source(&index.to_string(), &model.model) }
         })
         .collect();
-    let base = merge.base.as_deref().map(|name| source("base", name, 1.0.into()));
+    let base = merge.base.as_deref().map(|name| source("base", name));
     let work = Work::Merge(MergeJob {
-        method: merge.method.clone(),
-        models,
         base,
+        slices: merge.slices.clone(),
         alpha: merge.alpha.clone(),
         params: merge.params.clone(),
         rules: merge.rules.clone(),
@@ -58,31 +50,9 @@ pub(super) fn run(
         alignment: merge.alignment.clone(),
         card: card::text(context, merge, job),
         origin: origin(context, merge, job),
+        ..MergeJob::new(&merge.method, models)
     });
     tensor::run(context, job, work, on_event)
-}
-
-/// Checks that models have as many layers as a mergekit configuration takes of them: it would cut them otherwise.
-fn check_layers(merge: &Merge, job: &Job<'_>) -> Result<(), Failure> {
-    let Some(layers) = merge.layers else { return Ok(()) };
-    let models = merge.models.iter().enumerate().map(|(index, model)| (index.to_string(), model.model.as_str()));
-    for (role, name) in models.chain(merge.base.as_deref().map(|base| ("base".to_owned(), base))) {
-        let location = &job.input(&role).location;
-        let taken = format!("the mergekit configuration takes layers 0 to {layers} of {name}");
-        let mut found = ["num_hidden_layers", "n_layer"].iter().filter_map(|key| config_number(location, key));
-        match found.next() {
-            Some(found) if found == layers => {}
-            Some(found) => {
-                let message = format!("{taken}, which has {found}: slices that cut layers are not in this version");
-                return Err(Failure::experiment(message).hint(format!("write `layer_range: [0, {found}]`")));
-            }
-            None => {
-                let message = format!("{taken}, whose config.json does not say how many it has");
-                return Err(Failure::experiment(message).hint("write `models` in place of `slices`"));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Where a merge comes from: names, and the digests that say what its sources were.

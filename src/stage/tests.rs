@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Context, Ending, Failure, Job, Launcher, Product, Program, group_of, run, run_batch};
 use crate::digest::{Digest, Key};
 use crate::experiment::parse;
-use crate::plan::{Artifact, Graph, Spec, StageId};
+use crate::plan::{Artifact, Graph, StageId};
 use crate::project::{Config, Project, Python};
 
 const EXPERIMENT: &str = r#"name: x
@@ -472,28 +472,6 @@ fn what_a_merge_says_of_one_model_goes_with_that_model() {
         Ok(Ending::Code(0))
     });
     assert!(product.is_ok());
-}
-
-#[test]
-fn slices_of_a_mergekit_configuration_must_be_whole_models() {
-    let mut bench = Bench::new();
-    let id = bench.graph.find("merges.avg").unwrap()[0];
-    let Spec::Merge(merge) = &mut bench.graph.stages[id.0].spec else { panic!("not a merge") };
-    merge.layers = Some(3);
-    let run = |model: &str, config: &str| {
-        let directory = bench.path(&format!("artifacts/models.{model}"));
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("config.json"), config).unwrap();
-        bench.run("merges.avg", &|_, _| Ok(Ending::Code(0))).map_err(|failure| (failure.message, failure.hint.unwrap()))
-    };
-    let (message, hint) = run("a", "{}").unwrap_err();
-    assert!(message.ends_with("layers 0 to 3 of a, whose config.json does not say how many it has"), "{message}");
-    assert_eq!(hint, "write `models` in place of `slices`");
-    run("b", r#"{"num_hidden_layers": 4}"#).unwrap_err();
-    let (message, hint) = run("a", r#"{"n_layer": 3}"#).unwrap_err();
-    assert!(message.contains("layers 0 to 3 of b, which has 4"), "{message}");
-    assert_eq!(hint, "write `layer_range: [0, 4]`");
-    assert!(run("b", r#"{"num_hidden_layers": 3}"#).is_ok());
 }
 
 #[test]

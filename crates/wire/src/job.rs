@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::merge::MergeSlice;
+
 /// One unit of work for `mergelab-tensor`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -304,6 +306,10 @@ pub struct MergeJob {
     pub models: Vec<MergeSource>,
     /// The base model, for methods on task vectors and for rules.
     pub base: Option<MergeSource>,
+    /// What its layers are merged from, one slice after the other, where they are not those of all models in their order. What
+    /// lies before all layers is of the first slice, what lies behind them of the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<MergeSlice>,
     /// Off-diagonal scaling α of RegMean.
     pub alpha: Option<Alpha>,
     /// Other parameters of the method, under mergekit's names.
@@ -443,9 +449,7 @@ impl Weight {
             Self::Number(number) => std::slice::from_ref(number),
             Self::Gradient(list) => list,
             Self::ByName(named) => {
-                let fits = |named: &&NamedWeight| {
-                    named.filter.as_deref().is_none_or(|part| part == "*" || tensor.contains(part))
-                };
+                let fits = |named: &&NamedWeight| crate::fits(named.filter.as_deref(), tensor);
                 named.iter().find(fits).map_or(&[1.0], |named| &named.value)
             }
         }

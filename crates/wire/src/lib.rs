@@ -12,10 +12,11 @@
 //! engines (`tokens`), files with their digests ([`Event::Written`]), the size of shards, merges that capture (`capture`); 3,
 //! Fisher information (`fisher`); 4, Grams imported and exported (`import-grams`, `export-grams`); 5, weights by
 //! tensor name, parameters of single models (`params`), and LoRA adapters (`apply-lora`,
-//! `extract-lora`); 6, rows of embeddings by their tokens (`alignment`).
+//! `extract-lora`); 6, rows of embeddings by their tokens (`alignment`), merges of slices (`slices`).
 
 mod events;
 mod job;
+mod merge;
 mod vocabulary;
 
 pub use events::{Event, EventReader, EventWriter, Fault};
@@ -25,6 +26,7 @@ pub use job::{
     NATIVE_FAMILIES, NamedWeight, Normalize, RowRange, RowSource, Rows, Rule, RuleUse, Solver, StageFile, TokenMask,
     TokenRow, VersionMismatch, Weight,
 };
+pub use merge::{MergeSlice, SliceSource, fits};
 pub use vocabulary::{TokenIds, TwoIds};
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.

@@ -32,8 +32,7 @@ const SLICE: &[Key] = &[
     key("residual_weight", Shape::Any, ""),
     key("parameters", Shape::Any, ""),
 ];
-const SOURCE: &[Key] =
-    &[required("model", Shape::Any, ""), required("layer_range", Shape::Any, ""), key("parameters", Shape::Any, "")];
+const RANGE: &[Key] = &[required("layer_range", Shape::Any, "")];
 
 /// mergekit's methods by its names.
 const METHODS: &[&str] = &[
@@ -66,24 +65,38 @@ pub(super) type Placed = (Reference, Span);
 pub(super) struct Config {
     pub(super) method: &'static Method,
     pub(super) method_place: Span,
-    /// The models in their order, the base among them where the file has it there.
-    pub(super) inputs: Vec<Input>,
-    /// Whether they are whole models, to which mergekit adds the base.
-    pub(super) whole: bool,
+    /// What is merged: whole models, to which mergekit adds the base, or slices one after the other.
+    pub(super) parts: Parts,
     pub(super) base: Option<Placed>,
-    /// Parameters of the slice, the module and the whole file.
+    /// Parameters of the module and the whole file.
     pub(super) scopes: Vec<Map>,
     /// `out_dtype`, else `dtype`.
     pub(super) dtype: Option<Field>,
     pub(super) tokenizer: Option<Tokenizer>,
-    /// The layers that its models have, where it says so.
-    pub(super) layers: Option<u64>,
+}
+
+/// What is merged.
+pub(super) enum Parts {
+    /// Models, the base among them where the file has it there.
+    Models(Vec<Input>),
+    /// Slices, and where they are.
+    Slices(Vec<Slice>, Span),
+}
+
+/// Some layers of the output.
+pub(super) struct Slice {
+    pub(super) place: Span,
+    pub(super) sources: Vec<Input>,
+    pub(super) base: Option<Placed>,
+    pub(super) params: Map,
 }
 
 /// A model with its parameters.
 pub(super) struct Input {
     pub(super) model: Placed,
     pub(super) params: Map,
+    /// `layer_range`, of a source of a slice.
+    pub(super) layers: Option<Field>,
 }
 
 impl Config {
@@ -107,40 +120,52 @@ impl Config {
         let method = fields.get("merge_method", method_of);
         let global = parameters::stated(report, fields.field("parameters"));
         let base = reader.reference(&fields, "base_model");
-        let mut parts = match fields.exactly_one(&["models", "slices", "modules"])? {
+        let (parts, mut scopes) = match fields.exactly_one(&["models", "slices", "modules"])? {
             "modules" => reader.modules(fields.field("modules")?),
-            form => reader.parts(&fields, form),
+            form => reader.parts(&fields, form).map(|parts| (parts, Vec::new())),
         }?;
-        parts.scopes.push(global);
+        scopes.push(global);
         let dtype = present(&fields, "out_dtype").or(present(&fields, "dtype")).cloned();
         let tokenizer = Tokenizer::read(report, &fields, files);
-        let (method, base) = (method?, parts.base.or(base));
-        let is_base = |input: &Input| base.as_ref().is_some_and(|(base, _)| *base == input.model.0);
-        for input in parts.inputs.iter().filter(|input| !(method.leaves_the_base_out() && is_base(input))) {
-            parameters::check(report, method, &input.params, true);
+        let config = Self { method: method?, method_place, parts, base, scopes, dtype, tokenizer };
+        config.check(report);
+        Some(config)
+    }
+
+    /// Reports parameters that do not belong where they are.
+    fn check(&self, report: &Report) {
+        let of_models = |inputs: &[Input], base: Option<&Placed>| {
+            let is_base = |input: &Input| base.is_some_and(|(base, _)| *base == input.model.0);
+            for input in inputs.iter().filter(|input| !(self.method.leaves_the_base_out() && is_base(input))) {
+                parameters::check(report, self.method, &input.params, true);
+            }
+        };
+        match &self.parts {
+            Parts::Models(inputs) => of_models(inputs, self.base.as_ref()),
+            Parts::Slices(slices, _) => {
+                for slice in slices {
+                    of_models(&slice.sources, slice.base.as_ref().or(self.base.as_ref()));
+                    parameters::check(report, self.method, &slice.params, false);
+                }
+            }
         }
-        for scope in &parts.scopes {
-            parameters::check(report, method, scope, false);
+        for scope in &self.scopes {
+            parameters::check(report, self.method, scope, false);
         }
-        let Parts { inputs, whole, scopes, layers, .. } = parts;
-        Some(Self { method, method_place, inputs, whole, base, scopes, dtype, tokenizer, layers })
     }
 
     /// The models that it names, with their places.
     pub(super) fn references(&self) -> impl Iterator<Item = (&Reference, Span)> {
-        let inputs = self.inputs.iter().map(|input| &input.model);
-        let named = inputs.chain(&self.base).map(|(reference, span)| (reference, *span));
+        let (inputs, slices) = match &self.parts {
+            Parts::Models(inputs) => (inputs.as_slice(), [].as_slice()),
+            Parts::Slices(slices, _) => ([].as_slice(), slices.as_slice()),
+        };
+        let sources = slices.iter().flat_map(|slice| slice.sources.iter());
+        let bases = slices.iter().filter_map(|slice| slice.base.as_ref()).chain(&self.base);
+        let models = inputs.iter().chain(sources).map(|input| &input.model).chain(bases);
+        let named = models.map(|(reference, span)| (reference, *span));
         named.chain(self.tokenizer.iter().flat_map(Tokenizer::references))
     }
-}
-
-/// What is merged.
-struct Parts {
-    inputs: Vec<Input>,
-    whole: bool,
-    base: Option<Placed>,
-    scopes: Vec<Map>,
-    layers: Option<u64>,
 }
 
 struct Reader<'a> {
@@ -160,7 +185,8 @@ impl Reader<'_> {
         fields.get(key, |reading| Some((Reference::read(reading, self.files)?, span)))
     }
 
-    fn modules(&self, field: &Field) -> Option<Parts> {
+    /// The one module, with its parameters.
+    fn modules(&self, field: &Field) -> Option<(Parts, Vec<Map>)> {
         let module = Reading { report: self.report, node: &field.value, key: "modules" };
         let map = module.map()?;
         let mut modules = map.values();
@@ -172,67 +198,80 @@ impl Reader<'_> {
         };
         let fields = Fields::open(self.report, &first.value, first.key, "a module", &[MODULE])?;
         let params = parameters::stated(self.report, fields.field("parameters"));
-        let mut parts = self.parts(&fields, fields.exactly_one(&["models", "slices"])?)?;
-        parts.scopes.push(params);
-        Some(parts)
+        let parts = self.parts(&fields, fields.exactly_one(&["models", "slices"])?)?;
+        Some((parts, vec![params]))
     }
 
     /// What stands under `models` or `slices`.
     fn parts(&self, fields: &Fields<'_>, form: &str) -> Option<Parts> {
-        if form == "slices" {
-            return self.slices(fields);
+        if form == "models" {
+            return self.inputs(fields, form, &[MODEL]).map(Parts::Models);
         }
-        let inputs = fields.get(form, |models| models.list(|item| Some(self.input(item))))?;
-        let inputs = inputs.into_iter().collect::<Option<_>>()?;
-        Some(Parts { inputs, whole: true, base: None, scopes: Vec::new(), layers: None })
+        let slices = fields.get(form, |slices| slices.list(|item| Some(self.slice(item))))?;
+        let place = fields.field(form)?.key;
+        Some(Parts::Slices(slices.into_iter().collect::<Option<_>>()?, place))
     }
 
-    fn input(&self, item: Reading<'_>) -> Option<Input> {
-        let fields = Fields::open(self.report, item.node, item.node.span, "a model", &[MODEL])?;
-        let params = parameters::stated(self.report, fields.field("parameters"));
-        Some(Input { model: self.reference(&fields, "model")?, params })
+    /// Models of a list.
+    fn inputs(&self, fields: &Fields<'_>, key: &str, keys: &[&[Key]]) -> Option<Vec<Input>> {
+        fields.get(key, |list| list.list(|item| Some(self.input(item, keys))))?.into_iter().collect()
     }
 
-    /// One slice of whole models; others are refused.
-    fn slices(&self, fields: &Fields<'_>) -> Option<Parts> {
-        let slices = fields.get("slices", |slices| slices.list(|item| Some(item.node)))?;
-        if let Some(second) = slices.get(1) {
-            cuts(self.report, second.span);
-            return None;
-        }
-        let slice = slices.first()?;
-        let fields = Fields::open(self.report, slice, slice.span, "a slice", &[SLICE])?;
-        self.refuse(&fields, "residual_weight", "it has no effect but in slices that stack layers");
-        let base = self.reference(&fields, "base_model");
-        let params = parameters::stated(self.report, fields.field("parameters"));
-        let sources = fields.get("sources", |sources| sources.list(|item| Some(self.source(item))))?;
-        let sources: Vec<(Input, u64, Span)> = sources.into_iter().collect::<Option<_>>()?;
-        let layers = sources.first().map(|(_, layers, _)| *layers);
-        if let Some((.., span)) = sources.iter().find(|(_, other, _)| Some(*other) != layers) {
-            cuts(self.report, *span);
-            return None;
-        }
-        let inputs = sources.into_iter().map(|(input, ..)| input).collect();
-        Some(Parts { inputs, whole: false, base, scopes: vec![params], layers })
-    }
-
-    /// A source of a slice, with its layers and where they are stated.
-    fn source(&self, item: Reading<'_>) -> Option<(Input, u64, Span)> {
-        let fields = Fields::open(self.report, item.node, item.node.span, "a source of a slice", &[SOURCE])?;
+    fn input(&self, item: Reading<'_>, keys: &[&[Key]]) -> Option<Input> {
+        let fields = Fields::open(self.report, item.node, item.node.span, "a model", keys)?;
         let params = parameters::stated(self.report, fields.field("parameters"));
         let model = self.reference(&fields, "model");
-        let span = fields.field("layer_range")?.value.span;
-        let range = fields.get("layer_range", |range| range.list(|end| end.whole(0, u64::MAX)))?;
-        let [start, end] = range.as_slice() else {
-            let diagnostic = Diagnostic::new(span, "`layer_range` must be the first layer and one past the last");
-            self.report.add(diagnostic.hint("as in `layer_range: [0, 32]`"));
-            return None;
-        };
-        if *start > 0 {
-            cuts(self.report, span);
+        let layers = fields.field("layer_range").cloned();
+        Some(Input { model: model?, params, layers })
+    }
+
+    fn slice(&self, item: Reading<'_>) -> Option<Slice> {
+        let fields = Fields::open(self.report, item.node, item.node.span, "a slice", &[SLICE])?;
+        let base = self.reference(&fields, "base_model");
+        let params = parameters::stated(self.report, fields.field("parameters"));
+        let sources = self.inputs(&fields, "sources", &[MODEL, RANGE])?;
+        let ranges: Vec<_> = sources.iter().map(|source| self.range(source)).collect();
+        let counts: Vec<_> = ranges.into_iter().collect::<Option<_>>()?;
+        let (first, others) = counts.split_first()?;
+        if let Some(other) = others.iter().find(|other| other.0 != first.0) {
+            let message = format!("{} layers in a slice of {}", other.0, first.0);
+            let diagnostic = Diagnostic::new(other.1, message).other(first.1, "as many as these");
+            self.report.add(diagnostic.hint("each source gives a slice as many layers as the others"));
             return None;
         }
-        Some((Input { model: model?, params }, *end, span))
+        Some(Slice { place: item.node.span, sources, base, params })
+    }
+
+    /// How many layers a source gives, and where that stands.
+    fn range(&self, source: &Input) -> Option<(u64, Span)> {
+        let field = source.layers.as_ref()?;
+        let reading = Reading { report: self.report, node: &field.value, key: "layer_range" };
+        let span = field.value.span;
+        let fail = |message: String, hint: String| reading.fail(Diagnostic::new(span, message).hint(hint));
+        match reading.list(|end| end.whole(0, u64::from(u32::MAX)))?.as_slice() {
+            [first, end] if first < end => match self.depth(&source.model.0) {
+                Some(depth) if *end > depth => fail(
+                    format!("layers {first} to {end} of a model that has {depth}"),
+                    format!("layers are counted from 0; the last of them end at {depth}"),
+                ),
+                _ => Some((end - first, span)),
+            },
+            [first, end] => fail(
+                format!("layers {first} to {end} are none"),
+                "the second is one past the last, as in `layer_range: [0, 32]`".to_owned(),
+            ),
+            _ => fail(
+                "`layer_range` must be the first layer and one past the last".to_owned(),
+                "as in `layer_range: [0, 32]`".to_owned(),
+            ),
+        }
+    }
+
+    /// How many layers a model has, where it is on disk and says so; of others that is found when they are there.
+    fn depth(&self, model: &Reference) -> Option<u64> {
+        let config = self.files.read(&model.directory()?.join("config.json")).ok()?;
+        let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
+        ["num_hidden_layers", "n_layer"].iter().find_map(|key| config.get(*key)?.as_u64())
     }
 }
 
@@ -253,9 +292,4 @@ pub(super) fn present<'a>(fields: &Fields<'a>, key: &str) -> Option<&'a Field> {
 
 fn refuse(report: &Report, place: Span, what: &str, hint: &str) {
     report.add(Diagnostic::new(place, format!("{what} not in this version")).hint(hint));
-}
-
-fn cuts(report: &Report, place: Span) {
-    let hint = "one slice over all layers of each source, `layer_range: [0, N]`, merges whole models";
-    refuse(report, place, "slices that cut or stack layers are", hint);
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use mergelab_wire::{Alignment, RowSource, TokenRow};
+use indexmap::IndexMap;
+use mergelab_wire::{Alignment, MergeSlice, RowSource, TokenRow, Weight};
 use serde_json::Value as Json;
 
 use super::super::diagnostics::Diagnostics;
@@ -30,9 +31,17 @@ fn written(experiment: &Experiment, merge: &Merge) -> String {
     for (name, model) in &experiment.models {
         let _ = writeln!(text, "  {}: {}", word(name), model_entry(model));
     }
-    let _ = writeln!(text, "merges:\n  {name}:\n    method: {}\n    models:", merge.method);
-    for model in &merge.models {
-        let _ = writeln!(text, "      - {}", weighted(model));
+    let _ = writeln!(text, "merges:\n  {name}:\n    method: {}", merge.method);
+    if merge.slices.is_empty() {
+        text += "    models:\n";
+        for model in &merge.models {
+            let _ = writeln!(text, "      - {}", weighted(model));
+        }
+    } else {
+        text += "    slices:\n";
+        for slice in &merge.slices {
+            text += &sliced(merge, slice);
+        }
     }
     let mut key = |name: &str, value: String| {
         let _ = writeln!(text, "    {name}: {value}");
@@ -47,12 +56,6 @@ fn written(experiment: &Experiment, merge: &Merge) -> String {
     }
     for (name, value) in &merge.params {
         key(name, flow(value));
-    }
-    if let Some(layers) = merge.layers {
-        let _ = writeln!(
-            text,
-            "# The configuration takes layers 0 to {layers} of each model: all of them, for this to be the same."
-        );
     }
     text
 }
@@ -76,16 +79,40 @@ fn keys_of(model: &Model) -> String {
 
 fn weighted(model: &Weighted) -> String {
     let name = word(&model.model);
-    let mut keys = format!("{{ model: {name}");
-    if model.weight != 1.0.into() {
-        let _ = write!(keys, ", weight: {}", flow(&serde_json::json!(model.weight)));
-    } else if model.params.is_empty() {
-        return name;
+    match said(&model.weight, &model.params) {
+        said if said.is_empty() => name,
+        said => format!("{{ model: {name}{said} }}"),
     }
-    for (name, value) in &model.params {
+}
+
+/// A slice, with what it states of itself.
+fn sliced(merge: &Merge, slice: &MergeSlice) -> String {
+    let mut text = String::from("      - models:\n");
+    for source in slice.base.iter().chain(&slice.models) {
+        let (name, layers) = (word(&source.name), format!("[{}, {}]", source.first, source.first + slice.layers));
+        let _ =
+            writeln!(text, "          - {{ model: {name}, layers: {layers}{} }}", said(&source.weight, &source.params));
+    }
+    let base = slice.base.as_ref().map(|base| &base.name).filter(|base| merge.base.as_ref() != Some(base));
+    if let Some(base) = base {
+        let _ = writeln!(text, "        base: {}", word(base));
+    }
+    for (name, value) in slice.params.iter().filter(|(name, value)| merge.params.get(*name) != Some(value)) {
+        let _ = writeln!(text, "        {name}: {}", flow(value));
+    }
+    text
+}
+
+/// What is said of a model beside its name.
+fn said(weight: &Weight, params: &IndexMap<String, Json>) -> String {
+    let mut keys = String::new();
+    if *weight != 1.0.into() {
+        let _ = write!(keys, ", weight: {}", flow(&serde_json::json!(weight)));
+    }
+    for (name, value) in params {
         let _ = write!(keys, ", {name}: {}", flow(value));
     }
-    keys + " }"
+    keys
 }
 
 /// Whose tokenizer the merge has, and how rows belong together.

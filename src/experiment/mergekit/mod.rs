@@ -42,8 +42,6 @@ pub(super) struct Read {
     pub(super) wrong: Vec<Diagnostic>,
     /// As a merge of this language; `None` when something is wrong.
     pub(super) merge: Option<Arc<Node>>,
-    /// The layers of its models, where it states them.
-    pub(super) layers: Option<u64>,
 }
 
 /// A model that the experiment does not name.
@@ -74,7 +72,7 @@ impl Mergekit {
         let bytes = files.read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         let failed = |text, wrong| {
             let source = Arc::new(Source { file: path.to_path_buf(), text });
-            Ok(Read { source, wrong: vec![wrong], merge: None, layers: None })
+            Ok(Read { source, wrong: vec![wrong], merge: None })
         };
         let text = match text_of(&bytes) {
             Ok(text) => text.trim_start_matches('\u{feff}').to_owned(),
@@ -103,8 +101,7 @@ impl Mergekit {
                 .collect();
             config.merge(&report, root.span, &named)
         });
-        let layers = config.and_then(|config| config.layers);
-        Ok(Read { source, wrong: report.into_list(), merge, layers })
+        Ok(Read { source, wrong: report.into_list(), merge })
     }
 
     /// The entry that a model has, which is added if there is none.

@@ -1,4 +1,4 @@
-//! Models as mergekit names them: a directory or a hub id, with an optional `@revision`.
+//! Models as mergekit names them: a directory or a hub id, with an optional `@revision`, and behind a `+` a LoRA adapter.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::super::diagnostics::Diagnostic;
 use super::super::loaded::Files;
 use super::super::read::{Reading, is_name, is_name_byte, wrong_type};
 use super::super::tree::Node;
-use super::super::types::Model;
+use super::super::types::{Lora, Model};
 
 /// A model outside of the experiment; two that are the same model are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +15,8 @@ pub(super) enum Reference {
     Hub(String, Option<String>),
     /// A directory.
     Path(PathBuf),
+    /// A model, and a LoRA adapter that is applied to it.
+    Lora(Box<(Self, Self)>),
 }
 
 impl Reference {
@@ -26,12 +28,24 @@ impl Reference {
             return reading.fail(diagnostic.hint("write a directory, or a hub id as org/name or org/name@revision"));
         }
         let text = reading.word()?;
-        if text.contains('+') {
-            let message = format!("`{text}`: models with a LoRA (`+`) are not in this version");
-            return fail(message, "merge the LoRA into its model first, and name what comes out");
+        let one = |part: &str| Self::one(reading, part, files);
+        match text.split('+').collect::<Vec<_>>().as_slice() {
+            [model] => one(model),
+            [model, adapter] if !model.is_empty() && !adapter.is_empty() => {
+                Some(Self::Lora(Box::new((one(model)?, one(adapter)?))))
+            }
+            _ => fail(
+                format!("`{text}` is no model with a LoRA adapter"),
+                "write MODEL+ADAPTER; adapters are not stacked",
+            ),
         }
+    }
+
+    /// A model or an adapter.
+    fn one(reading: Reading<'_>, text: &str, files: &dyn Files) -> Option<Self> {
+        let fail = |message: String, hint: &str| reading.fail(Diagnostic::new(reading.node.span, message).hint(hint));
         let (name, revision) = match text.split_once('@') {
-            None => (text.as_str(), None),
+            None => (text, None),
             Some((_, revision)) if revision.contains('@') => {
                 return fail(format!("`{text}` has more than one `@`"), "write org/name@revision");
             }
@@ -50,10 +64,16 @@ impl Reference {
 
     /// The model that an entry of `models` is.
     pub(super) fn of(entry: &Node) -> Option<Self> {
-        let map = entry.as_map().filter(|map| !map.contains_key("from") && !map.contains_key("lora"))?;
+        let map = entry.as_map().filter(|map| !map.contains_key("from"))?;
         let scalar = |key: &str| map.get(key)?.value.as_scalar();
         let path = || scalar("path").map(|path| Self::path(Path::new(path)));
-        scalar("hub").map(|repo| Self::hub(repo, scalar("revision"))).or_else(path)
+        let model = scalar("hub").map(|repo| Self::hub(repo, scalar("revision"))).or_else(path)?;
+        let Some(adapter) = map.get("lora").map(|field| &field.value) else { return Some(model) };
+        let adapter = match adapter.as_scalar() {
+            Some(path) => Self::path(Path::new(path)),
+            None => Self::of(adapter)?,
+        };
+        Some(Self::Lora(Box::new((model, adapter))))
     }
 
     fn hub(repo: &str, revision: Option<&str>) -> Self {
@@ -64,32 +84,46 @@ impl Reference {
         Self::Path(path.components().filter(|part| *part != Component::CurDir).collect())
     }
 
+    /// The directory that it is in, if it is in one; of a model with an adapter the model's.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Hub(..) => None,
+            Self::Path(path) => Some(path),
+            Self::Lora(parts) => parts.0.directory(),
+        }
+    }
+
     /// As an entry of `models`.
     pub(super) fn model(&self) -> Model {
         match self.clone() {
             Self::Hub(repo, revision) => Model::Hub { repo, revision },
             Self::Path(path) => Model::Path(path),
+            Self::Lora(parts) => Model::Lora(Box::new(Lora { base: parts.0.model(), adapter: parts.1.model() })),
         }
     }
 
     /// A name for it: the last part of its path, or the last two, or that with a number, whichever is the first that is free.
     pub(super) fn name(&self, is_free: impl Fn(&str) -> bool) -> String {
-        let (parts, revision): (Vec<String>, _) = match self {
-            Self::Hub(repo, revision) => (repo.split('/').map(str::to_owned).collect(), revision.as_deref()),
-            Self::Path(path) => {
-                let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
-                (parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect(), None)
-            }
-        };
-        let of = |count: usize| {
-            let mut parts = parts[parts.len().saturating_sub(count)..].to_vec();
-            parts.extend(revision.map(str::to_owned));
-            as_name(&parts.join("-"))
-        };
+        let of = |count: usize| as_name(&self.last_parts(count).join("-"));
         let numbered = (2_usize..).map(|number| format!("{}-{number}", of(2)));
         // `tokenizer: union` is no model.
         let free = |name: &String| name != "union" && is_free(name);
         [of(1), of(2)].into_iter().chain(numbered).find(free).unwrap_or_default()
+    }
+
+    /// The last so many parts of its path or id, with its revision; of a model with an adapter those of both.
+    fn last_parts(&self, count: usize) -> Vec<String> {
+        let last = |parts: Vec<String>| parts[parts.len().saturating_sub(count)..].to_vec();
+        match self {
+            Self::Hub(repo, revision) => {
+                last(repo.split('/').map(str::to_owned).collect()).into_iter().chain(revision.clone()).collect()
+            }
+            Self::Path(path) => {
+                let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+                last(parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect())
+            }
+            Self::Lora(parts) => [parts.0.last_parts(count), parts.1.last_parts(count)].concat(),
+        }
     }
 }
 

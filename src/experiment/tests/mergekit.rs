@@ -6,7 +6,7 @@ use std::path::Path;
 use mergelab_wire::{NamedWeight, Weight};
 use serde_json::json;
 
-use crate::experiment::{Diagnostics, Experiment, Files, Loaded, Merge, Model, import, parse, parse_with};
+use crate::experiment::{Diagnostics, Experiment, Files, Loaded, Lora, Merge, Model, import, parse, parse_with};
 
 /// A project in which every path under `models` and `/shared` is a directory, and other files are these.
 struct Disk<'a>(&'a [(&'a str, &'a str)]);
@@ -39,10 +39,12 @@ fn merge(config: &str) -> Merge {
 
 /// The merge of the same name in the words of this language, of `a`, `b` and `base`.
 fn native(merge: &str) -> Merge {
-    let text = format!(
-        "name: x\nmodels: {{ a: {{ path: models/a }}, b: {{ path: models/b }}, base: {{ path: models/base }} }}\n\
-         merges: {{ m: {merge} }}\n"
-    );
+    native_of("a b base", merge)
+}
+
+fn native_of(models: &str, merge: &str) -> Merge {
+    let models: Vec<_> = models.split(' ').map(|name| format!("{name}: {{ path: models/{name} }}")).collect();
+    let text = format!("name: x\nmodels: {{ {} }}\nmerges: {{ m: {merge} }}\n", models.join(", "));
     parse(Path::new("x.yaml"), &text).unwrap_or_else(|errors| panic!("{errors}")).experiment.merges["m"].clone()
 }
 
@@ -99,15 +101,18 @@ parameters: {{ weight: 5, density: 0.5, lambda: 5 }}
         merge(&text("weight: { filter: k_proj, value: 3 }, density: 0.25", "weight: 4, lambda: 4, density: 0.1"));
     let named = |filter: Option<&str>, value: f64| NamedWeight { filter: filter.map(Into::into), value: vec![value] };
     let all = vec![named(Some("q_proj"), 1.0), named(Some("k_proj"), 3.0), named(None, 4.0)];
-    assert_eq!(read.models[0].weight, Weight::ByName(all));
-    assert_eq!(read.models[1].weight, Weight::Number(2.0));
-    assert_eq!(read.models.len(), 2);
-    assert_eq!(json!(read.params), json!({ "density": 0.25, "lambda": 4.0 }));
-    assert_eq!((read.base.as_deref(), read.layers), (Some("base"), Some(2)));
+    let slice = &read.slices[0];
+    assert_eq!(slice.models[0].weight, Weight::ByName(all));
+    assert_eq!(slice.models[1].weight, Weight::Number(2.0));
+    assert_eq!((slice.models.len(), read.slices.len()), (2, 1));
+    assert_eq!(json!(slice.params), json!({ "density": 0.25, "lambda": 4.0 }));
+    assert_eq!(json!(read.params), json!({ "density": 0.1, "lambda": 4.0 }));
+    let base = slice.base.as_ref().map(|base| (base.name.as_str(), base.first, slice.layers));
+    assert_eq!((read.base.as_deref(), base), (None, Some(("base", 0, 2))));
     let read = merge(&text("", ""));
     let all = vec![named(Some("q_proj"), 1.0), named(None, 5.0)];
-    assert_eq!(read.models[0].weight, Weight::ByName(all));
-    assert_eq!(json!(read.params), json!({ "density": 0.5, "lambda": 5.0 }));
+    assert_eq!(read.slices[0].models[0].weight, Weight::ByName(all));
+    assert_eq!(json!(read.slices[0].params), json!({ "density": 0.5, "lambda": 5.0 }));
 }
 
 #[test]
@@ -128,11 +133,65 @@ dtype: bfloat16
 ",
     );
     let expected = native(
-        "{ method: slerp, base: a, models: [b], dtype: bfloat16, tokenizer: { source: a, rows: ids }, t: [
+        "{ method: slerp, base: a, slices: [{ models: [{ model: a, layers: [0, 32] }, { model: b, layers: [0, 32] }] }],
+           dtype: bfloat16, tokenizer: { source: a, rows: ids }, t: [
            { filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1] }, { filter: mlp, value: [1, 0.5, 0.7, 0.3, 0] },
            { value: 0.5 }] }",
     );
-    assert_eq!(read, Merge { layers: Some(32), tokenizer: Some("a".into()), ..expected });
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn slices_are_those_of_this_language() {
+    let read = merge(
+        "merge_method: task_arithmetic
+base_model: models/base
+slices:
+  - sources:
+      - { model: models/a, layer_range: [0, 8], parameters: { weight: 0.5 } }
+      - { model: models/base, layer_range: [0, 8] }
+  - sources:
+      - { model: models/c, layer_range: [4, 12] }
+      - { model: models/b, layer_range: [8, 16] }
+    base_model: models/c
+    residual_weight: 0.5
+    parameters: { lambda: [{ filter: mlp, value: 0.25 }], weight: [0.1, 0.9] }
+parameters: { weight: 1, lambda: 2 }
+",
+    );
+    let expected = native_of(
+        "a b c base",
+        "{ method: task_arithmetic, base: base, lambda: 2, tokenizer: base, slices: [
+           { models: [{ model: a, layers: [0, 8], weight: 0.5 }, { model: base, layers: [0, 8] }] },
+           { models: [{ model: c, layers: [4, 12] }, { model: b, layers: [8, 16], weight: [0.1, 0.9] }], base: c,
+             lambda: [{ filter: mlp, value: 0.25 }] }] }",
+    );
+    assert_eq!(read, expected);
+    assert_eq!(read.models.iter().map(|model| model.model.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    let second = &read.slices[1];
+    assert_eq!(
+        json!(second.params["lambda"]),
+        json!([{ "filter": "mlp", "value": 0.25 }, { "filter": null, "value": 2.0 }])
+    );
+    assert_eq!(second.base.as_ref().map(|base| (base.name.as_str(), base.first)), Some(("c", 4)));
+}
+
+#[test]
+fn a_model_with_an_adapter_is_one_of_this_language() {
+    let config = "merge_method: linear
+models:
+  - { model: models/a+org/a-lora@v2 }
+  - { model: models/a+models/adapters/lora }
+  - { model: models/a }
+parameters: { weight: 1 }
+";
+    let sections = "models: { math: { path: models/a, lora: models/adapters/lora } }\n";
+    let experiment = read(&format!("{sections}{MERGE}"), config).unwrap_or_else(|errors| panic!("{errors}")).experiment;
+    let merged: Vec<_> = experiment.merges["m"].models.iter().map(|model| model.model.as_str()).collect();
+    assert_eq!(merged, ["a-a-lora-v2", "math", "a"]);
+    let hub = Model::Hub { repo: "org/a-lora".into(), revision: Some("v2".into()) };
+    let lora = Lora { base: Model::Path("models/a".into()), adapter: hub };
+    assert_eq!(experiment.models["a-a-lora-v2"], Model::Lora(Box::new(lora)));
 }
 
 #[test]
@@ -283,18 +342,24 @@ fn a_configuration_that_is_not_there_or_names_a_model_that_is_not() {
 /// What is refused, by a name for the snapshot.
 const REFUSED: &[(&str, &str)] = &[
     ("moe", "base_model: models/a\ngate_mode: hidden\nexperts:\n  - source_model: models/b\n"),
+    ("empty slice", "merge_method: passthrough\nslices:\n  - sources: [{ model: models/a, layer_range: [3, 3] }]\n"),
+    ("no sources", "merge_method: passthrough\nslices:\n  - sources: []\n"),
+    ("one end", "merge_method: passthrough\nslices:\n  - sources: [{ model: models/a, layer_range: [3] }]\n"),
     (
-        "stacked slices",
-        "merge_method: passthrough\nslices:\n  - sources: [{ model: models/a, layer_range: [0, 2] }]\n  - sources: [{ model: models/a, layer_range: [1, 3] }]\n",
+        "slice without its base",
+        "merge_method: ties\nbase_model: models/base\nparameters: { weight: 1 }\nslices:\n  - sources:\n      - { model: models/a, layer_range: [0, 2] }\n",
     ),
-    ("cut slices", "merge_method: passthrough\nslices:\n  - sources: [{ model: models/a, layer_range: [1, 3] }]\n"),
+    (
+        "model twice in a slice",
+        "merge_method: linear\nparameters: { weight: 1 }\nslices:\n  - sources:\n      - { model: models/a, layer_range: [0, 2] }\n      - { model: models/a, layer_range: [2, 4] }\n",
+    ),
+    (
+        "two models in a slice of passthrough",
+        "merge_method: passthrough\nslices:\n  - sources:\n      - { model: models/a, layer_range: [0, 2] }\n      - { model: models/b, layer_range: [0, 2] }\n",
+    ),
     (
         "unequal slices",
         "merge_method: linear\nparameters: { weight: 1 }\nslices:\n  - sources:\n      - { model: models/a, layer_range: [0, 3] }\n      - { model: models/b, layer_range: [0, 4] }\n",
-    ),
-    (
-        "residual weight",
-        "merge_method: passthrough\nslices:\n  - sources: [{ model: models/a, layer_range: [0, 3] }]\n    residual_weight: 0.5\n",
     ),
     (
         "modules",
@@ -313,7 +378,7 @@ const REFUSED: &[(&str, &str)] = &[
         "key of a tokenizer",
         "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { pad_to_multiple: 64 }\n",
     ),
-    ("lora", "merge_method: passthrough\nmodels: [{ model: models/a+models/lora }]\n"),
+    ("lora", "merge_method: passthrough\nmodels: [{ model: models/a+models/one+models/two }]\n"),
     ("unknown key", "merge_method: passthrough\nmodels: [{ model: models/a }]\nparamters: { scale: 1 }\n"),
     (
         "unknown parameter",
@@ -362,11 +427,27 @@ fn what_is_not_supported_is_refused_by_name_and_line() {
 }
 
 #[test]
+fn layers_that_a_model_on_disk_has_not_are_refused_by_their_line() {
+    let config = |range: &str| {
+        format!(
+            "merge_method: passthrough\nslices:\n  - sources:\n      - model: models/a\n        layer_range: {range}\n"
+        )
+    };
+    let read = |config: &str| {
+        let files = [("configs/m.yml", config), ("models/a/config.json", r#"{ "num_hidden_layers": 12 }"#)];
+        parse_with(Path::new("x.yaml"), &format!("name: x\n{MERGE}"), &Disk(&files))
+    };
+    assert!(read(&config("[4, 12]")).is_ok());
+    insta::assert_snapshot!("refused_layers", read(&config("[4, 13]")).expect_err("13 layers").render(false));
+}
+
+#[test]
 fn an_imported_configuration_is_the_same_merge() {
     let nuslerp = "merge_method: nuslerp\nmodels: [{ model: org/a@v1.0, parameters: { weight: 1 } }, { model: models/b, parameters: { weight: [{ filter: \"a: b\", value: 3 }, { filter: '*', value: [0.5, 1] }] } }]\nparameters: { nuslerp_flatten: no }\n";
     let dare = "merge_method: dare_ties\nmodels: [{ model: models/a, parameters: { density: 0.5 } }, { model: models/true }]\nbase_model: 'models/with space'\nparameters: { weight: 1 }\ntokenizer_source: union\n";
     let tokens = "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { source: base, pad_to_multiple_of: 8, tokens: { 'a: b': { source: models/a }, <0>: { source: { kind: zero }, force: true }, <1>: {}, <2>: { source: { kind: model_token, model: models/a, token: 'no' } } } }\n";
-    for config in [TIES, nuslerp, dare, tokens] {
+    let slices = "merge_method: ties\nbase_model: models/base\nparameters: { weight: 1, density: 0.5 }\nslices:\n  - sources: [{ model: models/a, layer_range: [0, 2], parameters: { density: 0.25 } }, { model: models/base, layer_range: [2, 4] }]\n  - sources: [{ model: models/a, layer_range: [1, 2] }, { model: models/b+org/lora, layer_range: [0, 1] }]\n    base_model: models/a\n    parameters: { weight: 2, density: [{ filter: mlp, value: 1 }] }\n";
+    for config in [TIES, nuslerp, dare, tokens, slices] {
         let files = Disk(&[("configs/m.yml", config)]);
         let text = import(Path::new("configs/m.yml"), "m", &files).unwrap_or_else(|errors| panic!("{errors}"));
         let printed = parse(Path::new("m.yaml"), &text).unwrap_or_else(|errors| panic!("{errors}\n{text}")).experiment;
@@ -376,4 +457,7 @@ fn an_imported_configuration_is_the_same_merge() {
     let files = Disk(&[("configs/m.yml", TIES)]);
     let text = import(Path::new("configs/m.yml"), "m", &files).unwrap_or_else(|errors| panic!("{errors}"));
     insta::assert_snapshot!("imported", text);
+    let files = Disk(&[("configs/m.yml", slices)]);
+    let text = import(Path::new("configs/m.yml"), "m", &files).unwrap_or_else(|errors| panic!("{errors}"));
+    insta::assert_snapshot!("imported_slices", text);
 }

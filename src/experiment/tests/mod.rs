@@ -7,6 +7,7 @@ mod messages;
 mod properties;
 mod rules;
 mod schema;
+mod slices;
 mod sweeps;
 
 use std::path::Path;

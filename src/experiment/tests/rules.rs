@@ -537,10 +537,12 @@ fn a_weight_is_a_number_or_a_list_over_depth_that_leaves_something_at_both_ends(
     let weight = |first: &str| valid(&models(first, "1")).merges["m"].models[0].weight.clone();
     assert_eq!(weight("0.5"), 0.5.into());
     assert_eq!(weight("[0, 1, 0.5]"), Weight::Gradient(vec![0.0, 1.0, 0.5]));
-    assert_eq!(one(&models("[0, 1]", "0")), "all weights are 0 at the first layer");
-    assert_eq!(one(&models("[1, 0]", "[2, 1, 0]")), "all weights are 0 at the last layer");
-    assert_eq!(one(&models("[0, 0]", "0")), "all weights are 0");
-    assert_eq!(one(&models("[0.5, -1]", "1")), "the weight of `a` is negative");
+    assert_eq!(one(&models("[0, 1]", "0")), "the weights add up to 0 at the first layer");
+    assert_eq!(one(&models("[1, 0]", "[2, 1, 0]")), "the weights add up to 0 at the last layer");
+    assert_eq!(one(&models("[0, 0]", "0")), "the weights add up to 0");
+    assert_eq!(one(&models("[0.5, -1]", "1")), "the weights add up to 0 at the last layer");
+    assert_eq!(weight("-0.5"), (-0.5).into());
+    valid(&models("[0.5, -1]", "1").replace("average,", "average, normalize: false,"));
     assert_eq!(one(&models("[]", "1")), "`weight` is an empty list");
 }
 
@@ -552,7 +554,7 @@ fn a_weight_may_go_by_tensor_name() {
         valid(&models("[{ filter: mlp, value: [0.1, 0.3] }, { value: 2 }]")).merges["m"].models[0].weight.clone();
     let mlp = NamedWeight { filter: Some("mlp".into()), value: vec![0.1, 0.3] };
     assert_eq!(read, Weight::ByName(vec![mlp, NamedWeight { filter: None, value: vec![2.0] }]));
-    assert_eq!(one(&models("[{ filter: mlp, value: -1 }, { value: 1 }]")), "the weight of `a` is negative");
+    valid(&models("[{ filter: mlp, value: -1 }, { value: 1 }]"));
     assert_eq!(one(&models("[{ filter: mlp }]")), "a filtered value needs `value`");
     assert_eq!(one(&models("[0.5, { value: 1 }]")), "a filtered value must be a mapping, not a number");
     assert_eq!(

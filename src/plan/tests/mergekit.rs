@@ -79,6 +79,31 @@ fn what_it_says_reruns_the_merge() {
 }
 
 #[test]
+fn slices_in_this_language_have_the_key_of_mergekits() {
+    let config = "merge_method: ties
+base_model: models/base
+slices:
+  - sources: [{ model: models/a, layer_range: [0, 2] }, { model: models/base, layer_range: [1, 3] }]
+    parameters: { density: 0.5 }
+  - sources: [{ model: models/base, layer_range: [0, 1] }, { model: models/b, layer_range: [3, 4] }]
+parameters: { weight: 2 }
+";
+    let native = "name: y
+models: { one: { path: models/a }, two: { path: models/b }, three: { path: models/base } }
+merges:
+  m:
+    method: ties
+    base: three
+    tokenizer: base
+    slices:
+      - { models: [{ model: one, layers: [0, 2], weight: 2 }, { model: three, layers: [1, 3] }], density: 0.5 }
+      - { models: [{ model: two, layers: [3, 4], weight: 2 }, { model: three, layers: [0, 1] }] }
+";
+    let loaded = parse_with(Path::new("y.yaml"), native, &Config("")).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(World::default().keys_of(loaded.experiment)["merges.m"].key(), key(config));
+}
+
+#[test]
 fn layers_that_a_slice_takes_are_a_part_of_the_key() {
     let slices = |layers: u64| {
         key(&format!(
@@ -86,6 +111,8 @@ fn layers_that_a_slice_takes_are_a_part_of_the_key() {
         ))
     };
     assert_ne!(slices(2), slices(3));
+    let whole = "merge_method: passthrough\nmodels: [{ model: models/a }]\n";
+    assert_ne!(key(whole), slices(3), "nobody knows that these are all of its layers");
 }
 
 #[test]

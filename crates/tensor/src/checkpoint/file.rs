@@ -80,6 +80,12 @@ impl SafeFile {
         Ok(Self { path: path.to_path_buf(), map, tensors })
     }
 
+    /// Gives tensors other names; those without one are not there any more.
+    pub(super) fn rename(&mut self, new: impl Fn(&str) -> Option<String>) {
+        let named = std::mem::take(&mut self.tensors).into_iter();
+        self.tensors = named.filter_map(|(name, info)| Some((new(&name)?, info))).collect();
+    }
+
     /// Takes a mapped file whose tensors are known to lie inside it.
     pub(super) fn of_parts(path: &Path, map: MappedFile, tensors: IndexMap<String, TensorInfo>) -> Self {
         Self { path: path.to_path_buf(), map, tensors }

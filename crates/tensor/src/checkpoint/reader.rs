@@ -117,12 +117,23 @@ impl Checkpoint {
         self.tensors.shift_remove(name);
     }
 
-    /// Has the tensors of a file in place of those of their names.
+    /// Has the tensors of a file in place of those of their names; names that are not here stay away.
     pub fn replace(&mut self, file: SafeFile) {
-        for name in file.tensors().keys() {
-            self.tensors.insert(name.clone(), self.files.len());
+        for (name, number) in &mut self.tensors {
+            if file.tensors().contains_key(name) {
+                *number = self.files.len();
+            }
         }
         self.files.push(file);
+    }
+
+    /// Gives tensors other names; those without one are removed as by [`Self::forget`].
+    pub fn rename(&mut self, new: impl Fn(&str) -> Option<String>) {
+        let named = std::mem::take(&mut self.tensors).into_iter();
+        self.tensors = named.filter_map(|(name, file)| Some((new(&name)?, file))).collect();
+        for file in &mut self.files {
+            file.rename(&new);
+        }
     }
 
     /// The file that holds a tensor.

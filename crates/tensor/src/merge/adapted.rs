@@ -6,10 +6,9 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use mergelab_wire::{ApplyLoraJob, MergeJob, MergeSource, Normalize, Solver};
-use serde_json::Value;
+use mergelab_wire::{ApplyLoraJob, MergeJob, MergeSource};
 
-use super::elementwise::Elementwise;
+use super::elementwise::{Elementwise, Work};
 use super::method::Context;
 use super::sources::Sources;
 use super::{Machine, output, stream};
@@ -39,14 +38,14 @@ pub fn run(job: &ApplyLoraJob, out: &Path, machine: Machine, reporter: &Reporter
     let context = Context { job: &job, sources: &sources, dtype, device, pool, host, memory, reporter };
     let work = sources.names().iter().map(|name| Elementwise::take(&context, name.clone(), Some(0)));
     let work = work.collect::<Result<Vec<_>, _>>()?;
-    let limits = stream::Limits::new(&context, &work)?;
+    let work = Work::by_name(Work::on(&sources, work));
+    let limits = stream::Limits::new(&context, work.values())?;
     let writer = Writer::model(out, sources.planned(dtype)?, DEFAULT_SHARD_SIZE)?;
-    let work: IndexMap<String, Elementwise> = work.into_iter().map(|work| (work.tensor.clone(), work)).collect();
     for (path, size, sha256) in stream::run(&context, &writer, &work, limits)? {
         reporter.written(path.strip_prefix(out).unwrap_or(&path), size, &sha256);
     }
     let bytes = writer.finish();
-    output::copy(base, dtype, out)?;
+    output::copy(base, (dtype, IndexMap::new()), out)?;
     reporter.fact("tensors", sources.names().len());
     reporter.fact("tensors_changed", changed);
     reporter.fact("tensors_replaced", replaced);
@@ -57,32 +56,7 @@ pub fn run(job: &ApplyLoraJob, out: &Path, machine: Machine, reporter: &Reporter
 
 /// A merge of one model.
 pub(super) fn of_one(name: &str, path: &Path) -> MergeJob {
-    let model = MergeSource {
-        name: name.to_owned(),
-        path: path.to_path_buf(),
-        weight: 1.0.into(),
-        grams: None,
-        held_out: None,
-        fisher: None,
-        capture: None,
-        params: IndexMap::new(),
-    };
-    MergeJob {
-        method: "lora".to_owned(),
-        models: vec![model],
-        base: None,
-        alpha: None,
-        params: IndexMap::new(),
-        rules: Vec::new(),
-        normalize: Normalize::None,
-        solver: Solver::Auto,
-        dtype: None,
-        shard_size: None,
-        alignment: None,
-        tokenizer: path.to_path_buf(),
-        card: String::new(),
-        origin: Value::Null,
-    }
+    MergeJob::new("lora", vec![MergeSource::new(name, path)])
 }
 
 /// Says so where an adapter names another model than the one that it is applied to. Somebody's path or a repository is the

@@ -1,7 +1,6 @@
 //! What must agree between models beside the shapes of their tensors: the same numbers mean something else under another
 //! head layout or other token ids.
 
-use indexmap::IndexMap;
 use mergelab_wire::{MergeJob, MergeSource, TokenIds};
 use serde_json::Value;
 
@@ -19,17 +18,7 @@ const NOTED: [&str; 5] = ["rope_theta", "rope_scaling", "rope_parameters", "rms_
 /// # Errors
 /// When a `config.json` is not JSON, a layout differs, or a token has another id.
 pub(super) fn check(job: &MergeJob, reporter: &Reporter) -> Result<(), MergeError> {
-    let (name, path) = (name_of(job), job.tokenizer.clone());
-    let giver = MergeSource {
-        name,
-        path,
-        weight: 1.0.into(),
-        grams: None,
-        held_out: None,
-        fisher: None,
-        capture: None,
-        params: IndexMap::default(),
-    };
+    let giver = MergeSource::new(&name_of(job), &job.tokenizer);
     let Some(first) = config(&giver)? else { return Ok(()) };
     let ids = if job.alignment.is_none() { TokenIds::read(&giver.path) } else { TokenIds::default() };
     for other in job.models.iter().chain(&job.base).filter(|other| other.path != giver.path) {

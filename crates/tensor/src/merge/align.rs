@@ -7,16 +7,17 @@
 //! is never above theirs.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mergelab_wire::{Alignment, MergeJob, MergeSource, RowSource};
 use safetensors::Dtype;
+use tempfile::TempDir;
 use tokenizers::AddedToken;
 
 use super::error::MergeError;
 use super::layers::{is_by_token, is_vocabulary};
 use super::sources::{Source, Sources};
-use super::vocabulary::{Made, Of, Vocabulary, in_model, lay_out};
+use super::vocabulary::{Made, Of, Tokens, in_model, lay_out};
 use crate::checkpoint::{NewTensor, SafeFile, Writer};
 use crate::codec::{encode, is_float};
 use crate::dtype::FloatType;
@@ -25,13 +26,47 @@ use crate::report::Reporter;
 
 /// What became of the vocabulary.
 #[derive(Debug)]
-pub(super) struct Aligned {
+pub(super) struct Vocabulary {
     /// Rows of the embeddings.
-    pub rows: usize,
+    pub(super) rows: usize,
     /// The tokenizer's file, where it has more tokens than the model that gives it.
-    pub tokenizer: Option<String>,
+    pub(super) tokenizer: Option<String>,
     /// Those tokens, by id.
-    pub added: Vec<(u32, AddedToken)>,
+    pub(super) added: Vec<(u32, AddedToken)>,
+}
+
+/// Tables in the rows of the merge, which are on the disk while this is there.
+#[derive(Debug)]
+pub(super) struct Aligned {
+    vocabulary: Vocabulary,
+    /// By the name of a model.
+    tables: HashMap<String, Written>,
+    _scratch: TempDir,
+}
+
+/// A file of tables, with the model's own types of those that are of another type there.
+#[derive(Debug)]
+struct Written {
+    path: PathBuf,
+    widened: HashMap<String, Dtype>,
+}
+
+impl Aligned {
+    /// Has them in the place of the models' own. What is mapped stays readable when the files are gone.
+    pub(super) fn apply(&self, sources: &mut Sources) -> Result<(), MergeError> {
+        for source in sources.models.iter_mut().chain(&mut sources.base) {
+            if let Some(written) = self.tables.get(&source.name) {
+                source.checkpoint.replace(SafeFile::open(&written.path)?);
+                source.widened.clone_from(&written.widened);
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of the vocabulary, once no more models are opened.
+    pub(super) fn into_vocabulary(self) -> Vocabulary {
+        self.vocabulary
+    }
 }
 
 /// Where one row of a model's table comes from.
@@ -51,15 +86,12 @@ enum Row {
 ///
 /// # Errors
 /// When a model has no tokenizer that can be read, tokenizers cannot be united, or something is by a model's own rows.
-pub(super) fn align(
-    job: &MergeJob,
-    how: &Alignment,
-    sources: &mut Sources,
-    (out, reporter): (&Path, &Reporter),
-) -> Result<Option<Aligned>, MergeError> {
+pub(super) fn align(job: &MergeJob, out: &Path, reporter: &Reporter) -> Result<Option<Aligned>, MergeError> {
+    let Some(how) = &job.alignment else { return Ok(None) };
+    let sources = Sources::open(job, true)?;
     let wanted: Vec<&MergeSource> = job.models.iter().chain(&job.base).collect();
     let all: Vec<&Source> = sources.models.iter().chain(&sources.base).collect();
-    let read = |source: &&MergeSource| Vocabulary::read(&source.path).map_err(|error| in_model(&source.name, error));
+    let read = |source: &&MergeSource| Tokens::read(&source.path).map_err(|error| in_model(&source.name, error));
     let read = wanted.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let giver = wanted.iter().position(|source| source.path == job.tokenizer).unwrap_or(0);
     let Some(tables) = rows_of(all[giver]) else { return Ok(None) };
@@ -80,17 +112,13 @@ pub(super) fn align(
     let made = lay_out(&job.tokenizer, models[giver], &others, how)?;
     let plan = Plan { job, how, made: &made, models: &models, all: &all };
     let scratch = tempfile::tempdir_in(out).map_err(FileError::of("create a directory in", out))?;
-    let files =
-        (0..all.len()).map(|index| plan.write(index, scratch.path(), reporter)).collect::<Result<Vec<_>, _>>()?;
-    // What is mapped stays readable.
-    drop(scratch);
-    for (source, file) in sources.models.iter_mut().chain(&mut sources.base).zip(files) {
-        if let Some((file, own)) = file {
-            source.checkpoint.replace(file);
-            source.widened = own;
-        }
+    let mut tables = HashMap::new();
+    for (index, source) in all.iter().enumerate() {
+        let written = plan.write(index, scratch.path(), reporter)?;
+        tables.extend(written.map(|written| (source.name.clone(), written)));
     }
-    Ok(Some(Aligned { rows: made.tokens.len(), tokenizer: made.json, added: made.added }))
+    let vocabulary = Vocabulary { rows: made.tokens.len(), tokenizer: made.json, added: made.added };
+    Ok(Some(Aligned { vocabulary, tables, _scratch: scratch }))
 }
 
 /// Rows of a model's embedding.
@@ -98,9 +126,6 @@ fn rows_of(source: &Source) -> Option<usize> {
     let name = source.checkpoint.names().find(|name| is_vocabulary(name))?;
     source.checkpoint.info(name).ok()?.shape.first().copied()
 }
-
-/// Tables that were written anew, with the model's own types of those that are of another type there.
-type Written = (SafeFile, HashMap<String, Dtype>);
 
 struct Plan<'a> {
     job: &'a MergeJob,
@@ -152,7 +177,7 @@ impl Plan<'_> {
             self.fill(index, table, &writer)?;
         }
         writer.finish();
-        Ok(Some((SafeFile::open(&path)?, widened)))
+        Ok(Some(Written { path, widened }))
     }
 
     /// Where a row of one model's table comes from.

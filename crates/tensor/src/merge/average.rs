@@ -1,5 +1,5 @@
 //! `average`: `W = Σ wᵢ Wᵢ / Σ wᵢ` for every tensor (model soups, <https://arxiv.org/abs/2203.05482>); with
-//! `normalize: false` the sum is not divided. What a rule averages or solves always is a mean's.
+//! `normalize: false` the sum is not divided. Weights may be negative. What a rule averages or solves always is a mean's.
 
 use mergelab_wire::MergeJob;
 
@@ -17,6 +17,10 @@ pub struct Average;
 impl Method for Average {
     fn name(&self) -> &'static str {
         "average"
+    }
+
+    fn takes_any_weight(&self) -> bool {
+        true
     }
 
     fn check(&self, job: &MergeJob) -> Result<(), MergeError> {

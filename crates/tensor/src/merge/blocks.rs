@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 use mergelab_wire::{GramJob, NATIVE_FAMILIES};
 use serde_json::json;
 
-use super::elementwise::Elementwise;
+use super::elementwise::Work;
 use super::error::MergeError;
 use super::figures::LayerFigures;
 use super::grams::Grams;
@@ -142,7 +142,7 @@ impl Blocks {
         &self,
         context: &Context<'_>,
         writer: &Writer,
-        streamed: &mut IndexMap<String, Elementwise>,
+        streamed: &mut IndexMap<String, Work<'_>>,
         out: &Path,
     ) -> Result<Vec<LayerFigures>, MergeError> {
         let last = self.layers.iter().rposition(|block| !block.tensors.is_empty());
@@ -290,11 +290,11 @@ fn solve(
 fn make(
     context: &Context<'_>,
     writer: &Writer,
-    streamed: &mut IndexMap<String, Elementwise>,
+    streamed: &mut IndexMap<String, Work<'_>>,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<(), MergeError> {
     let names: Vec<String> = streamed.keys().filter(|name| wanted(name)).cloned().collect();
-    let work: Vec<Elementwise> = names.iter().filter_map(|name| streamed.shift_remove(name)).collect();
+    let work: Vec<Work<'_>> = names.iter().filter_map(|name| streamed.shift_remove(name)).collect();
     stream::ahead(context, writer, &work)
 }
 

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use tch::Tensor;
 
 use super::error::MergeError;
@@ -77,8 +78,19 @@ impl Elementwise {
     /// The weighted mean of one tensor; integers have none and are taken over where all models agree.
     ///
     /// # Errors
-    /// When integers differ.
+    /// When integers differ, or the weights cancel each other.
     pub fn average(context: &Context<'_>, tensor: String) -> Result<Self, MergeError> {
+        /// Of their sizes' sum: what is left of weights that cancel each other, by rounding.
+        const NOTHING: f64 = 1e-12;
+        let weights = context.sources.weights(&tensor);
+        let sizes: f64 = weights.iter().map(|weight| weight.abs()).sum();
+        if weights.iter().sum::<f64>().abs() <= NOTHING * sizes {
+            return Err(MergeError::Request {
+                method: context.job.method.clone(),
+                reason: format!("the weights of the models add up to zero at {tensor}"),
+                hint: "a mean needs weights that do not; `average` with `normalize: false` takes their sum",
+            });
+        }
         Self::weighted(context, tensor, Mean::new)
     }
 
@@ -122,6 +134,32 @@ impl Elementwise {
         let base = sources.base.as_ref().filter(|_| self.base);
         let models = self.models.iter().map(|index| &sources.models[*index]);
         base.into_iter().chain(models).chain(self.beside.iter().map(|source| &**source)).collect()
+    }
+}
+
+/// Work with the models that it is on.
+#[derive(Debug)]
+pub struct Work<'a> {
+    /// The models.
+    pub sources: &'a Sources,
+    /// What is done.
+    pub elementwise: Elementwise,
+}
+
+impl<'a> Work<'a> {
+    /// The sources that are read, as [`Elementwise::inputs`] has them.
+    pub fn inputs(&self) -> Vec<&Source> {
+        self.elementwise.inputs(self.sources)
+    }
+
+    /// Work by the names of its tensors.
+    pub fn by_name(work: impl IntoIterator<Item = Self>) -> IndexMap<String, Self> {
+        work.into_iter().map(|work| (work.elementwise.tensor.clone(), work)).collect()
+    }
+
+    /// Some work on the same models.
+    pub fn on(sources: &'a Sources, work: impl IntoIterator<Item = Elementwise>) -> impl Iterator<Item = Self> {
+        work.into_iter().map(move |elementwise| Self { sources, elementwise })
     }
 }
 
@@ -189,13 +227,13 @@ fn same_integers(sources: &Sources, tensor: String) -> Result<Elementwise, Merge
 ///
 /// # Errors
 /// When a tensor is not there.
-pub fn report<'a>(context: &Context<'_>, done: impl Iterator<Item = &'a Elementwise>) -> Result<(), MergeError> {
+pub fn report<'a>(context: &Context<'_>, done: impl Iterator<Item = &'a Work<'a>>) -> Result<(), MergeError> {
     let mut found = None;
-    for work in done {
-        let How::Merge(kernel) = &work.how else { continue };
+    for Work { sources, elementwise } in done {
+        let How::Merge(kernel) = &elementwise.how else { continue };
         let Some(averaged) = kernel.averaged() else { continue };
         let (count, total) = found.unwrap_or((0, 0));
-        let elements: usize = context.sources.shape(&work.tensor)?.iter().product();
+        let elements: usize = sources.shape(&elementwise.tensor)?.iter().product();
         found = Some((count + averaged, total + elements as u64));
     }
     let Some((averaged, total)) = found else { return Ok(()) };

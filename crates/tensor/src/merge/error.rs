@@ -71,6 +71,28 @@ pub enum MergeError {
         /// The way out.
         hint: &'static str,
     },
+    /// A slice of layers that a model has not.
+    #[error("a slice takes layers {first} to {end} of {model}, which has {found}")]
+    Layers {
+        /// The model.
+        model: String,
+        /// The first of them.
+        first: usize,
+        /// One past the last.
+        end: usize,
+        /// How many layers the model has.
+        found: usize,
+    },
+    /// A slice of a model of which nobody knows which layers are meant.
+    #[error("{model} has layers in {one} and in {other}: slices are of models with one stack of layers")]
+    Stacks {
+        /// The model.
+        model: String,
+        /// What stands before the numbers of some layers.
+        one: String,
+        /// What stands before those of others.
+        other: String,
+    },
     /// Models with different tensors.
     #[error("{}", Absent::list(.0))]
     Names(Vec<Absent>),
@@ -424,6 +446,8 @@ impl Diagnosis for MergeError {
                      state `rules: [{{ match: {name:?}, use: {{ model: {has} }} }}]`"
                 )
             }
+            Self::Layers { .. } => "layers are counted from 0, and the second number is one past the last".to_owned(),
+            Self::Stacks { .. } => "merge it whole, by `models` in place of `slices`".to_owned(),
             Self::Shapes { .. } | Self::Layout { .. } | Self::Types { .. } => {
                 "only models of one architecture and size can be merged".to_owned()
             }

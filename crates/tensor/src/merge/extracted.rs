@@ -20,7 +20,7 @@ use super::adapted::of_one;
 use super::elementwise::tiles;
 use super::error::{Absent, MergeError};
 use super::figures::{finite, ratio};
-use super::layers::{is_linear, is_vocabulary};
+use super::layers::{is_linear, is_transposed, is_transposed_layer, is_vocabulary};
 use super::rules::Decision;
 use super::sources::{Source, Sources};
 use super::{Machine, stream};
@@ -31,9 +31,6 @@ use crate::failure::{Failure, FileError};
 use crate::lora::{LoraError, Truncated, Written, names_of_factors, truncate};
 use crate::parallel::Pool;
 use crate::report::Reporter;
-
-/// Families whose linear layers are stored as `[in, out]`.
-const TRANSPOSED: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
 
 /// Makes the adapter.
 ///
@@ -64,11 +61,11 @@ pub fn run(job: &ExtractLoraJob, out: &Path, machine: Machine, reporter: &Report
         ranks: &ranks,
         linear: &linear.iter().map(|name| module(name).to_owned()).collect::<Vec<_>>(),
         whole: &whole,
-        is_transposed: is_transposed(&sources),
+        is_transposed: is_transposed(sources.family.as_deref()),
         is_causal: config["architectures"][0].as_str().is_some_and(is_causal),
         is_tied: config["tie_word_embeddings"] == true,
     };
-    write(&written, model, &layers, out)?;
+    write(&written, (model, sources.family.as_deref()), &layers, out)?;
     report(&layers, (&whole, &left_out), out, reporter)?;
     Ok(())
 }
@@ -91,10 +88,6 @@ fn is_low_rank(sources: &Sources, name: &str) -> bool {
     let shape = sources.shape(name).unwrap_or_default();
     let is_number = sources.dtype(name).is_ok_and(is_float);
     is_number && !is_vocabulary(name) && is_linear(&[], sources.family.as_deref(), name, shape)
-}
-
-fn is_transposed(sources: &Sources) -> bool {
-    sources.family.as_deref().is_some_and(|family| TRANSPOSED.contains(&family))
 }
 
 fn module(weight: &str) -> &str {
@@ -208,13 +201,18 @@ fn compare((model, base): (&Source, &Source), name: &str) -> Result<Compared, Me
 }
 
 /// Writes the adapter's two files.
-fn write(written: &Written<'_>, model: &Source, layers: &[(String, Truncated)], out: &Path) -> Result<(), MergeError> {
+fn write(
+    written: &Written<'_>,
+    (model, family): (&Source, Option<&str>),
+    layers: &[(String, Truncated)],
+    out: &Path,
+) -> Result<(), MergeError> {
     let mut planned = Vec::new();
     let mut factors = Vec::new();
     for (module, change) in layers {
         // Of `[in, out]` the factors are those of the transpose.
         let turn = |tensor: &Tensor| tensor.f_tr()?.f_contiguous();
-        let (a, b) = if written.is_transposed {
+        let (a, b) = if is_transposed_layer(family, module) {
             let turned = turn(&change.left).and_then(|a| Ok((a, turn(&change.right)?)));
             turned.map_err(MergeError::torch(module))?
         } else {

@@ -60,12 +60,14 @@ impl Method for Fisher {
             }
             scales.push(scale);
             let (name, weight) = (source.name.clone(), source.weight.clone());
+            let checkpoint = set.tensors;
             fishers.push(Arc::new(Source {
                 name,
                 weight,
-                checkpoint: set.tensors,
+                checkpoint,
                 adapter: None,
                 widened: HashMap::new(),
+                moved: None,
             }));
         }
         for tensor in rest {

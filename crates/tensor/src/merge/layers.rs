@@ -1,5 +1,7 @@
 //! What a tensor is: whether a linear layer's weight, and how deep it lies.
 
+use std::ops::Range;
+
 use crate::gram::GramSet;
 
 /// Linear projections of the native families.
@@ -7,6 +9,9 @@ const PROJECTIONS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_pr
 
 /// Families whose linear layers are [`PROJECTIONS`] and `lm_head`, and nothing else.
 const KNOWN: [&str; 4] = mergelab_wire::NATIVE_FAMILIES;
+
+/// Families whose layers have their weights as `[in, out]`.
+const TRANSPOSED: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
 
 /// Parts of names that embeddings go by.
 const EMBEDDINGS: [&str; 6] = ["embed", "wte", "wpe", "shared", "relative_attention_bias", "position"];
@@ -38,6 +43,16 @@ fn is_linear_by_name(family: Option<&str>, name: &str, shape: &[usize]) -> bool 
     !EMBEDDINGS.iter().any(|part| module.contains(part))
 }
 
+/// Whether a family's linear layers are stored as `[in, out]`.
+pub fn is_transposed(family: Option<&str>) -> bool {
+    family.is_some_and(|family| TRANSPOSED.contains(&family))
+}
+
+/// Whether the linear layer `name` is stored as `[in, out]`; what such a family has behind its layers, as a head, is not.
+pub fn is_transposed_layer(family: Option<&str>, name: &str) -> bool {
+    is_transposed(family) && depth(name).is_some()
+}
+
 /// Whether `name` is an embedding or an output projection: its rows are the vocabulary.
 pub fn is_vocabulary(name: &str) -> bool {
     ["embed_tokens.weight", "lm_head.weight", "wte.weight", "word_embeddings.weight", "embed_out.weight"]
@@ -66,11 +81,37 @@ pub fn count<'a>(names: impl Iterator<Item = &'a str>) -> usize {
 
 /// The layer number in a name: 3 in `model.layers.3.mlp.up_proj.weight`.
 pub fn depth(name: &str) -> Option<usize> {
-    let mut parts = name.split('.');
-    while let Some(part) = parts.next() {
-        if matches!(part, "layers" | "layer" | "h" | "blocks" | "block") {
-            return parts.next()?.parse().ok();
+    name[number(name)?].parse().ok()
+}
+
+/// A name with another layer number; the name itself where it has none.
+pub fn renumbered(name: &str, depth: usize) -> String {
+    match number(name) {
+        Some(place) => format!("{}{depth}{}", &name[..place.start], &name[place.end..]),
+        None => name.to_owned(),
+    }
+}
+
+/// What stands before the layer number in a name: whose layer it is, where a model has several stacks of them.
+pub fn stack(name: &str) -> Option<&str> {
+    Some(&name[..number(name)?.start])
+}
+
+/// Whether a tensor that is in no layer lies before them all.
+pub fn is_before_layers(name: &str) -> bool {
+    EMBEDDINGS.iter().any(|part| name.contains(part)) && !name.ends_with("embed_out.weight")
+}
+
+/// Where the layer number stands in a name.
+fn number(name: &str) -> Option<Range<usize>> {
+    let (mut start, mut is_next) = (0, false);
+    for part in name.split('.') {
+        let place = start..start + part.len();
+        if is_next {
+            return part.parse::<usize>().is_ok().then_some(place);
         }
+        is_next = matches!(part, "layers" | "layer" | "h" | "blocks" | "block");
+        start = place.end + 1;
     }
     None
 }
@@ -97,9 +138,40 @@ mod tests {
     }
 
     #[test]
+    fn layers_of_gpt2_are_transposed_and_its_heads_are_not() {
+        assert!(is_transposed_layer(Some("gpt2"), "transformer.h.0.attn.c_attn.weight"));
+        assert!(!is_transposed_layer(Some("gpt2"), "score.weight"));
+        assert!(!is_transposed_layer(Some("gpt_neox"), "gpt_neox.layers.0.mlp.dense_h_to_4h.weight"));
+        assert!(!is_transposed_layer(None, "h.0.attn.c_attn.weight"));
+    }
+
+    #[test]
     fn depth_is_the_number_after_layers() {
         assert_eq!(depth("model.layers.13.mlp.up_proj.weight"), Some(13));
         assert_eq!(depth("transformer.h.2.attn.c_attn.weight"), Some(2));
         assert_eq!(depth("lm_head.weight"), None);
+        assert_eq!(depth("model.layers.norm.0.weight"), None);
+    }
+
+    #[test]
+    fn a_layer_gets_another_number_and_keeps_those_of_its_experts() {
+        let name = "model.layers.13.mlp.experts.13.up_proj.weight";
+        assert_eq!(renumbered(name, 4), "model.layers.4.mlp.experts.13.up_proj.weight");
+        assert_eq!(stack(name), Some("model.layers."));
+        assert_eq!(renumbered("model.norm.weight", 4), "model.norm.weight");
+        assert_eq!(stack("model.norm.weight"), None);
+    }
+
+    #[test]
+    fn embeddings_lie_before_the_layers_and_norms_and_heads_behind_them() {
+        for name in
+            ["model.embed_tokens.weight", "transformer.wpe.weight", "transformer.word_embeddings_layernorm.bias"]
+        {
+            assert!(is_before_layers(name), "{name}");
+        }
+        for name in ["model.norm.weight", "lm_head.weight", "embed_out.weight", "score.weight", "transformer.ln_f.bias"]
+        {
+            assert!(!is_before_layers(name), "{name}");
+        }
     }
 }

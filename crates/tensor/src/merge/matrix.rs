@@ -10,7 +10,7 @@ use tch::{Kind, TchError, Tensor};
 
 use super::elementwise::on_task_vectors;
 use super::error::MergeError;
-use super::layers::{is_linear, is_vocabulary};
+use super::layers::{is_linear, is_transposed_layer, is_vocabulary};
 use super::method::{Context, Unit};
 use super::params::Params;
 use super::regmean;
@@ -39,6 +39,8 @@ pub struct Matrix {
     tensor: String,
     kernel: Arc<dyn MatrixKernel>,
     lambda: f64,
+    /// Whether it is stored as `[in, out]`.
+    is_transposed: bool,
 }
 
 /// The work of such a method: `kernel` on linear layers, the mean of task vectors on the rest, both times `lambda`.
@@ -59,7 +61,8 @@ pub fn units(
         let is_head = is_vocabulary(&tensor);
         if is_float(context.sources.dtype(&tensor)?) && is_linear(&[], family, &tensor, shape) && !is_head {
             let lambda = params.number("lambda", &tensor, 1.0);
-            units.push(Unit::Matrix(Matrix { kernel: kernel(&params, &tensor), lambda, tensor }));
+            let is_transposed = is_transposed_layer(family, &tensor);
+            units.push(Unit::Matrix(Matrix { kernel: kernel(&params, &tensor), lambda, is_transposed, tensor }));
         } else {
             rest.push((tensor, None));
         }
@@ -87,10 +90,11 @@ impl Matrix {
         let all = 0..shape.iter().product::<i64>() as usize;
         let base = context.sources.base.as_ref().expect("a method on task vectors has a base");
         let torch = MergeError::torch(name);
+        let turn = |matrix: Tensor| if self.is_transposed { matrix.f_tr() } else { Ok(matrix) };
         let load = |source: &Source| {
             let flat = source.elements(name, all.clone(), Kind::Double)?;
             flat.f_view(shape.as_slice())
-                .and_then(|whole| whole.f_to_device(context.device))
+                .and_then(|whole| turn(whole)?.f_to_device(context.device))
                 .map_err(MergeError::torch(name))
         };
         let start = load(base)?;
@@ -100,7 +104,7 @@ impl Matrix {
             vectors.push(vector.map_err(MergeError::torch(name))?);
         }
         let merged = self.kernel.merge(&vectors).and_then(|moved| start.f_add(&moved.f_mul_scalar(self.lambda)?));
-        let merged = merged.and_then(|merged| merged.f_to_device(tch::Device::Cpu)).map_err(torch)?;
+        let merged = merged.and_then(|merged| turn(merged)?.f_to_device(tch::Device::Cpu)).map_err(torch)?;
         Ok(writer.write(name, 0, &merged)?)
     }
 }

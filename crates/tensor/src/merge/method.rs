@@ -42,13 +42,18 @@ pub trait Method: Sync {
     /// Name in an experiment.
     fn name(&self) -> &'static str;
 
-    /// Whether it works on task vectors: it reads the base model's tensors, and takes any weights.
+    /// Whether it works on task vectors: it reads the base model's tensors.
     fn needs_base(&self) -> bool {
         false
     }
 
     /// Whether it reads the base model's tensors as this merge asks for it.
     fn reads_base(&self, _job: &MergeJob) -> bool {
+        self.needs_base()
+    }
+
+    /// Whether a model's weight may be below zero.
+    fn takes_any_weight(&self) -> bool {
         self.needs_base()
     }
 

@@ -26,6 +26,7 @@ mod gradient;
 pub mod grams;
 pub mod iso_c;
 pub mod karcher;
+mod layered;
 pub mod layers;
 pub mod magnitude;
 pub mod matrix;
@@ -48,6 +49,7 @@ mod room;
 pub mod rules;
 pub mod sce;
 pub mod slerp;
+pub mod slices;
 pub mod solve;
 pub mod sources;
 pub mod span;
@@ -71,11 +73,16 @@ use tch::Device;
 pub use error::MergeError;
 
 use crate::checkpoint::{DEFAULT_SHARD_SIZE, Writer};
+use crate::dtype::FloatType;
 use crate::failure::Failure;
-use crate::merge::elementwise::Elementwise;
-use crate::merge::method::{Context, Unit};
+use crate::merge::blocks::Blocks;
+use crate::merge::elementwise::{Elementwise, Work};
+use crate::merge::matrix::Matrix;
+use crate::merge::method::{Context, Method, Unit};
 use crate::merge::rules::Decision;
-use crate::merge::sources::Sources;
+use crate::merge::slices::Part;
+use crate::merge::solve::Group;
+use crate::merge::sources::{HEAD, Sources};
 use crate::parallel::Pool;
 use crate::report::Reporter;
 
@@ -98,80 +105,135 @@ pub struct Machine {
 /// When the models, their Grams or the request do not fit, or the work fails.
 pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) -> Result<(), Failure> {
     let method = registry::find(&job.method)?;
-    method.check(job)?;
-    if method.reads_base(job) && job.base.is_none() {
-        return Err(MergeError::NoBase(job.method.clone()).into());
+    let parts = slices::parts(job)?;
+    for part in &parts {
+        method.check(&part.job)?;
+        if method.reads_base(&part.job) && part.job.base.is_none() {
+            return Err(MergeError::NoBase(job.method.clone()).into());
+        }
     }
-    let mut sources = Sources::open(job, method.needs_base())?;
+    let open = |part: &Part| Sources::of_part(&part.job, method.takes_any_weight(), part.slice.as_ref());
+    let sources = parts.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     agreement::check(job, reporter)?;
-    let aligned = match &job.alignment {
-        Some(how) => align::align(job, how, &mut sources, (out, reporter))?,
-        None => None,
-    };
-    let decisions = rules::decide(job, &sources)?;
-    for rule in rules::unused(job, &sources)? {
-        reporter.note(format!("rule {rule:?} matches no tensor"));
+    let aligned = align::align(job, out, reporter)?;
+    let mut opened = Vec::with_capacity(parts.len());
+    for (Part { job, .. }, mut sources) in parts.iter().zip(sources) {
+        if let Some(aligned) = &aligned {
+            aligned.apply(&mut sources)?;
+        }
+        let decisions = rules::decide(job, &sources)?;
+        for rule in rules::unused(job, &sources)? {
+            reporter.note(format!("rule {rule:?} matches no tensor"));
+        }
+        sources.settle(&decisions, method.reads_base(job), reporter)?;
+        if aligned.is_none() {
+            output::check(job, &sources)?;
+        }
+        opened.push((job, sources, decisions));
     }
-    sources.settle(&decisions, method.reads_base(job), reporter)?;
-    let dtype = sources.output_type(job)?;
-    if aligned.is_none() {
-        output::check(job, &sources)?;
+    let vocabulary = aligned.map(align::Aligned::into_vocabulary);
+    let dtype = output_type(&opened)?;
+    let mut planned = Vec::new();
+    for (_, sources, _) in &opened {
+        planned.extend(sources.planned(dtype)?);
     }
+    layered::check_head(job, planned.iter().any(|tensor| tensor.name == HEAD))?;
+    let tensors = planned.len();
 
     // The units first, all of them: a linear layer without a Gram must not be found halfway.
     let Machine { device, pool, host, memory } = machine;
-    let context = Context { job, sources: &sources, dtype, device, pool, host, memory, reporter };
-    let mut streamed: Vec<Elementwise> = Vec::new();
-    let mut own = Vec::new();
-    for (name, decision) in decisions {
-        match decision {
-            Decision::Own { alpha } => own.push((name, alpha)),
-            Decision::Average => streamed.push(Elementwise::average(&context, name)?),
-            Decision::Take(source) => streamed.push(Elementwise::take(&context, name, Some(source))?),
-            Decision::Base => streamed.push(Elementwise::take(&context, name, None)?),
-        }
+    let context_of = |job, sources| Context { job, sources, dtype, device, pool, host, memory, reporter };
+    let mut streamed = Vec::new();
+    let mut solved = Vec::new();
+    for (job, sources, decisions) in &opened {
+        let context = context_of(job, sources);
+        let (work, units) = units(method, &context, decisions)?;
+        streamed.extend(Work::on(sources, work));
+        solved.push((context, units));
     }
-    let (mut groups, mut blocks, mut matrices) = (Vec::new(), Vec::new(), Vec::new());
-    for unit in method.units(&context, own)? {
-        match unit {
-            Unit::Average(name) => streamed.push(Elementwise::average(&context, name)?),
-            Unit::Elementwise(work) => streamed.push(work),
-            Unit::Regmean(group) => groups.push(group),
-            Unit::Blocks(work) => blocks.push(work),
-            Unit::Matrix(work) => matrices.push(work),
-        }
+    let whole = solved[0].0;
+    let limits = stream::Limits::new(&whole, streamed.iter())?;
+    for (context, units) in &solved {
+        room::check(context, &units.groups)?;
     }
-    let limits = stream::Limits::new(&context, &streamed)?;
-    room::check(&context, &groups)?;
 
     let shard_size = job.shard_size.map_or(DEFAULT_SHARD_SIZE, |size| size as usize);
-    let writer = Writer::model(out, sources.planned(dtype)?, shard_size)?;
-    matrix::run(&context, &writer, &matrices)?;
-    let choice = alpha::choose(&context, &mut groups)?;
-    let total = groups.len();
-    let mut layers = Vec::new();
-    for (done, group) in groups.into_iter().enumerate() {
-        reporter.progress(done, total, "systems");
-        layers.extend(group.run(&context, &writer)?);
+    let writer = Writer::model(out, planned, shard_size)?;
+    let mut streamed = Work::by_name(streamed);
+    let (mut layers, mut choice) = (Vec::new(), None);
+    for (context, units) in solved {
+        let Solved { mut groups, blocks, matrices } = units;
+        matrix::run(&context, &writer, &matrices)?;
+        choice = choice.or(alpha::choose(&context, &mut groups)?);
+        let total = groups.len();
+        for (done, group) in groups.into_iter().enumerate() {
+            reporter.progress(done, total, "systems");
+            layers.extend(group.run(&context, &writer)?);
+        }
+        for work in blocks {
+            layers.extend(work.run(&context, &writer, &mut streamed, out)?);
+        }
     }
-    let mut streamed: IndexMap<String, Elementwise> =
-        streamed.into_iter().map(|work| (work.tensor.clone(), work)).collect();
-    for work in blocks {
-        layers.extend(work.run(&context, &writer, &mut streamed, out)?);
-    }
-    for (path, size, sha256) in stream::run(&context, &writer, &streamed, limits)? {
+    for (path, size, sha256) in stream::run(&whole, &writer, &streamed, limits)? {
         reporter.written(path.strip_prefix(out).unwrap_or(&path), size, &sha256);
     }
-    elementwise::report(&context, streamed.values())?;
+    elementwise::report(&whole, streamed.values())?;
     let bytes = writer.finish();
     figures::write(out, &layers)?;
     figures::facts(&layers, reporter);
     if let Some(choice) = &choice {
         choice.report(out, reporter)?;
     }
-    output::write(job, &sources, (dtype, aligned.as_ref()), out)?;
-    reporter.fact("tensors", json!(sources.names().len()));
+    output::write(job, tensors, (dtype, vocabulary.as_ref()), out)?;
+    reporter.fact("tensors", json!(tensors));
     reporter.fact("weight_bytes", json!(bytes));
     reporter.fact("dtype", dtype.map_or("mixed", crate::dtype::FloatType::name));
     Ok(())
+}
+
+/// A part of the result with its models open, and what becomes of each of their tensors.
+type Opened<'a> = (&'a MergeJob, Sources, IndexMap<String, Decision>);
+
+/// The type of all parts of the result; `None` if they have several.
+fn output_type(parts: &[Opened<'_>]) -> Result<Option<FloatType>, MergeError> {
+    let types = parts.iter().map(|(job, sources, _)| sources.output_type(job));
+    let types = types.collect::<Result<Vec<_>, _>>()?;
+    Ok(types[0].filter(|first| types.iter().all(|other| *other == Some(*first))))
+}
+
+/// What is made before the pass over the output.
+#[derive(Default)]
+struct Solved {
+    groups: Vec<Group>,
+    blocks: Vec<Box<Blocks>>,
+    matrices: Vec<Matrix>,
+}
+
+/// The work that a part of the result is.
+fn units(
+    method: &dyn Method,
+    context: &Context<'_>,
+    decisions: &IndexMap<String, Decision>,
+) -> Result<(Vec<Elementwise>, Solved), MergeError> {
+    let (mut streamed, mut solved) = (Vec::new(), Solved::default());
+    let mut own = Vec::new();
+    for (name, decision) in decisions {
+        let name = name.clone();
+        match decision {
+            Decision::Own { alpha } => own.push((name, *alpha)),
+            Decision::Average => streamed.push(Elementwise::average(context, name)?),
+            Decision::Take(source) => streamed.push(Elementwise::take(context, name, Some(*source))?),
+            Decision::Base => streamed.push(Elementwise::take(context, name, None)?),
+        }
+    }
+    for unit in method.units(context, own)? {
+        match unit {
+            Unit::Average(name) => streamed.push(Elementwise::average(context, name)?),
+            Unit::Elementwise(work) => streamed.push(work),
+            Unit::Regmean(group) => solved.groups.push(group),
+            Unit::Blocks(work) => solved.blocks.push(work),
+            Unit::Matrix(work) => solved.matrices.push(work),
+        }
+    }
+    Ok((streamed, solved))
 }

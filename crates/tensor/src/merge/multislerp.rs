@@ -33,6 +33,10 @@ impl Method for Multislerp {
         job.base.is_some()
     }
 
+    fn takes_any_weight(&self) -> bool {
+        true
+    }
+
     fn check(&self, job: &MergeJob) -> Result<(), MergeError> {
         Params::check(job, &[("eps", 0.0, f64::MAX)], &["normalize_weights"])
     }

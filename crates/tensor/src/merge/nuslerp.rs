@@ -41,6 +41,10 @@ impl Method for Nuslerp {
         job.base.is_some()
     }
 
+    fn takes_any_weight(&self) -> bool {
+        true
+    }
+
     fn check(&self, job: &MergeJob) -> Result<(), MergeError> {
         Params::check(job, &[], &["nuslerp_flatten", "nuslerp_row_wise"])?;
         if job.models.len() == 2 {

@@ -8,8 +8,9 @@ use mergelab_wire::MergeJob;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::align::Aligned;
+use super::align::Vocabulary;
 use super::error::MergeError;
+use super::layered;
 use super::layers::is_vocabulary;
 use super::sources::Sources;
 use crate::dtype::FloatType;
@@ -78,29 +79,33 @@ pub fn check(job: &MergeJob, sources: &Sources) -> Result<(), MergeError> {
 /// When a file cannot be read or written.
 pub(super) fn write(
     job: &MergeJob,
-    sources: &Sources,
-    (dtype, aligned): (Option<FloatType>, Option<&Aligned>),
+    tensors: usize,
+    (dtype, made): (Option<FloatType>, Option<&Vocabulary>),
     out: &Path,
 ) -> Result<(), MergeError> {
-    copy(&job.tokenizer, dtype, out)?;
-    if let Some(aligned) = aligned {
-        put_vocabulary(aligned, out)?;
+    copy(&job.tokenizer, (dtype, layered::values(job)?), out)?;
+    if let Some(made) = made {
+        put_vocabulary(made, out)?;
     }
     put(&out.join("README.md"), job.card.as_bytes())?;
     let text =
-        serde_json::to_string_pretty(&provenance(job, sources, dtype)).expect("names and numbers have a JSON form");
+        serde_json::to_string_pretty(&provenance(job, tensors, dtype)).expect("names and numbers have a JSON form");
     put(&out.join("merge.json"), (text + "\n").as_bytes())?;
     Ok(())
 }
 
-/// Writes a model's configuration, with the type of the weights, and its tokenizer.
+/// Writes a model's configuration, with the type of the weights and some values of its own, and its tokenizer.
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub fn copy(model: &Path, dtype: Option<FloatType>, out: &Path) -> Result<(), MergeError> {
+pub fn copy(
+    model: &Path,
+    (dtype, values): (Option<FloatType>, IndexMap<String, Value>),
+    out: &Path,
+) -> Result<(), MergeError> {
     let path = model.join("config.json");
-    let config =
-        with_dtype(&read(&path)?, dtype).map_err(|error| MergeError::Config { path, reason: error.to_string() })?;
+    let config = with_values(&read(&path)?, values).and_then(|config| with_dtype(&config, dtype));
+    let config = config.map_err(|error| MergeError::Config { path, reason: error.to_string() })?;
     put(&out.join("config.json"), &config)?;
     for name in TOKENIZER_FILES {
         let from = model.join(name);
@@ -122,15 +127,15 @@ pub fn copy(model: &Path, dtype: Option<FloatType>, out: &Path) -> Result<(), Me
 
 /// Says in a model directory what became of its vocabulary: the size of it, and the tokens that were added. Files of the
 /// tokenizer that do not know those are not kept, `tokenizer.json` being read before them.
-fn put_vocabulary(aligned: &Aligned, out: &Path) -> Result<(), MergeError> {
+fn put_vocabulary(made: &Vocabulary, out: &Path) -> Result<(), MergeError> {
     let path = out.join("config.json");
     let wrong = |path: &Path, error: &serde_json::Error| MergeError::Config {
         path: path.to_path_buf(),
         reason: error.to_string(),
     };
-    let sized = with_vocabulary(&read(&path)?, aligned.rows).map_err(|error| wrong(&path, &error))?;
+    let sized = with_vocabulary(&read(&path)?, made.rows).map_err(|error| wrong(&path, &error))?;
     put(&path, &sized)?;
-    let Some(tokenizer) = &aligned.tokenizer else { return Ok(()) };
+    let Some(tokenizer) = &made.tokenizer else { return Ok(()) };
     put(&out.join("tokenizer.json"), tokenizer.as_bytes())?;
     for name in WITHOUT_ADDED {
         let path = out.join(name);
@@ -142,7 +147,7 @@ fn put_vocabulary(aligned: &Aligned, out: &Path) -> Result<(), MergeError> {
     if path.exists() {
         let mut config: Value = serde_json::from_slice(&read(&path)?).map_err(|error| wrong(&path, &error))?;
         if let Some(listed) = config.get_mut("added_tokens_decoder").and_then(Value::as_object_mut) {
-            listed.extend(aligned.added.iter().map(|(id, token)| (id.to_string(), json!(token))));
+            listed.extend(made.added.iter().map(|(id, token)| (id.to_string(), json!(token))));
             let text = serde_json::to_string_pretty(&config).expect("JSON has a text");
             put(&path, (text + "\n").as_bytes())?;
         }
@@ -152,15 +157,29 @@ fn put_vocabulary(aligned: &Aligned, out: &Path) -> Result<(), MergeError> {
 
 /// `config.json` with another size of the vocabulary; unchanged to the byte where it has that.
 fn with_vocabulary(config: &[u8], rows: usize) -> serde_json::Result<Vec<u8>> {
-    let mut values: IndexMap<String, Box<RawValue>> = serde_json::from_slice(config)?;
+    let mut values: IndexMap<String, Value> = serde_json::from_slice(config)?;
     // Models with several parts say it of the one that has text.
-    let (key, new) = match (values.get("vocab_size"), values.get("text_config")) {
-        (None, Some(part)) => ("text_config", with_vocabulary(part.get().as_bytes(), rows)?),
-        (None, None) => return Ok(config.to_vec()),
-        (Some(size), _) if size.get() == rows.to_string() => return Ok(config.to_vec()),
-        (Some(_), _) => ("vocab_size", rows.to_string().into_bytes()),
+    let changed = match (values.get("vocab_size"), values.get_mut("text_config").and_then(Value::as_object_mut)) {
+        (None, Some(part)) if part.contains_key("vocab_size") => {
+            part.insert("vocab_size".to_owned(), json!(rows));
+            ("text_config".to_owned(), values["text_config"].clone())
+        }
+        (None, _) => return Ok(config.to_vec()),
+        (Some(size), _) if *size == json!(rows) => return Ok(config.to_vec()),
+        (Some(_), _) => ("vocab_size".to_owned(), json!(rows)),
     };
-    values.insert(key.to_owned(), serde_json::from_slice(&new)?);
+    with_values(config, IndexMap::from([changed]))
+}
+
+/// `config.json` with other values; unchanged to the byte where there are none.
+fn with_values(config: &[u8], changed: IndexMap<String, Value>) -> serde_json::Result<Vec<u8>> {
+    if changed.is_empty() {
+        return Ok(config.to_vec());
+    }
+    let mut values: IndexMap<String, Box<RawValue>> = serde_json::from_slice(config)?;
+    for (key, value) in changed {
+        values.insert(key, serde_json::value::to_raw_value(&value)?);
+    }
     let mut bytes = serde_json::to_vec_pretty(&values)?;
     bytes.push(b'\n');
     Ok(bytes)
@@ -185,7 +204,7 @@ fn with_dtype(config: &[u8], dtype: Option<FloatType>) -> serde_json::Result<Vec
 }
 
 /// `merge.json`: what was merged how. No paths and no times, so that the same merge gives the same file everywhere.
-fn provenance(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>) -> Value {
+fn provenance(job: &MergeJob, tensors: usize, dtype: Option<FloatType>) -> Value {
     let models: Vec<Value> = job
         .models
         .iter()
@@ -198,7 +217,7 @@ fn provenance(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>) -> Va
             })
         })
         .collect();
-    json!({
+    let mut all = json!({
         "format": 1,
         "program": concat!("mergelab-tensor ", env!("CARGO_PKG_VERSION")),
         "method": job.method,
@@ -213,8 +232,12 @@ fn provenance(job: &MergeJob, sources: &Sources, dtype: Option<FloatType>) -> Va
         "shard_size": job.shard_size,
         "alignment": job.alignment,
         "origin": job.origin,
-        "tensors": sources.names().len(),
-    })
+        "tensors": tensors,
+    });
+    if !job.slices.is_empty() {
+        all["slices"] = json!(job.slices);
+    }
+    all
 }
 
 #[cfg(test)]

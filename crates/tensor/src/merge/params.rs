@@ -1,24 +1,24 @@
 //! Values of a method's parameters: one number, a gradient over depth, or either by tensor name.
 
-use mergelab_wire::MergeJob;
+use mergelab_wire::{MergeJob, fits};
 use serde_json::Value;
 
 use super::error::MergeError;
 use super::gradient::gradient;
 use super::method::Context;
+use super::sources::Sources;
 
 /// A method's parameters, checked to be known to it.
 #[derive(Debug)]
 pub struct Params<'a> {
     job: &'a MergeJob,
-    /// Layers of the model, for gradients.
-    layers: usize,
+    sources: &'a Sources,
 }
 
 impl<'a> Params<'a> {
     /// The parameters of the merge at hand.
     pub fn of(context: &Context<'a>) -> Self {
-        Self { job: context.job, layers: context.sources.layers() }
+        Self { job: context.job, sources: context.sources }
     }
 
     /// Refuses parameters of other names, and values of the wrong kind or outside their range.
@@ -42,14 +42,20 @@ impl<'a> Params<'a> {
 
     /// A number for one tensor.
     pub fn number(&self, name: &str, tensor: &str, default: f64) -> f64 {
-        self.job.params.get(name).map_or(default, |value| self.resolve(value, tensor, default))
+        self.stated(name, (tensor, tensor), default)
     }
 
     /// A number for one tensor of one model, by its index: what is stated for the model goes first.
     pub fn for_model(&self, model: usize, name: &str, tensor: &str, default: f64) -> f64 {
-        let default = self.number(name, tensor, default);
+        let called = &self.sources.models[model].own_name(tensor);
+        let default = self.stated(name, (tensor, called), default);
         let own = self.job.models[model].params.get(name);
-        own.map_or(default, |value| self.resolve(value, tensor, default))
+        own.map_or(default, |value| self.resolve(value, (tensor, called), default))
+    }
+
+    /// What the merge states for a tensor; filters see what it is called.
+    fn stated(&self, name: &str, names: (&str, &str), default: f64) -> f64 {
+        self.job.params.get(name).map_or(default, |value| self.resolve(value, names, default))
     }
 
     /// A whole number for one tensor.
@@ -57,18 +63,16 @@ impl<'a> Params<'a> {
         self.number(name, tensor, default as f64) as usize
     }
 
-    fn resolve(&self, value: &Value, tensor: &str, default: f64) -> f64 {
+    fn resolve(&self, value: &Value, (tensor, called): (&str, &str), default: f64) -> f64 {
         let Some(items) = value.as_array().filter(|items| items.iter().any(Value::is_object)) else {
             return self.over_depth(value, tensor).unwrap_or(default);
         };
-        // The first whose filter is part of the name; one without a filter fits all.
-        let fits =
-            |item: &&Value| item["filter"].as_str().is_none_or(|filter| filter == "*" || tensor.contains(filter));
+        let fits = |item: &&Value| fits(item["filter"].as_str(), called);
         items.iter().find(fits).and_then(|item| self.over_depth(&item["value"], tensor)).unwrap_or(default)
     }
 
     fn over_depth(&self, value: &Value, tensor: &str) -> Option<f64> {
-        numbers(value).filter(|list| !list.is_empty()).map(|list| gradient(&list, tensor, self.layers))
+        numbers(value).filter(|list| !list.is_empty()).map(|list| gradient(&list, tensor, self.sources.layers()))
     }
 
     /// The seed of what is drawn.

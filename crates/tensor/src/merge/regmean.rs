@@ -112,7 +112,7 @@ pub(super) fn alpha_of(
     }
     match &job.alpha {
         Some(Alpha::Number(alpha)) => Ok(Some(*alpha)),
-        Some(Alpha::Gradient(list)) => Ok(Some(gradient(list, name, layers))),
+        Some(Alpha::Gradient(list)) => Ok(Some(gradient(list, name, &(0..layers)))),
         Some(Alpha::Auto | Alpha::AutoLayer) => alpha::check(job).map(|()| None),
         None => Err(MergeError::Request {
             method: job.method.clone(),
@@ -169,7 +169,7 @@ pub fn groups(
             }
             places.push((entry.file.clone(), entry.tensor.clone()));
         }
-        let alpha = alpha_of(context.job, rule, &name, context.sources.layers())?;
+        let alpha = alpha_of(context.job, rule, &name, context.sources.layers().len())?;
         let shared = Shared {
             grams: places,
             transposed: transposed.is_some_and(|(transposed, _)| transposed),

@@ -1,5 +1,6 @@
 //! The models of a merge, open and checked against each other.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -13,8 +14,9 @@ use tch::{Kind, Tensor};
 use super::elementwise::tiles;
 use super::error::{Absent, MergeError};
 use super::gradient::gradient;
-use super::layers::{count, is_vocabulary};
+use super::layers::{count, depth, is_before_layers, is_vocabulary, renumbered, stack};
 use super::rules::Decision;
+use super::slices::Slice;
 use crate::checkpoint::{Checkpoint, NewTensor};
 use crate::codec::{decode, first_not_finite, is_float};
 use crate::dtype::FloatType;
@@ -22,7 +24,7 @@ use crate::lora::Adapter;
 use crate::report::Reporter;
 
 /// The head, where it may be the embedding.
-const HEAD: &str = "lm_head.weight";
+pub(super) const HEAD: &str = "lm_head.weight";
 
 /// One open model.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Source {
     pub adapter: Option<Adapter>,
     /// The model's own types of tensors that were written anew for the merge, in fp32.
     pub widened: HashMap<String, Dtype>,
+    /// The first layer that it gives to its slice, and that layer in the result.
+    pub(super) moved: Option<(usize, usize)>,
 }
 
 /// The models of a merge.
@@ -48,8 +52,8 @@ pub struct Sources {
     pub base: Option<Source>,
     /// `model_type` of the first model.
     pub family: Option<String>,
-    /// How many layers the models have.
-    layers: usize,
+    /// The layers of the result that they are merged to.
+    layers: Range<usize>,
     /// Tensor names in the first model's order, then those that it lacks; which model says what each of them is.
     names: Vec<String>,
     givers: IndexMap<String, Giver>,
@@ -86,7 +90,7 @@ fn open(source: &MergeSource) -> Result<(Source, Option<String>), MergeError> {
     }
     let family = said("model_type").and_then(Value::as_str).map(str::to_owned);
     let (name, weight) = (source.name.clone(), source.weight.clone());
-    Ok((Source { name, weight, checkpoint, adapter: None, widened: HashMap::new() }, family))
+    Ok((Source { name, weight, checkpoint, adapter: None, widened: HashMap::new(), moved: None }, family))
 }
 
 impl Sources {
@@ -95,6 +99,14 @@ impl Sources {
     /// # Errors
     /// When one cannot be read or is quantised, or weights make no average.
     pub fn open(job: &MergeJob, takes_any_weight: bool) -> Result<Self, MergeError> {
+        Self::of_part(job, takes_any_weight, None)
+    }
+
+    /// Opens what every model gives to a part of the result.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when a model lacks layers that the part takes.
+    pub fn of_part(job: &MergeJob, takes_any_weight: bool, slice: Option<&Slice>) -> Result<Self, MergeError> {
         let request = |reason: String| MergeError::Request {
             method: job.method.clone(),
             reason,
@@ -103,7 +115,7 @@ impl Sources {
         if job.models.is_empty() {
             return Err(request("there are no models to merge".to_owned()));
         }
-        // Methods on task vectors, which have a base, may subtract; a mean has weights, and not all of them zero.
+        // What adds up may subtract; weights of Gram matrices and the like are not negative, and not all of them zero.
         let may_be = |weight: f64| weight.is_finite() && (weight >= 0.0 || takes_any_weight);
         for source in &job.models {
             let stated = source.weight.stated();
@@ -122,8 +134,14 @@ impl Sources {
             family = family.or(found);
             models.push(source);
         }
-        let base = job.base.as_ref().map(|base| open(base).map(|(source, _)| source)).transpose()?;
+        let mut base = job.base.as_ref().map(|base| open(base).map(|(source, _)| source)).transpose()?;
         drop_tied_heads(&mut models)?;
+        if let Some(slice) = slice {
+            let firsts = slice.models.iter().chain(&slice.base);
+            for (source, first) in models.iter_mut().chain(&mut base).zip(firsts) {
+                source.cut(slice, *first)?;
+            }
+        }
         let mut givers = IndexMap::new();
         for (index, model) in models.iter().enumerate() {
             for name in model.checkpoint.names() {
@@ -131,7 +149,7 @@ impl Sources {
             }
         }
         let names: Vec<String> = givers.keys().cloned().collect();
-        let layers = count(names.iter().map(String::as_str));
+        let layers = slice.map_or_else(|| 0..count(names.iter().map(String::as_str)), |slice| slice.layers.clone());
         let sources = Self { models, base, family, layers, names, givers };
         let is_weightless = |name: &&String| sources.weights(name).iter().all(|weight| *weight == 0.0);
         if let Some(name) = sources.names.iter().find(is_weightless).filter(|_| !takes_any_weight) {
@@ -140,14 +158,15 @@ impl Sources {
         Ok(sources)
     }
 
-    /// How many layers the models have.
-    pub fn layers(&self) -> usize {
-        self.layers
+    /// The layers of the result that they are merged to.
+    pub fn layers(&self) -> &Range<usize> {
+        &self.layers
     }
 
     /// Each model's weight in what becomes of a tensor.
     pub fn weights(&self, tensor: &str) -> Vec<f64> {
-        self.models.iter().map(|source| gradient(source.weight.of(tensor), tensor, self.layers)).collect()
+        let weight = |source: &Source| gradient(source.weight.of(&source.own_name(tensor)), tensor, &self.layers);
+        self.models.iter().map(weight).collect()
     }
 
     /// Compares what the decisions need of each tensor: that it is there, of one shape, and of a type that can be merged.
@@ -346,6 +365,36 @@ impl Source {
         Ok(self.widened.get(name).copied().unwrap_or(stored))
     }
 
+    /// Takes away all that is not of a slice, and gives its layers their numbers in the result.
+    fn cut(&mut self, slice: &Slice, first: usize) -> Result<(), MergeError> {
+        let (model, taken) = (self.name.clone(), first..first + slice.layers.len());
+        let found = count(self.checkpoint.names());
+        if taken.end > found {
+            return Err(MergeError::Layers { model, first, end: taken.end, found });
+        }
+        let mut stacks: Vec<&str> = self.checkpoint.names().filter_map(stack).collect();
+        stacks.sort_unstable();
+        stacks.dedup();
+        if let [one, other, ..] = stacks.as_slice() {
+            return Err(MergeError::Stacks { model, one: (*one).to_owned(), other: (*other).to_owned() });
+        }
+        self.checkpoint.rename(|name| match depth(name) {
+            Some(depth) => taken.contains(&depth).then(|| renumbered(name, depth - first + slice.layers.start)),
+            None if is_before_layers(name) => slice.is_first.then(|| name.to_owned()),
+            None => slice.is_last.then(|| name.to_owned()),
+        });
+        self.moved = Some((first, slice.layers.start));
+        Ok(())
+    }
+
+    /// What a tensor of the result is called in the model.
+    pub fn own_name<'a>(&self, tensor: &'a str) -> Cow<'a, str> {
+        match (self.moved, depth(tensor)) {
+            (Some((own, result)), Some(depth)) => renumbered(tensor, depth - result + own).into(),
+            _ => tensor.into(),
+        }
+    }
+
     /// The elements `range` of a tensor laid flat, as fp32, with the adapter if there is one; what is stored is checked to be
     /// finite.
     ///
@@ -368,7 +417,7 @@ impl Source {
                 position.insert(0, rest % side);
                 rest /= side;
             }
-            let (name, model) = (name.to_owned(), self.name.clone());
+            let (name, model) = (self.own_name(name).into_owned(), self.name.clone());
             return Err(MergeError::NotFinite { name, model, position, value: values[at] });
         }
         if let Some(adapter) = &self.adapter {

@@ -20,7 +20,7 @@ use indexmap::IndexMap;
 use safetensors::Dtype;
 use sha2::{Digest as _, Sha256};
 
-use super::elementwise::{Elementwise, How, Kernel, TILE, Tile, aligned};
+use super::elementwise::{Elementwise, How, Kernel, TILE, Tile, Work, aligned};
 use super::error::MergeError;
 use super::method::Context;
 use super::sources::Source;
@@ -55,14 +55,17 @@ impl Limits {
     ///
     /// # Errors
     /// When it has room for less than each worker needs.
-    pub fn new(context: &Context<'_>, streamed: &[Elementwise]) -> Result<Self, MergeError> {
+    pub fn new<'a>(
+        context: &Context<'_>,
+        streamed: impl Iterator<Item = &'a Work<'a>> + Clone,
+    ) -> Result<Self, MergeError> {
         let workers = context.host.workers();
         let most = workers * BUFFERS;
         let Some(budget) = context.memory else { return Ok(Self { buffers: most }) };
-        let tile = |work: &Elementwise| (work.inputs(context.sources).len() + 1) * TILE.max(work.grain());
-        let scratch = (workers * streamed.iter().map(tile).max().unwrap_or(0) * size_of::<f32>()) as u64;
+        let tile = |work: &Work<'_>| (work.inputs().len() + 1) * TILE.max(work.elementwise.grain());
+        let scratch = (workers * streamed.clone().map(tile).max().unwrap_or(0) * size_of::<f32>()) as u64;
         // A chunk is longer where one grain is.
-        let longest = streamed.iter().map(Elementwise::grain).max().unwrap_or(1) * size_of::<f32>();
+        let longest = streamed.map(|work| work.elementwise.grain()).max().unwrap_or(1) * size_of::<f32>();
         let (fixed, chunk) = (PROGRAM + scratch, CHUNK.max(longest) as u64);
         let room = (budget.saturating_sub(fixed) / chunk) as usize;
         if room <= workers {
@@ -93,7 +96,7 @@ impl Chunk<'_> {
 /// it, since one hash is the work of one.
 fn chunks<'a>(
     writer: &'a Writer,
-    work: &IndexMap<String, Elementwise>,
+    work: &IndexMap<String, Work<'_>>,
     side_by_side: usize,
 ) -> Result<Vec<Chunk<'a>>, CheckpointError> {
     let mut files = Vec::new();
@@ -101,7 +104,7 @@ fn chunks<'a>(
         let mut chunks = Vec::new();
         for tensor in file.tensors() {
             let spec = writer.planned(tensor)?;
-            for elements in pieces(spec, work.get(tensor).map_or(1, Elementwise::grain)) {
+            for elements in pieces(spec, work.get(tensor).map_or(1, |work| work.elementwise.grain())) {
                 chunks.push(Chunk { shard, place: chunks.len(), tensor, dtype: spec.dtype, elements });
             }
         }
@@ -126,16 +129,17 @@ fn pieces(tensor: &NewTensor, grain: usize) -> impl Iterator<Item = Range<usize>
 ///
 /// # Errors
 /// As [`run`].
-pub fn ahead(context: &Context<'_>, writer: &Writer, work: &[Elementwise]) -> Result<(), MergeError> {
+pub fn ahead(context: &Context<'_>, writer: &Writer, work: &[Work<'_>]) -> Result<(), MergeError> {
     let mut chunks = Vec::new();
     for work in work {
-        let spec = writer.planned(&work.tensor)?;
-        let chunk = |elements| Chunk { shard: 0, place: 0, tensor: &work.tensor, dtype: spec.dtype, elements };
-        chunks.extend(pieces(spec, work.grain()).map(|elements| (work, chunk(elements))));
+        let Elementwise { tensor, .. } = &work.elementwise;
+        let spec = writer.planned(tensor)?;
+        let chunk = |elements| Chunk { shard: 0, place: 0, tensor, dtype: spec.dtype, elements };
+        chunks.extend(pieces(spec, work.elementwise.grain()).map(|elements| (work, chunk(elements))));
     }
     context.host.map(chunks, |(work, chunk)| {
         let mut buffer = vec![0; chunk.bytes()];
-        make(context, writer, Some(work), &chunk, &mut Scratch::default(), &mut buffer)
+        make(writer, Some(work), &chunk, &mut Scratch::default(), &mut buffer)
     })?;
     Ok(())
 }
@@ -228,7 +232,7 @@ type Failed = Box<(usize, MergeError)>;
 pub fn run(
     context: &Context<'_>,
     writer: &Writer,
-    work: &IndexMap<String, Elementwise>,
+    work: &IndexMap<String, Work<'_>>,
     limits: Limits,
 ) -> Result<Vec<(PathBuf, u64, String)>, MergeError> {
     let workers = context.host.workers();
@@ -248,10 +252,10 @@ pub fn run(
                 break;
             };
             if let Some(later) = chunks.get(number + AHEAD) {
-                read_ahead(context, work.get(later.tensor), later);
+                read_ahead(work.get(later.tensor), later);
             }
             buffer.resize(chunk.bytes(), 0);
-            let made = make(context, writer, work.get(chunk.tensor), chunk, &mut scratch, &mut buffer);
+            let made = make(writer, work.get(chunk.tensor), chunk, &mut scratch, &mut buffer);
             made.map_err(|error| {
                 supply.give_up();
                 Box::new((number, error))
@@ -316,8 +320,8 @@ fn flush_all(shards: &[Shard], named: &Receiver<usize>) -> Result<(), Checkpoint
     shards.iter().try_for_each(Shard::sync)
 }
 
-fn read_ahead(context: &Context<'_>, work: Option<&Elementwise>, chunk: &Chunk<'_>) {
-    for source in work.iter().flat_map(|work| work.inputs(context.sources)) {
+fn read_ahead(work: Option<&Work<'_>>, chunk: &Chunk<'_>) {
+    for source in work.iter().flat_map(|work| work.inputs()) {
         if let Ok(file) = source.checkpoint.file(chunk.tensor) {
             file.will_need(chunk.tensor, chunk.elements.clone());
         }
@@ -326,9 +330,8 @@ fn read_ahead(context: &Context<'_>, work: Option<&Elementwise>, chunk: &Chunk<'
 
 /// Fills a buffer with a chunk's bytes, and sees to it that they are in the file.
 fn make(
-    context: &Context<'_>,
     writer: &Writer,
-    work: Option<&Elementwise>,
+    work: Option<&Work<'_>>,
     chunk: &Chunk<'_>,
     scratch: &mut Scratch,
     buffer: &mut [u8],
@@ -336,14 +339,14 @@ fn make(
     let Some(work) = work else {
         return Ok(writer.read_back(chunk.tensor, chunk.elements.start, buffer)?);
     };
-    let inputs = work.inputs(context.sources);
-    match (&work.how, FloatType::of_header(chunk.dtype)) {
+    let inputs = work.inputs();
+    match (&work.elementwise.how, FloatType::of_header(chunk.dtype)) {
         (How::Merge(kernel), Some(dtype)) => {
             let size = chunk.dtype.bitsize() / 8;
             for tile in aligned(chunk.elements.clone(), kernel.grain()) {
                 let start = tile.start - chunk.elements.start;
                 let bytes = &mut buffer[start * size..(start + tile.len()) * size];
-                scratch.merge((work, &**kernel), &inputs, tile, dtype, bytes)?;
+                scratch.merge((&work.elementwise, &**kernel), &inputs, tile, dtype, bytes)?;
             }
         }
         _ => {

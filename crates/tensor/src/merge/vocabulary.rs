@@ -60,14 +60,14 @@ impl Spelling {
 
 /// The tokens of a model.
 #[derive(Debug)]
-pub(super) struct Vocabulary {
+pub(super) struct Tokens {
     ids: HashMap<String, u32>,
     used: HashSet<u32>,
     added: BTreeMap<u32, AddedToken>,
     spelling: Spelling,
 }
 
-impl Vocabulary {
+impl Tokens {
     /// Reads a model's tokenizer; `None` where it has none.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ pub(super) struct Of<'a> {
     /// Its name, for messages.
     pub(super) name: &'a str,
     /// Its tokens.
-    pub(super) tokens: &'a Vocabulary,
+    pub(super) tokens: &'a Tokens,
     /// The rows of its embedding.
     pub(super) rows: usize,
 }

@@ -13,8 +13,7 @@ use mergelab_tensor::gram::accumulate::{Accumulator, Addend};
 use mergelab_tensor::gram::index::{FORMAT, GramEntry, GramIndex};
 use mergelab_tensor::parallel::Pool;
 use mergelab_wire::{
-    Alpha, Engine, Event, EventReader, GramJob, Job, MergeJob, MergeSource, Message, Normalize, Rows, Solver,
-    StageFile, TokenMask, Weight,
+    Alpha, Engine, Event, EventReader, GramJob, Job, MergeJob, MergeSource, Message, Rows, StageFile, TokenMask, Weight,
 };
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -150,22 +149,7 @@ pub(crate) fn gram_job(model: &Path, data: &Path) -> GramJob {
 
 /// A merge with everything at its default.
 pub(crate) fn merge_job(method: &str, models: Vec<MergeSource>) -> MergeJob {
-    MergeJob {
-        method: method.to_owned(),
-        tokenizer: models[0].path.clone(),
-        models,
-        base: None,
-        alpha: None,
-        params: IndexMap::new(),
-        rules: Vec::new(),
-        normalize: Normalize::None,
-        solver: Solver::Auto,
-        dtype: None,
-        shard_size: None,
-        alignment: None,
-        card: "# A merge\n".to_owned(),
-        origin: json!({ "key": "k" }),
-    }
+    MergeJob { card: "# A merge\n".to_owned(), origin: json!({ "key": "k" }), ..MergeJob::new(method, models) }
 }
 
 pub(crate) fn regmean_job(models: Vec<MergeSource>, alpha: f64) -> MergeJob {
@@ -173,16 +157,7 @@ pub(crate) fn regmean_job(models: Vec<MergeSource>, alpha: f64) -> MergeJob {
 }
 
 pub(crate) fn source(name: &str, path: &Path, grams: Option<&Path>) -> MergeSource {
-    MergeSource {
-        name: name.to_owned(),
-        path: path.to_path_buf(),
-        weight: 1.0.into(),
-        grams: grams.map(Path::to_path_buf),
-        held_out: None,
-        fisher: None,
-        capture: None,
-        params: indexmap::IndexMap::new(),
-    }
+    MergeSource { grams: grams.map(Path::to_path_buf), ..MergeSource::new(name, path) }
 }
 
 /// A model's weight that is one number.
