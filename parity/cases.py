@@ -276,7 +276,8 @@ def tokenizers(draw: Draw, families: list[Family]) -> dict:
         listed.append(base)
     models = entries(listed, lambda: {"weight": draw.number(0.1, 1.5)})
     found = config(method, models, base)
-    source = draw.choice(("union", "union", "base", draw.choice(listed)))
+    # Without a base mergekit takes that of any model, as a set of them happens to be ordered.
+    source = draw.choice(("union", "union", "base" if base else "union", draw.choice(listed)))
     if draw.switch():
         return found | {"tokenizer_source": source}
     rows = [

@@ -157,16 +157,17 @@ fn put_vocabulary(made: &Vocabulary, out: &Path) -> Result<(), MergeError> {
 
 /// `config.json` with another size of the vocabulary; unchanged to the byte where it has that.
 fn with_vocabulary(config: &[u8], rows: usize) -> serde_json::Result<Vec<u8>> {
-    let mut values: IndexMap<String, Value> = serde_json::from_slice(config)?;
+    let values: IndexMap<String, Value> = serde_json::from_slice(config)?;
+    let size_in = |values: Option<&Value>| values.and_then(|part| part.get("vocab_size")).cloned();
     // Models with several parts say it of the one that has text.
-    let changed = match (values.get("vocab_size"), values.get_mut("text_config").and_then(Value::as_object_mut)) {
-        (None, Some(part)) if part.contains_key("vocab_size") => {
-            part.insert("vocab_size".to_owned(), json!(rows));
-            ("text_config".to_owned(), values["text_config"].clone())
+    let changed = match (values.get("vocab_size"), values.get("text_config")) {
+        (Some(size), _) if *size != json!(rows) => ("vocab_size".to_owned(), json!(rows)),
+        (None, part) if size_in(part).is_some_and(|size| size != json!(rows)) => {
+            let mut part = part.cloned().unwrap_or_default();
+            part["vocab_size"] = json!(rows);
+            ("text_config".to_owned(), part)
         }
-        (None, _) => return Ok(config.to_vec()),
-        (Some(size), _) if *size == json!(rows) => return Ok(config.to_vec()),
-        (Some(_), _) => ("vocab_size".to_owned(), json!(rows)),
+        _ => return Ok(config.to_vec()),
     };
     with_values(config, IndexMap::from([changed]))
 }
@@ -251,5 +252,16 @@ mod tests {
         assert_eq!(same, config);
         let new = String::from_utf8(with_dtype(config, Some(FloatType::Float32)).unwrap()).unwrap();
         assert_eq!(new, "{\n  \"z\": {\"b\": 1, \"a\": 2},\n  \"torch_dtype\": \"float32\",\n  \"a\": 1\n}\n");
+    }
+    #[test]
+    fn the_size_of_the_vocabulary_stands_where_the_config_has_it() {
+        let sized = |config: &str| String::from_utf8(with_vocabulary(config.as_bytes(), 7).unwrap()).unwrap();
+        for same in [r#"{"vocab_size":7}"#, r#"{"text_config":{"vocab_size":7}}"#, r#"{"n_embd":2}"#] {
+            assert_eq!(sized(same), same);
+        }
+        let value = |config: &str| serde_json::from_str::<Value>(&sized(config)).unwrap();
+        assert_eq!(value(r#"{"vocab_size":5,"a":1}"#), json!({ "vocab_size": 7, "a": 1 }));
+        let parts = value(r#"{"text_config":{"vocab_size":5,"b":2}}"#);
+        assert_eq!(parts, json!({ "text_config": { "vocab_size": 7, "b": 2 } }));
     }
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use mergelab_tensor::checkpoint::Checkpoint;
-use mergelab_wire::{Alignment, Job, MergeJob, MergeSource, RowSource, Rule, RuleUse, TokenRow};
+use mergelab_wire::{
+    Alignment, Job, MergeJob, MergeSlice, MergeSource, RowSource, Rule, RuleUse, SliceSource, TokenRow,
+};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -237,6 +239,32 @@ fn padding_stays_and_new_tokens_go_into_it() {
     let found = embedding(&outcome);
     assert_eq!(found.len(), 8);
     assert!(found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6), "{found:?}");
+}
+
+#[test]
+fn slices_take_tables_by_token_too() {
+    let home = tempfile::tempdir().unwrap();
+    let mut models = [
+        model(home.path(), "a", Some(&tokenizer(&["x", "y"], &[])), &[1.0, 2.0]),
+        model(home.path(), "b", Some(&tokenizer(&["y", "x"], &["<b>"])), &[20.0, 10.0, 30.0]),
+    ];
+    for (source, value) in models.iter_mut().zip([1.0, 2.0]) {
+        let path = source.path.join("model.safetensors");
+        let whole = Checkpoint::open(&source.path).unwrap();
+        let load = |name: &'static str| (name, whole.load(name).unwrap());
+        let layer = Tensor::full([2, 2], value, (Kind::Float, Device::Cpu));
+        let tensors = [load(EMBEDDING), load(HEAD), ("model.layers.0.mlp.up_proj.weight", layer)];
+        save(&path, &tensors);
+    }
+    let part =
+        |name: &str| SliceSource { name: name.to_owned(), first: 0, weight: 1.0.into(), params: IndexMap::new() };
+    let slice = |name: &str| MergeSlice { layers: 1, models: vec![part(name)], base: None, params: IndexMap::new() };
+    // The embedding is that of the first slice, the head of the last.
+    let job = MergeJob { slices: vec![slice("a"), slice("b")], ..aligned("passthrough", &models, union()) };
+    let outcome = run(Job::Merge(job), 1).ok();
+    assert_eq!(column(&outcome.out, EMBEDDING), [1.0, 2.0, 30.0]);
+    assert_eq!(column(&outcome.out, HEAD), [100.0, 200.0, 300.0]);
+    assert_eq!(column(&outcome.out, "model.layers.1.mlp.up_proj.weight"), [2.0, 2.0]);
 }
 
 #[test]
