@@ -72,8 +72,6 @@ slices:
 ";
     let project = project().file("configs/ties.yml", slices);
     project.run(&[]).ran(&["models.one", "models.two", "merges.m"]);
-    let card = std::fs::read_to_string(project.output("x", "merges.m", "README.md")).unwrap();
-    assert!(card.contains("| 3 | layers 1 to 4 of two |"), "{card}");
     project.run(&[]).ran(&[]);
     project.edit("configs/ties.yml", "[1, 4]", "[0, 3]");
     project.run(&[]).ran(&["merges.m"]);
