@@ -446,6 +446,9 @@ impl Reader<'_> {
         if !merge.slices.is_empty() {
             params["slices"] = merge.slices.iter().map(|slice| self::slice(merge, slice)).collect();
         }
+        if let Some(revision) = revision(&merge.method) {
+            params["revision"] = json!(revision);
+        }
         if let Some(how) = &merge.alignment {
             params["alignment"] = alignment::of(how, merge);
         }
@@ -496,6 +499,13 @@ fn alpha(alpha: &Alpha) -> Value {
         Alpha::Auto => json!("auto"),
         Alpha::AutoLayer => json!("auto-layer"),
     }
+}
+
+/// The revision of a method whose results changed, where it is not the first; the others do not run again for it.
+///
+/// 2, methods that look at rows and columns see layers that are stored as `[in, out]` (GPT-2) turned.
+fn revision(method: &str) -> Option<u32> {
+    matches!(method, "wudi" | "tsv" | "iso_c").then_some(2)
 }
 
 /// A weight: a list, one number among them.
