@@ -92,10 +92,8 @@ impl Reader<'_> {
 
     fn token(&self, reading: Reading<'_>, place: Span, of: Of<'_>) -> Option<TokenRow> {
         let fields = Fields::open(self.context.report, reading.node, place, "a token", &[TOKEN_ROW])?;
-        let source = match fields.has("source") {
-            true => Some(fields.get("source", |source| self.row(source, of))?),
-            false => None,
-        };
+        let source =
+            if fields.has("source") { Some(fields.get("source", |source| self.row(source, of))?) } else { None };
         let force = fields.get_or("force", false, Reading::flag)?;
         if force && source.is_none() {
             let message = "`force: true` replaces the token's row, and there is no `source` for it";

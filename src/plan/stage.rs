@@ -49,6 +49,7 @@ pub struct Need {
 
 /// What a stage does.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a graph has as many of them as stages")]
 pub enum Spec {
     /// Find a model's files and hash them.
     Model(Model),

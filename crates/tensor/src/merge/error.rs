@@ -432,8 +432,7 @@ impl Diagnosis for MergeError {
             Self::Torch { source, .. } => return source.hint(),
             Self::Method(_) => format!("built: {}", super::registry::names().join(", ")),
             Self::NoBase(_) => "add `base: NAME`, the model that the others were trained from".to_owned(),
-            Self::Request { hint, .. } => (*hint).to_owned(),
-            Self::Unite { hint, .. } => (*hint).to_owned(),
+            Self::Request { hint, .. } | Self::Unite { hint, .. } => (*hint).to_owned(),
             Self::OwnRows { .. } => "merge models of one tokenizer, or by a method that needs only weights".to_owned(),
             Self::TokenRow { .. } => {
                 "`source` is a model of the merge, `{ kind: zero }`, or `{ kind: model_token, model: NAME, token: … }`"

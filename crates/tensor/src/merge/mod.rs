@@ -205,7 +205,7 @@ fn output_type(parts: &[Opened<'_>]) -> Result<Option<FloatType>, MergeError> {
 #[derive(Default)]
 struct Solved {
     groups: Vec<Group>,
-    blocks: Vec<Box<Blocks>>,
+    blocks: Vec<Blocks>,
     matrices: Vec<Matrix>,
 }
 
@@ -231,7 +231,7 @@ fn units(
             Unit::Average(name) => streamed.push(Elementwise::average(context, name)?),
             Unit::Elementwise(work) => streamed.push(work),
             Unit::Regmean(group) => solved.groups.push(group),
-            Unit::Blocks(work) => solved.blocks.push(work),
+            Unit::Blocks(work) => solved.blocks.push(*work),
             Unit::Matrix(work) => solved.matrices.push(work),
         }
     }
