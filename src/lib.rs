@@ -5,6 +5,7 @@ pub mod cli;
 pub mod digest;
 pub mod exec;
 pub mod experiment;
+pub mod layers;
 pub mod methods;
 pub mod plan;
 pub mod plot;

@@ -22,6 +22,7 @@ mod hub;
 mod hub_server;
 mod inputs;
 mod keys;
+mod layers;
 mod locks;
 mod loras;
 mod losses;

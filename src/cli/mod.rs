@@ -37,6 +37,7 @@ mod samples;
 mod schema;
 mod session;
 mod show;
+mod solved;
 mod status;
 mod transfer;
 mod verify;
