@@ -2,6 +2,7 @@
 
 pub mod artifact;
 pub mod cli;
+pub mod diff;
 pub mod digest;
 pub mod exec;
 pub mod experiment;

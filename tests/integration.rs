@@ -11,6 +11,7 @@ mod comparisons;
 mod crash;
 #[cfg(feature = "fetch")]
 mod datasets;
+mod diff;
 mod engines;
 mod evaluations;
 mod export;
