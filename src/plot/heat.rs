@@ -241,6 +241,9 @@ impl Drawn<'_> {
 
     /// Cells, labels of rows and of columns.
     fn cells<T>(&self, page: &mut Page, rows: &[Vec<Option<T>>], look: impl Fn(&T) -> Look) {
+        // In all of a map or in none: gaps would look like something that the numbers say.
+        let wide = |cell: &T| Style::small().width(&look(cell).mark);
+        let has_room = rows.iter().flatten().flatten().all(|cell| wide(cell) <= self.cell);
         for (label, cells) in self.panel.rows.iter().zip(rows) {
             page.draw(Style::body().end().write(self.left - 8.0, page.y + 12.0, label, self.left - 8.0 - MARGIN));
             for (place, (column, cell)) in self.panel.columns.iter().zip(cells).enumerate() {
@@ -253,7 +256,7 @@ impl Drawn<'_> {
                 };
                 page.draw(self.rectangle(x, page.y, &fill, &format!("{label}, {column}: {text}")));
                 let small = Style::small().middle().coloured(ink);
-                if small.width(&mark) <= self.cell {
+                if has_room {
                     page.draw(small.write(middle, page.y + 11.5, &mark, self.cell));
                 }
             }
