@@ -2,9 +2,11 @@
 
 pub mod artifact;
 pub mod cli;
+pub mod diff;
 pub mod digest;
 pub mod exec;
 pub mod experiment;
+pub mod layers;
 pub mod methods;
 pub mod plan;
 pub mod plot;

@@ -64,7 +64,7 @@ fn make(project: &Project, model: &str, task: &str, metric: &str, value: f64, re
     project.write(&format!("made/{model}/{task}/samples.jsonl.gz"), gzip(records));
 }
 
-fn project() -> Project {
+pub(crate) fn project() -> Project {
     let project = Project::with(EXPERIMENT)
         .with_fakes()
         .model("models/a", "one")

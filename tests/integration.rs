@@ -11,6 +11,7 @@ mod comparisons;
 mod crash;
 #[cfg(feature = "fetch")]
 mod datasets;
+mod diff;
 mod engines;
 mod evaluations;
 mod export;
@@ -22,6 +23,7 @@ mod hub;
 mod hub_server;
 mod inputs;
 mod keys;
+mod layers;
 mod locks;
 mod loras;
 mod losses;

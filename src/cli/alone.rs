@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mergelab_wire::Event;
+use mergelab_wire::{Event, Fault};
 
 use super::CliError;
 use super::export::refused;
@@ -11,6 +11,8 @@ use super::interrupts::Interrupts;
 use super::progress::describe;
 use super::session::Session;
 use crate::exec::{Machine, Supervisor};
+use crate::plan::Graph;
+use crate::project::Project;
 use crate::stage::{Context, Failure};
 use crate::store::NewDirectory;
 
@@ -26,24 +28,38 @@ pub(super) fn fill<T>(
     work: impl FnOnce(&Context<'_>, (&Path, &Path), &mut dyn FnMut(Event)) -> Result<T, Failure>,
 ) -> Result<Option<(NewDirectory, T)>, CliError> {
     let new = NewDirectory::begin(place).map_err(|error| refused(error, place))?;
+    let of = (&session.project, &session.graph);
+    let made = run(of, interrupts, |context, scratch, on_event| work(context, (scratch, new.path()), on_event))?;
+    Ok(made.map(|made| (new, made)))
+}
+
+/// Does work with a directory that is gone when it is done; nothing where it was interrupted. Notes are shown.
+///
+/// # Errors
+/// What the work says.
+pub(super) fn run<T>(
+    (project, graph): (&Project, &Graph),
+    interrupts: &Interrupts,
+    work: impl FnOnce(&Context<'_>, &Path, &mut dyn FnMut(Event)) -> Result<T, Failure>,
+) -> Result<Option<T>, CliError> {
     let temporary = std::env::temp_dir();
     let scratch = tempfile::tempdir().map_err(failed("create a directory in", &temporary))?;
     let supervisor =
         Arc::new(Supervisor::new().map_err(|error| CliError::Failed(format!("cannot supervise programs: {error}")))?);
     let stopper = supervisor.clone();
     interrupts.give_to(Box::new(move || stopper.stop()));
-    let machine = Machine::look(&session.project.store_path());
+    let machine = Machine::look(&project.store_path());
     let context = Context {
-        project: &session.project,
+        project,
         python: None,
-        tensor: session.project.tensor_program(),
+        tensor: project.tensor_program(),
         launcher: &*supervisor,
-        graph: &session.graph,
+        graph,
         threads: machine.cores,
         memory: Some(machine.memory / 10 * 9).filter(|memory| *memory > 0),
     };
     let mut tenths = 0;
-    let made = work(&context, (scratch.path(), new.path()), &mut |event| match event {
+    let made = work(&context, scratch.path(), &mut |event| match event {
         Event::Note { message } => say!("note: {message}"),
         Event::Progress { done, total, unit } if done * 10 / total.max(1) > tenths => {
             tenths = done * 10 / total.max(1);
@@ -52,8 +68,9 @@ pub(super) fn fill<T>(
         _ => {}
     });
     match made {
-        Ok(made) => Ok(Some((new, made))),
+        Ok(made) => Ok(Some(made)),
         Err(failure) if failure.interrupted => Ok(None),
+        Err(Failure { message, hint, fault: Fault::Experiment, .. }) => Err(CliError::Source { message, hint }),
         Err(failure) => Err(CliError::Failed(describe(&failure))),
     }
 }

@@ -12,6 +12,7 @@ mod against;
 mod alone;
 mod cell;
 mod commands;
+mod diff;
 mod error;
 mod evaluated;
 mod explain;
@@ -37,6 +38,7 @@ mod samples;
 mod schema;
 mod session;
 mod show;
+mod solved;
 mod status;
 mod transfer;
 mod verify;
@@ -82,6 +84,10 @@ enum Command {
     Plot(plot::Arguments),
     /// Show an artifact: path, manifest, metrics, log
     Show(show::Arguments),
+    /// Say how two models, two sets of results or two experiments differ
+    ///
+    /// A is the first side, B the second; a difference is B minus A.
+    Diff(diff::Arguments),
     /// Show the answers of an evaluation, or hold them against another model's
     Samples(samples::Arguments),
     /// Gram matrices for other programs
@@ -127,6 +133,7 @@ pub fn main(cli: Cli) -> u8 {
         Command::Render(arguments) => render::run(&arguments),
         Command::Plot(arguments) => plot::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments, &interrupts),
         Command::Samples(arguments) => samples::run(&arguments),
         Command::Grams(command) => grams::run(&command, &interrupts),
         Command::Import(command) => import::run(&command),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::session::Session;
 use super::status::look;
-use super::{CliError, results};
+use super::{CliError, results, solved};
 use crate::experiment::Loaded;
 use crate::plot::{self, RowOrigin};
 use crate::report::{self, Output};
@@ -19,6 +19,9 @@ pub(super) struct Arguments {
     /// Form of the pictures; there is svg
     #[arg(long, value_name = "FORMAT", default_value = "svg", value_parser = format)]
     format: Format,
+    /// Draw the figures of the layers that this merge solved, in place of the tables; may be given several times
+    #[arg(long, value_name = "STAGE")]
+    layers: Vec<String>,
     /// Write nothing; fail if a file would change
     #[arg(long)]
     check: bool,
@@ -41,10 +44,27 @@ fn format(name: &str) -> Result<Format, String> {
     }
 }
 
-/// Writes the pictures of an experiment's tables from what is there.
+/// Writes the pictures of an experiment's tables, or of its merges' layers, from what is there.
 pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let Format::Svg = arguments.format;
     let session = Session::open(std::slice::from_ref(&arguments.file))?;
+    let pictures =
+        if arguments.layers.is_empty() { of_tables(&session)? } else { of_layers(&session, &arguments.layers)? };
+    // A path on the command line means what it means in the shell.
+    let (root, folder): (&Path, PathBuf) = match &arguments.to {
+        Some(dir) => (Path::new(""), dir.clone()),
+        None => (&session.project.root, report::folder(&session.graph.experiments[0].name).join("plots")),
+    };
+    let files = pictures.into_iter().map(|(name, text)| (folder.join(name), text.into_bytes())).collect();
+    let output = Output { files, ..Output::default() };
+    let changes = report::changes(&[output], |path| report::files::read(&root.join(path)))?;
+    results::settle(root, &changes, arguments.check, "mergelab plot")
+}
+
+/// Pictures by file name.
+type Pictures = Vec<(String, String)>;
+
+fn of_tables(session: &Session) -> Result<Pictures, CliError> {
     let experiment = &session.graph.experiments[0];
     if experiment.tables.is_empty() {
         return Err(CliError::Source {
@@ -52,23 +72,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
             hint: Some("add one under `tables:`".to_owned()),
         });
     }
-    let (outlooks, facts) = look(&session)?;
+    let (outlooks, facts) = look(session)?;
     let up_to_date = results::up_to_date(&outlooks, &facts);
-    let grids = results::with_figures(&session, 0, &up_to_date, report::grids)?;
-
-    // A path on the command line means what it means in the shell.
-    let (root, folder): (&Path, PathBuf) = match &arguments.to {
-        Some(dir) => (Path::new(""), dir.clone()),
-        None => (&session.project.root, report::folder(&experiment.name).join("plots")),
-    };
-    let mut output = Output::default();
-    for (grid, table) in grids.iter().zip(experiment.tables.values()) {
+    let grids = results::with_figures(session, 0, &up_to_date, report::grids)?;
+    let pictures = grids.iter().zip(experiment.tables.values()).flat_map(|(grid, table)| {
         let rows: Vec<_> = table.rows.iter().map(|row| origin(&session.loaded[0], &row.model)).collect();
-        let pictures = plot::files(&experiment.name, grid, &rows);
-        output.files.extend(pictures.into_iter().map(|(name, text)| (folder.join(name), text.into_bytes())));
+        plot::files(&experiment.name, grid, &rows)
+    });
+    Ok(pictures.collect())
+}
+
+/// Of each merge, or of all that a swept one became.
+fn of_layers(session: &Session, stages: &[String]) -> Result<Pictures, CliError> {
+    let mut ids = Vec::new();
+    for stage in stages {
+        ids.extend(session.find(stage)?);
     }
-    let changes = report::changes(&[output], |path| report::files::read(&root.join(path)))?;
-    results::settle(root, &changes, arguments.check, "mergelab plot")
+    let (outlooks, facts) = look(session)?;
+    let picture = |id| {
+        let stage = &session.graph.stage(id).name;
+        Ok((format!("{stage}-layers.svg"), plot::layers(stage, &solved::of(session, &outlooks, &facts, id)?)))
+    };
+    ids.into_iter().map(picture).collect()
 }
 
 /// What the file says of a row's model.

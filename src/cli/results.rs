@@ -56,9 +56,7 @@ pub(super) fn with_figures<T>(
     let experiment = &session.graph.experiments[index];
     let root = &session.project.root;
     let result = |id| results.get(&id).copied();
-    let measured = measurements(&session.graph, index, result)?;
-    let is_stored = !measured.is_empty();
-    let measured = if is_stored { measured } else { kept(session, index)? };
+    let (measured, is_stored) = measured(session, index, results)?;
     let published = report::files::published(root, &experiment.tables)?;
     let inputs = Inputs {
         experiment: &experiment.name,
@@ -77,6 +75,22 @@ pub(super) fn with_figures<T>(
         Vec::new()
     };
     Ok(make(&Inputs { paired: &paired, ..inputs })?)
+}
+
+/// The measured figures of an experiment, and whether they are those in the store.
+fn measured(session: &Session, index: usize, results: &Results<'_>) -> Result<(Vec<Measurement>, bool), CliError> {
+    let measured = measurements(&session.graph, index, |id| results.get(&id).copied())?;
+    let is_stored = !measured.is_empty();
+    Ok((if is_stored { measured } else { kept(session, index)? }, is_stored))
+}
+
+/// All figures of an experiment as `results.csv` has them: measured ones from where [`with_figures`] takes them, and then those
+/// that others published.
+pub(super) fn figures(session: &Session, index: usize, results: &Results<'_>) -> Result<Vec<Measurement>, CliError> {
+    let (mut figures, _) = measured(session, index, results)?;
+    let tables = &session.graph.experiments[index].tables;
+    figures.extend(report::files::published(&session.project.root, tables)?.into_values().flatten());
+    Ok(figures)
 }
 
 /// Writes what changed under `root`, or with `check` only says what would, and that `way_out` writes it.

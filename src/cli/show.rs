@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::session::Session;
 use super::status::{look, up_to_date};
-use super::{CliError, figures, output};
+use super::{CliError, figures, output, solved};
 use crate::plan::Kind;
 
 #[derive(Debug, clap::Args)]
@@ -22,6 +22,9 @@ pub(super) struct Arguments {
     /// Print what its program printed, also where it failed
     #[arg(long)]
     log: bool,
+    /// Print the figures of each layer that a merge solved, as CSV
+    #[arg(long, conflicts_with_all = ["json", "log"])]
+    csv: bool,
 }
 
 /// Shows an artifact.
@@ -41,6 +44,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         let text = path.and_then(|path| std::fs::read(path).ok());
         let text = text.ok_or_else(|| CliError::Failed(format!("{} has no log", arguments.stage)))?;
         output::print(&String::from_utf8_lossy(&text));
+        return Ok(exit::DONE);
+    }
+    if arguments.csv {
+        output::print(&solved::of(&session, &outlooks, &facts, id)?.csv());
         return Ok(exit::DONE);
     }
     let (manifest, artifact) = up_to_date(&session, &outlooks, &facts, id)?;

@@ -1,5 +1,7 @@
 //! `mergelab status`.
 
+use std::path::Path;
+
 use mergelab_wire::exit;
 use serde_json::json;
 
@@ -59,11 +61,19 @@ pub(super) fn up_to_date<'a>(
     let outlook = &outlooks[id.0];
     match (&outlook.manifest, facts.results.get(&id)) {
         (Some(manifest), Some(artifact)) => Ok((manifest, artifact)),
-        _ => {
-            let stage = &session.graph.stage(id).name;
-            Err(CliError::Failed(format!("{stage} is not up to date: {}", outlook.reason)))
-        }
+        _ => Err(not_made(session, outlook, id)),
     }
+}
+
+/// A stage whose result is not there.
+fn not_made(session: &Session, outlook: &Outlook, id: StageId) -> CliError {
+    let (stage, file) = (&session.graph.stage(id).name, file_of(session, id));
+    let message = format!("{stage} is not up to date: {}", outlook.reason);
+    CliError::NotThere { message, hint: format!("run it first: `mergelab run {} --only {stage}`", file.display()) }
+}
+
+fn file_of(session: &Session, id: StageId) -> &Path {
+    &session.loaded[session.graph.stage(id).experiment].experiment.file
 }
 
 /// As [`up_to_date`], with all of its files, which are not dropped as long as the third value is held.
@@ -74,12 +84,7 @@ pub(super) fn whole<'a>(
     id: StageId,
 ) -> Result<(&'a Manifest, &'a Artifact, Option<Use>), CliError> {
     let stage = &session.graph.stage(id).name;
-    let file = session.loaded[session.graph.stage(id).experiment].experiment.file.display();
-    if outlooks[id.0].state != State::UpToDate && outlooks[id.0].manifest.is_none() {
-        let message = format!("{stage} is not up to date: {}", outlooks[id.0].reason);
-        let hint = format!("run it first: `mergelab run {file} --only {stage}`");
-        return Err(CliError::NotThere { message, hint });
-    }
+    let file = file_of(session, id).display();
     let (manifest, artifact) = up_to_date(session, outlooks, facts, id)?;
     if manifest.is_dropped() {
         let message = format!("the weights of {stage} were dropped (`keep: recipe`)");

@@ -133,6 +133,11 @@ impl Loaded {
         &self.source.text
     }
 
+    /// What stands in the file, as it is spelled: every scalar is text, an empty one null; aliases are what they name.
+    pub fn spelled(&self) -> serde_json::Value {
+        self.tree.spelled()
+    }
+
     /// Where something stands in the text, in bytes: `["models", "base", "path"]`, `["merges", "alphas-0.1", "alpha"]`,
     /// `["evals", "suite", "models", "0"]`.
     ///

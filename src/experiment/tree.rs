@@ -80,6 +80,16 @@ impl Node {
         }
     }
 
+    /// What it holds as it is spelled: every scalar is text, an empty one null.
+    pub(super) fn spelled(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Scalar { .. } if self.is_null() => serde_json::Value::Null,
+            Value::Scalar { text, .. } => text.as_str().into(),
+            Value::List(items) => items.iter().map(|item| item.spelled()).collect(),
+            Value::Map(map) => map.iter().map(|(key, field)| (key.clone(), field.value.spelled())).collect(),
+        }
+    }
+
     /// Whether this is the empty value: nothing, `~` or `null`, not quoted.
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))

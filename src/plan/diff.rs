@@ -20,6 +20,13 @@ pub fn differences(before: &Value, after: &Value) -> Vec<String> {
     lines
 }
 
+/// What differs between two objects, one line each: `alpha: 0.1 -> 0.2`, `sweep.seed: not set -> 1`.
+pub fn changes(before: &Value, after: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    walk("", "", Some(before), Some(after), &mut lines);
+    lines
+}
+
 /// How many things differ; to find the nearest of several.
 pub fn distance(before: &Value, after: &Value) -> usize {
     differences(before, after).len()

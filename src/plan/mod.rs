@@ -11,7 +11,7 @@ mod stage;
 mod tests;
 mod tools;
 
-pub use diff::{differences, distance};
+pub use diff::{changes, differences, distance};
 pub use facts::{Artifact, Facts, HUB, Sighting, Source};
 pub use graph::{Graph, GraphError};
 pub use key::{KeyStruct, Open, key_struct, model_arguments};

@@ -8,10 +8,16 @@
 //! | `TABLE-bars.svg` | a panel for each column, a bar for each row (`bars`) |
 //! | `TABLE-sweep.svg` | the score against a swept number (`sweep`, of what `series` finds) |
 //!
+//! Beside tables, figures that every layer of a model has are drawn as heat maps (`heat`): how two models differ
+//! ([`difference`]), and what a merge reports of the layers that it solved ([`layers`]).
+//!
 //! The crate `svg` writes elements and escapes text. Libraries of charts draw axes and bars, but not what a table has
 //! beside its numbers: marks of published values, reasons of missing ones, whole names behind those that were cut.
 
 mod bars;
+mod difference;
+mod heat;
+mod layers;
 mod measure;
 mod page;
 mod scale;
@@ -20,6 +26,9 @@ mod svg;
 mod sweep;
 #[cfg(test)]
 mod tests;
+
+pub use difference::difference;
+pub use layers::layers;
 
 use crate::experiment::Expansion;
 use crate::report::Grid;

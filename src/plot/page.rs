@@ -84,8 +84,13 @@ impl Page {
         self.y += LINE + 6.0;
     }
 
-    /// The notes, each behind its mark, and the finished file.
-    pub(super) fn finish(mut self, title: &str, grid: &Grid, notes: &[(String, String)]) -> String {
+    /// The finished file of a table's picture, with the notes, each behind its mark.
+    pub(super) fn finish(self, title: &str, grid: &Grid, notes: &[(String, String)]) -> String {
+        self.finish_described(title, &described(grid), notes)
+    }
+
+    /// The notes, each behind its mark, and the finished file; `description` says in words what is seen.
+    pub(super) fn finish_described(mut self, title: &str, description: &str, notes: &[(String, String)]) -> String {
         let room = self.width - 2.0 * MARGIN;
         for (mark, note) in notes {
             for line in measure::wrap(&format!("{mark} {note}"), SMALL, room) {
@@ -101,7 +106,7 @@ impl Page {
         );
         svg.assign("viewBox", format!("0 0 {width} {height}"));
         svg.append(said("title", title));
-        svg.append(said("desc", &described(grid)));
+        svg.append(said("desc", description));
         let whole = [("width", width), ("height", height), ("rx", 6.0)];
         svg.append(shape("rect", &whole, &[("fill", PAPER)]));
         for element in self.drawn {

@@ -1,7 +1,7 @@
 //! From numbers to pixels, and where the marks of an axis go.
 
 /// Larger numbers are drawn as this one, so that no difference of two overflows.
-const LARGEST: f64 = f64::MAX / 16.0;
+pub(super) const LARGEST: f64 = f64::MAX / 16.0;
 
 /// A number as a table prints it. The table prints numbers only; what is none has no place on an axis.
 pub(super) fn number(printed: &str) -> Option<f64> {

@@ -93,6 +93,11 @@ impl Style {
         Self { bold, ..self }
     }
 
+    /// In another colour.
+    pub(super) fn coloured(self, colour: &'static str) -> Self {
+        Self { colour, ..self }
+    }
+
     /// Ends at its place.
     pub(super) fn end(self) -> Self {
         Self { anchor: "end", ..self }

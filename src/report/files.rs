@@ -120,6 +120,22 @@ pub fn measured(root: &Path, experiment: &str) -> Result<Option<Vec<Measurement>
     Ok(Some(figures))
 }
 
+/// All figures of a file like `results.csv`; with the directions of the `metrics.csv` beside it, where it has that name.
+///
+/// # Errors
+/// When one cannot be read or is wrong.
+pub fn results(file: &Path) -> Result<Vec<Measurement>, FileError> {
+    let mut figures = results::from_csv(&read_text(file)?, file)?;
+    // Beside a file of another name one of this name may be anything.
+    let beside = file.with_file_name("metrics.csv");
+    if file.ends_with("results.csv")
+        && let Some(bytes) = read(&beside)?
+    {
+        results::add_directions(&mut figures, &text(bytes, &beside)?, &beside)?;
+    }
+    Ok(figures)
+}
+
 /// What `results/<experiment>/` under the project's root says that tests found; nothing if there is no such file.
 ///
 /// # Errors

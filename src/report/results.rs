@@ -106,12 +106,12 @@ fn count(count: Option<u64>) -> String {
 
 /// `{:?}` is the shortest decimal that reads back as the same number, with an exponent where that is shorter; `{}`
 /// would write 1e-300 with 300 digits.
-pub(super) fn shortest(number: f64) -> String {
+pub(crate) fn shortest(number: f64) -> String {
     format!("{number:?}")
 }
 
 /// CSV with LF, header first.
-pub(super) fn write<S: AsRef<str>, L: IntoIterator<Item = S>>(
+pub(crate) fn write<S: AsRef<str>, L: IntoIterator<Item = S>>(
     header: impl IntoIterator<Item = impl AsRef<str>>,
     lines: impl IntoIterator<Item = L>,
 ) -> String {

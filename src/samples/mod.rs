@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 
 pub use choice::{Choice, ChoiceError};
 pub use comparison::{Comparison, Test};
-pub use paired::{TestError, test};
+pub use paired::{TestError, held_against, scored, test};
 pub use pairs::{Pair, PairError, Pairs, Scored, pair};
 pub use text::{Width, answer, side_by_side};
 

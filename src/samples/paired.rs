@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 
 use super::{Choice, Comparison, FILE, PairError, Samples, SamplesError, Scored, Test, pair};
+use crate::artifact::Output;
 use crate::plan::Artifact;
 use crate::report::{self, Finding, Paired, PairedTest, Side, Untested};
 
@@ -42,7 +44,9 @@ pub fn test<'a, 'w>(
         let place = |model: &'w str| (model, task, choice.to_string());
         for Side { model, .. } in [&comparison.model, &comparison.baseline] {
             if let Entry::Vacant(free) = read.entry(place(model)) {
-                let scored = scored(result(model, task), &choice).map_err(|source| TestError {
+                let artifact = result(model, task);
+                let kept = artifact.map(|artifact| (&*artifact.outputs, &*artifact.location));
+                let scored = scored(kept, &choice).map_err(|source| TestError {
                     model: model.clone(),
                     task: task.to_owned(),
                     source,
@@ -59,18 +63,26 @@ pub fn test<'a, 'w>(
     Ok(paired)
 }
 
-fn scored(artifact: Option<&Artifact>, choice: &Choice) -> Result<Result<Scored, Untested>, SamplesError> {
-    let Some(artifact) = artifact.filter(|artifact| artifact.outputs.iter().any(|file| file.path == FILE)) else {
-        return Ok(Err(Untested::NoAnswers));
-    };
-    match Scored::of(Samples::open(&artifact.location)?, choice, 0) {
+/// The scores by a metric of the answers that an artifact keeps, by its files and its directory.
+///
+/// # Errors
+/// When they are there and cannot be read.
+pub fn scored(artifact: Option<(&[Output], &Path)>, choice: &Choice) -> Result<Result<Scored, Untested>, SamplesError> {
+    let keeps = |(outputs, _): &(&[Output], &Path)| outputs.iter().any(|file| file.path == FILE && !file.dropped);
+    let Some((_, location)) = artifact.filter(keeps) else { return Ok(Err(Untested::NoAnswers)) };
+    match Scored::of(Samples::open(location)?, choice, 0) {
         Ok(scored) => Ok(Ok(scored)),
         Err(PairError::Samples { source, .. }) => Err(source),
         Err(_) => Ok(Err(Untested::OtherDocuments)),
     }
 }
 
-fn held_against(model: &Scored, baseline: &Scored, choice: &Choice) -> Result<Finding, Untested> {
+/// What a test finds of a model beside a baseline on the documents of both; its difference is the model's figure less the
+/// baseline's.
+///
+/// # Errors
+/// When they have no documents or no scores in common.
+pub fn held_against(model: &Scored, baseline: &Scored, choice: &Choice) -> Result<Finding, Untested> {
     let pairs = pair(model, baseline, choice).map_err(|error| match error {
         PairError::Unscored { .. } => Untested::NoScores,
         _ => Untested::OtherDocuments,

@@ -11,6 +11,7 @@ mod data;
 #[cfg(feature = "fetch")]
 mod dataset;
 mod diagnosis;
+mod difference;
 mod eval;
 mod failure;
 mod fisher;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 
 use mergelab_wire::Event;
 
+pub use difference::compare as compare_models;
 pub use eval::{Equivalent, equivalent, group_of, run_batch};
 pub use failure::{Failure, tail};
 pub(crate) use gram_card::figures as gram_figures;

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Stands in for mergelab-tensor: what it makes depends on the job and on the files that the job names, and on nothing else.
-# With TENSOR_ERROR, an event, it gives up with that.
+# With TENSOR_ERROR, an event, it gives up with that; TENSOR_LAYERS is what it reports of a merge's layers, and TENSOR_DIFFERENCE
+# how two models differ that are not the same.
 set -eu
 out=$(sed -n 's/^  "out": "\(.*\)",$/\1/p' "$1")
 events=$(sed -n 's/^  "events": "\(.*\)",$/\1/p' "$1")
@@ -22,6 +23,14 @@ if grep -q '^    "merge"' "$1"; then
         sed -n 's/^ *"grams": "\(.*\)",$/\1/p' "$1" | while read -r grams; do cat "$grams/grams.safetensors"; done
     } > "$out/model.safetensors"
     date > "$out/README.md"
+    if [ -n "${TENSOR_LAYERS:-}" ]; then cp "$TENSOR_LAYERS" "$out/layers.json"; fi
+elif grep -q '^    "diff"' "$1"; then
+    set -- $(sed -n 's/^ *"path": "\(.*\)"$/\1/p' "$1")
+    if cmp -s "$1/model.safetensors" "$2/model.safetensors"; then
+        echo '{"format":1,"tensors":[],"only":[[],[]],"tied":[false,false]}'
+    else
+        cat "$TENSOR_DIFFERENCE"
+    fi > "$out/diff.json"
 elif grep -q '^    "apply-lora"' "$1"; then
     base=$(sed -n 's/^ *"base": "\(.*\)",$/\1/p' "$1")
     adapter=$(sed -n 's/^ *"adapter": "\(.*\)"$/\1/p' "$1")

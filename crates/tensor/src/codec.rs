@@ -52,6 +52,26 @@ pub fn decode(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
     }
 }
 
+/// Widens stored weights (little endian, `values.len()` of them) to fp64, exactly.
+///
+/// # Panics
+/// As [`decode`].
+pub fn decode_exact(dtype: Dtype, bytes: &[u8], values: &mut [f64]) {
+    assert_eq!(bytes.len() * 8, values.len() * dtype.bitsize(), "bytes and values belong together");
+    if dtype == Dtype::F64 {
+        for (value, eight) in values.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *value = f64::from_le_bytes(*eight);
+        }
+        return;
+    }
+    let mut narrow = [0.0f32; BLOCK];
+    for (values, bytes) in values.chunks_mut(BLOCK).zip(bytes.chunks(BLOCK * dtype.bitsize() / 8)) {
+        let narrow = &mut narrow[..values.len()];
+        decode(dtype, bytes, narrow);
+        vectorized(|| values.iter_mut().zip(narrow).for_each(|(value, narrow)| *value = f64::from(*narrow)));
+    }
+}
+
 /// Narrows finite fp32 to the bytes of a type (little endian).
 ///
 /// # Panics
@@ -191,6 +211,20 @@ mod tests {
                 assert!(same, "{dtype:?} {index:#x}: {value:e}, not {expected:e}");
             }
         }
+    }
+
+    #[test]
+    fn widening_to_fp64_is_exact_in_every_block() {
+        let doubles: Vec<f64> = (0..600).map(|at| 1.0 / f64::from(at + 1) + 1e300).collect();
+        let bytes: Vec<u8> = doubles.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut found = vec![0.0; 600];
+        decode_exact(Dtype::F64, &bytes, &mut found);
+        assert_eq!(found, doubles);
+        let halves: Vec<u8> = (0..600u16).flat_map(|at| (at << 5).to_le_bytes()).collect();
+        let mut narrow = vec![0.0; 600];
+        decode(Dtype::BF16, &halves, &mut narrow);
+        decode_exact(Dtype::BF16, &halves, &mut found);
+        assert!(narrow.iter().zip(&found).all(|(narrow, wide)| f64::from(*narrow).to_bits() == wide.to_bits()));
     }
 
     #[test]

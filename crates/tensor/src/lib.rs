@@ -9,7 +9,7 @@
 //! gram        capture, tiles, index        merge       methods, rules, output directory
 //! fisher      gradients, their squares
 //! loss        bits per byte, KL to sources
-//! lora        adapters of low rank
+//! lora        adapters of low rank         diff        two models, tensor by tensor
 //! ```
 //!
 //! **Same bytes whatever the threads.** libtorch splits one product differently among different numbers of threads, and
@@ -19,6 +19,7 @@
 pub mod checkpoint;
 pub mod codec;
 pub mod device;
+pub mod diff;
 pub mod draw;
 pub mod dtype;
 pub mod failure;

@@ -10,7 +10,7 @@ use crate::gram::capture::Means;
 use crate::parallel::Pool;
 use crate::report::Reporter;
 use crate::system::share_freed_memory;
-use crate::{device, fisher, gram, loss, merge, text};
+use crate::{device, diff, fisher, gram, loss, merge, text};
 
 /// Runs a stage; facts are recorded and sent also when it fails.
 ///
@@ -48,6 +48,7 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
         Job::ExportGrams(job) => return Ok(gram::export::run(job, out, on_cpu(), reporter)?),
         Job::ApplyLora(job) => return merge::adapted::run(job, out, host(), reporter),
         Job::ExtractLora(job) => return merge::extracted::run(job, out, host(), reporter),
+        Job::Diff(job) => return diff::run(job, out, on_cpu(), reporter),
         _ => {}
     }
     let device = device::choose(&stage.device)?;
@@ -56,9 +57,12 @@ fn work(stage: &StageFile, reporter: &Reporter) -> Result<(), Failure> {
     let pool = Pool::new(if device.is_cuda() { 1 } else { stage.threads });
     match &stage.job {
         Job::Gram(job) => gram::capture::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
-        Job::AddGrams(_) | Job::ImportGrams(_) | Job::ExportGrams(_) | Job::ApplyLora(_) | Job::ExtractLora(_) => {
-            unreachable!("done above")
-        }
+        Job::AddGrams(_)
+        | Job::ImportGrams(_)
+        | Job::ExportGrams(_)
+        | Job::ApplyLora(_)
+        | Job::ExtractLora(_)
+        | Job::Diff(_) => unreachable!("done above"),
         Job::Tokens(job) => text::tokens::run(job, out, reporter),
         Job::Fisher(job) => fisher::estimate::run(job, out, Means { device, pool, memory: stage.memory, reporter }),
         Job::Loss(job) => loss::run(job, out, Means { device, pool, memory: stage.memory, reporter }),

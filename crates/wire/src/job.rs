@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::difference::DiffJob;
 use crate::merge::MergeSlice;
 
 /// One unit of work for `mergelab-tensor`.
@@ -58,6 +59,8 @@ pub enum Job {
     ExtractLora(ExtractLoraJob),
     /// How well a model predicts held-out rows.
     Loss(LossJob),
+    /// How two models differ.
+    Diff(DiffJob),
 }
 
 /// Capture of the Gram matrices of one model's activations on one data set.

@@ -12,13 +12,20 @@
 //! engines (`tokens`), files with their digests ([`Event::Written`]), the size of shards, merges that capture (`capture`); 3,
 //! Fisher information (`fisher`); 4, Grams imported and exported (`import-grams`, `export-grams`); 5, weights by
 //! tensor name, parameters of single models (`params`), and LoRA adapters (`apply-lora`,
-//! `extract-lora`); 6, rows of embeddings by their tokens (`alignment`), merges of slices (`slices`).
+//! `extract-lora`); 6, rows of embeddings by their tokens (`alignment`), merges of slices (`slices`), and how two models differ
+//! (`diff`).
 
+mod difference;
 mod events;
 mod job;
 mod merge;
+mod place;
 mod vocabulary;
 
+pub use difference::{
+    Compared, DIFFERENCE, DIFFERENCE_FORMAT, DiffJob, DiffSide, Difference, LargestEntry, LoneTensor, Sums,
+    TensorDifference,
+};
 pub use events::{Event, EventReader, EventWriter, Fault};
 pub use job::{
     AddGramsJob, Alignment, Alpha, ApplyLoraJob, Engine, ExportGramsJob, ExtractLoraJob, FisherJob, GramFiles, GramJob,
@@ -27,6 +34,7 @@ pub use job::{
     TokenRow, VersionMismatch, Weight,
 };
 pub use merge::{MergeSlice, SliceSource, fits};
+pub use place::{Layer, Place};
 pub use vocabulary::{TokenIds, TwoIds};
 
 /// Version of the stage file and of the events; raised whenever either changes its meaning.

@@ -154,6 +154,16 @@ impl SafeFile {
         }
     }
 
+    /// As [`Self::let_go`], for the elements `range` of a tensor laid flat.
+    pub(crate) fn let_go_of(&self, name: &str, range: Range<usize>) {
+        if let Some(info) = self.tensors.get(name).filter(|info| info.strides.is_none()) {
+            let bits = info.dtype.bitsize();
+            let start = info.bytes.start + range.start * bits / 8;
+            let end = info.bytes.start + range.end * bits / 8;
+            self.map.let_go(start..end.min(info.bytes.end));
+        }
+    }
+
     /// A copy of one tensor, in its stored type and shape, on the CPU.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use mergelab_wire::Place;
+
 use crate::gram::GramSet;
 
 /// Linear projections of the native families.
@@ -104,16 +106,9 @@ pub fn is_before_layers(name: &str) -> bool {
 
 /// Where the layer number stands in a name.
 fn number(name: &str) -> Option<Range<usize>> {
-    let (mut start, mut is_next) = (0, false);
-    for part in name.split('.') {
-        let place = start..start + part.len();
-        if is_next {
-            return part.parse::<usize>().is_ok().then_some(place);
-        }
-        is_next = matches!(part, "layers" | "layer" | "h" | "blocks" | "block");
-        start = place.end + 1;
-    }
-    None
+    let start = Place::of(name).layer?.stack.len() + 1;
+    let digits = name[start..].split('.').next()?.len();
+    Some(start..start + digits)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::lora::Adapter;
 use crate::report::Reporter;
 
 /// The head, where it may be the embedding.
-pub(super) const HEAD: &str = "lm_head.weight";
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// One open model.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ enum Giver {
 }
 
 /// `config.json`, if it is there and JSON; what needs it says so itself.
-pub(super) fn config(model: &Path) -> Option<Value> {
+pub(crate) fn config(model: &Path) -> Option<Value> {
     serde_json::from_str(&std::fs::read_to_string(model.join("config.json")).ok()?).ok()
 }
 
@@ -300,7 +300,7 @@ fn drop_tied_heads(models: &mut [Source]) -> Result<(), MergeError> {
 }
 
 /// Whether the head holds the numbers of the embedding.
-fn is_tied(checkpoint: &Checkpoint) -> Result<bool, MergeError> {
+pub(crate) fn is_tied(checkpoint: &Checkpoint) -> Result<bool, MergeError> {
     let Some(embedding) = checkpoint.names().find(|name| name.ends_with("embed_tokens.weight")) else {
         return Ok(false);
     };

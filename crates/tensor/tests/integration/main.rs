@@ -6,6 +6,7 @@
 mod alpha;
 mod capture;
 mod depth;
+mod diff;
 mod errors;
 mod fisher;
 mod imports;
