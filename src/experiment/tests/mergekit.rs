@@ -161,7 +161,7 @@ parameters: { weight: 1, lambda: 2 }
     );
     let expected = native_of(
         "a b c base",
-        "{ method: task_arithmetic, base: base, lambda: 2, tokenizer: base, slices: [
+        "{ method: task_arithmetic, base: base, lambda: 2, tokenizer: { source: base, rows: ids }, slices: [
            { models: [{ model: a, layers: [0, 8], weight: 0.5 }, { model: base, layers: [0, 8] }] },
            { models: [{ model: c, layers: [4, 12] }, { model: b, layers: [8, 16], weight: [0.1, 0.9] }], base: c,
              lambda: [{ filter: mlp, value: 0.25 }] }] }",

@@ -94,7 +94,7 @@ merges:
   m:
     method: ties
     base: three
-    tokenizer: base
+    tokenizer: { source: base, rows: ids }
     slices:
       - { models: [{ model: one, layers: [0, 2], weight: 2 }, { model: three, layers: [1, 3] }], density: 0.5 }
       - { models: [{ model: two, layers: [3, 4], weight: 2 }, { model: three, layers: [0, 1] }] }
