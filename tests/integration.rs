@@ -45,6 +45,7 @@ mod selection;
 mod shards;
 mod signals;
 mod store;
+mod swept_tables;
 #[cfg(feature = "fetch")]
 mod uploads;
 mod views;

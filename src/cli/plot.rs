@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::session::Session;
 use super::status::look;
 use super::{CliError, results};
-use crate::experiment::Loaded;
+use crate::experiment::{Loaded, Row};
 use crate::plot::{self, RowOrigin};
 use crate::report::{self, Output};
 
@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     };
     let mut output = Output::default();
     for (grid, table) in grids.iter().zip(experiment.tables.values()) {
-        let rows: Vec<_> = table.rows.iter().map(|row| origin(&session.loaded[0], &row.model)).collect();
+        let rows: Vec<_> = table.rows.iter().map(|row| origin(&session.loaded[0], row)).collect();
         let pictures = plot::files(&experiment.name, grid, &rows);
         output.files.extend(pictures.into_iter().map(|(name, text)| (folder.join(name), text.into_bytes())));
     }
@@ -71,10 +71,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     results::settle(root, &changes, arguments.check, "mergelab plot")
 }
 
-/// What the file says of a row's model.
-fn origin(loaded: &Loaded, model: &str) -> RowOrigin {
+/// What the file says of a row's model. Replicates are one point of whatever else they are swept over.
+fn origin(loaded: &Loaded, row: &Row) -> RowOrigin {
+    let model = row.members.first().map_or(&row.model, |member| &member.model);
+    let expansion = loaded.expansion(&format!("merges.{model}")).cloned().map(|mut expansion| {
+        expansion.coordinates.retain(|(key, _)| row.replicates.as_ref() != Some(key));
+        expansion
+    });
+    // What stands across the table is on no axis.
+    let is_across = row.members.iter().any(|member| member.at.is_some());
     RowOrigin {
         merge: loaded.experiment.merges.contains_key(model),
-        expansion: loaded.expansion(&format!("merges.{model}")).cloned(),
+        expansion: expansion.filter(|expansion| !is_across && !expansion.coordinates.is_empty()),
     }
 }

@@ -497,16 +497,21 @@ pub(super) const TRIPWIRES: &[Key] = &[
     key("chance", ALLOWED, "Multiple-choice tasks that score no better than guessing; 0.5 if absent."),
 ];
 
+/// What stands down or across a table.
+const LINES: Shape = Shape::List(&Shape::Either(&[
+    Shape::Name,
+    Shape::Object(&[ROW]),
+    Shape::Object(&[COLUMN]),
+    Shape::Object(&[MEAN]),
+]));
+
 pub(super) const TABLE: &[Key] = &[
-    required(
-        "rows",
-        Shape::List(&Shape::Either(&[Shape::Name, Shape::Object(&[ROW])])),
-        "Models, in the table's order.",
-    ),
-    required(
-        "columns",
-        Shape::List(&Shape::Either(&[Shape::Object(&[COLUMN]), Shape::Object(&[MEAN])])),
-        "Metrics of tasks, and means over them, in the table's order.",
+    required("rows", LINES, "Models, in the table's order; or metrics, and then models are the columns."),
+    required("columns", LINES, "Metrics of tasks, and means over them, in the table's order; or models."),
+    key(
+        "across",
+        Shape::Either(&[Shape::Text, Shape::Object(&[ACROSS])]),
+        "Swept key whose values stand side by side: its entries have one row, and each value has columns.",
     ),
     key("baseline", Shape::Name, "Model that every other row is tested against, document by document."),
     key("bold", Shape::Word(|| words(BOLD)), "Which values of a column are bold; best if absent."),
@@ -518,6 +523,16 @@ pub(super) const TABLE: &[Key] = &[
 pub(super) const ROW: &[Key] = &[
     required("model", Shape::Name, "An evaluated model or merge; a swept name means all of its expansions."),
     key("label", Shape::Text, "Label; the name if absent. On a swept name the values are added to it."),
+    key(
+        "replicates",
+        Shape::Text,
+        "Swept key, such as seed, over whose values the row shows mean and standard deviation.",
+    ),
+];
+
+pub(super) const ACROSS: &[Key] = &[
+    required("key", Shape::Text, "The swept key."),
+    key("label", Shape::Text, "What stands before each value; `KEY =` if absent."),
 ];
 
 pub(super) const COLUMN: &[Key] = &[

@@ -4,6 +4,7 @@
 //! (`sweep`, `names`); every entry is read by the file named after it; and what spans entries is checked at the end.
 //! Every error is collected with its place, so all of a file's errors are shown at once.
 
+mod column;
 mod command;
 mod context;
 mod diagnostics;
@@ -23,6 +24,7 @@ mod parse;
 mod per_model;
 mod placeholders;
 mod read;
+mod row;
 mod rule;
 mod scalar;
 mod schema;
@@ -39,7 +41,7 @@ mod tree;
 mod types;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Source, Span};
-pub use layout::{Bold, Column, Mean, MeanOf, Notation, Row, Table, TableColumn};
+pub use layout::{Across, Bold, Column, Mean, MeanOf, Member, Notation, Row, Table, TableColumn};
 pub use loaded::{Files, LoadError, Loaded, Root, check_names, load};
 pub use mergekit::{as_name, import};
 pub use methods::{Kind, METHODS, Method, Need, Param, method};

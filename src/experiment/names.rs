@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::diagnostics::{Diagnostic, Report, Span};
 use super::read::{Reading, nearest};
-use super::sweep::{Family, Picks};
+use super::sweep::{Family, Member, Picks};
 
 /// Most names that all lists of a file may expand to.
 const MAX_LISTED: usize = 1_000_000;
@@ -121,6 +121,21 @@ impl<'a> Scope<'a> {
         let members = &target.family.members;
         (!target.family.broken && budget.take(reading, members.len()))
             .then(|| members.iter().map(|member| (member.name.clone(), Family::suffix(member))).collect())
+    }
+
+    /// The expansions of a swept entry, each with what it is swept over; nothing for what is no swept entry. `None` where
+    /// that is not known.
+    pub(super) fn expansions(&self, reading: Reading<'_>, name: &str) -> Option<&'a [Member]> {
+        let target = self.find(reading, name)?;
+        if !target.family.swept || target.expansion {
+            return Some(&[]);
+        }
+        (!target.family.broken).then_some(&target.family.members)
+    }
+
+    /// What a name that is known means, for what can be said of it.
+    pub(super) fn members(&self, name: &str) -> &'a [Member] {
+        self.names.get(name).map_or(&[], |target| &target.family.members)
     }
 
     fn find(&self, reading: Reading<'_>, name: &str) -> Option<Target<'a>> {

@@ -473,6 +473,12 @@ impl Reader<'_> {
         if table.second {
             params["second"] = json!(true);
         }
+        if let Some(across) = &table.across {
+            params["across"] = json!(across);
+        }
+        if table.turned {
+            params["turned"] = json!(true);
+        }
         Ok((params, inputs))
     }
 }

@@ -33,8 +33,15 @@ pub struct RowOrigin {
     pub expansion: Option<Expansion>,
 }
 
-/// The pictures of a table by file name; `rows` are those of the grid.
+/// The pictures of a table by file name; `rows` are those of the grid with models as rows.
 pub fn files(experiment: &str, grid: &Grid, rows: &[RowOrigin]) -> Vec<(String, String)> {
+    let upright;
+    let grid = if grid.turned {
+        upright = grid.clone().turn();
+        &upright
+    } else {
+        grid
+    };
     let mut files = vec![(format!("{}-bars.svg", grid.name), bars::bars(experiment, grid))];
     let charts = series::charts(grid, rows);
     let alone = charts.len() == 1;

@@ -21,6 +21,8 @@ pub struct Grid {
     pub reasons: Vec<String>,
     /// Which values are bold.
     pub bold: Bold,
+    /// Whether it is the other way round: metrics as rows, models as columns.
+    pub turned: bool,
     /// What else stands under the table: of its tests and its means, each with the mark that it explains.
     pub remarks: Vec<(String, String)>,
 }
@@ -39,6 +41,8 @@ pub struct Heading {
 pub struct Line {
     /// The row's label, or the model's name.
     pub label: String,
+    /// Remark on it, where rows are metrics.
+    pub note: Option<String>,
     /// As many cells as the grid has columns.
     pub cells: Vec<Cell>,
 }
@@ -93,8 +97,10 @@ pub enum Verdict {
 pub struct Figure {
     /// The number.
     pub value: String,
-    /// Its standard error.
-    pub stderr: Option<String>,
+    /// What stands behind its ±: its standard error, or over replicates their standard deviation.
+    pub spread: Option<String>,
+    /// How many replicates it is the mean of, where it is of replicates.
+    pub replicates: Option<usize>,
 }
 
 /// A published figure and where it comes from: the place in [`Grid::origins`].
@@ -118,6 +124,26 @@ pub struct Origin {
 }
 
 impl Grid {
+    /// The table the other way round.
+    #[must_use]
+    pub fn turn(self) -> Self {
+        let heading = |line: &Line| Heading { label: line.label.clone(), note: line.note.clone() };
+        let columns = self.rows.iter().map(heading).collect();
+        let mut cells: Vec<_> = self.rows.into_iter().map(|row| row.cells.into_iter()).collect();
+        let line = |Heading { label, note }| Line {
+            label,
+            note,
+            cells: cells.iter_mut().filter_map(Iterator::next).collect(),
+        };
+        let rows = self.columns.into_iter().map(line).collect();
+        Self { columns, rows, turned: !self.turned, ..self }
+    }
+
+    /// What stands over the first column.
+    pub(super) fn corner(&self) -> &'static str {
+        if self.turned { "Task" } else { "Model" }
+    }
+
     /// Where published figures come from and why figures are missing, each with its mark.
     pub fn sources(&self) -> Vec<(String, String)> {
         let origins = self.origins.iter().enumerate().map(|(i, origin)| (mark(i), origin.to_string()));
@@ -129,13 +155,14 @@ impl Grid {
     pub fn notes(&self) -> Vec<(String, String)> {
         let mut notes = self.sources();
         let cells = || self.rows.iter().flat_map(|row| &row.cells);
+        let line = if self.turned { "row" } else { "column" };
         let mut explain = |mark: &str, text: &str| notes.push((mark.to_owned(), text.to_owned()));
         if cells().any(Cell::is_best) {
-            let best = "the best measured value of the column";
+            let best = format!("the best measured value of the {line}");
             explain(
                 "Bold:",
                 &match self.bold {
-                    Bold::Best => best.to_owned(),
+                    Bold::Best => best,
                     Bold::NotWorse => {
                         format!(
                             "{best}, and those not worse by a paired test on the same documents (p ≥ {SIGNIFICANCE})"
@@ -145,7 +172,7 @@ impl Grid {
             );
         }
         if cells().any(|cell| matches!(cell, Cell::Measured { second: true, .. })) {
-            explain("Underlined:", "the second best measured value of the column");
+            explain("Underlined:", &format!("the second best measured value of the {line}"));
         }
         if cells().any(Cell::has_stderr) {
             explain("±", "one standard error");
@@ -199,15 +226,16 @@ impl Cell {
     }
 
     fn has_stderr(&self) -> bool {
-        let measured = matches!(self, Self::Measured { figure: Figure { stderr: Some(_), .. }, .. });
-        measured || self.published().is_some_and(|published| published.figure.stderr.is_some())
+        let one = |figure: &Figure| figure.spread.is_some() && figure.replicates.is_none();
+        let measured = matches!(self, Self::Measured { figure, .. } if one(figure));
+        measured || self.published().is_some_and(|published| one(&published.figure))
     }
 }
 
 impl std::fmt::Display for Figure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.value)?;
-        self.stderr.as_ref().map_or(Ok(()), |stderr| write!(f, " ± {stderr}"))
+        self.spread.as_ref().map_or(Ok(()), |spread| write!(f, " ± {spread}"))
     }
 }
 

@@ -8,20 +8,26 @@ use super::grid::{Cell, Grid, aside, missing, quoted};
 /// The table and its notes, to stand in a `table` environment of the reader's own; LF, ends with one.
 pub fn latex(grid: &Grid) -> String {
     let mut text = format!("\\begin{{tabular}}{{l{}}}\n\\toprule\n", "r".repeat(grid.columns.len()));
-    text += &line("Model", grid.columns.iter().map(|column| escape(&column.label)));
+    text += &line(grid.corner(), grid.columns.iter().map(|column| escape(&column.label)));
     if grid.columns.iter().any(|column| column.note.is_some()) {
-        let notes = grid.columns.iter().map(|column| column.note.as_deref().map(escape).unwrap_or_default());
-        text += &line("", notes.map(|note| if note.is_empty() { note } else { format!("{{\\footnotesize {note}}}") }));
+        text += &line("", grid.columns.iter().map(|column| small(column.note.as_deref())));
     }
     text += "\\midrule\n";
     for row in &grid.rows {
-        text += &line(&escape(&row.label), row.cells.iter().map(cell));
+        let note = row.note.as_deref();
+        let label = [escape(&row.label), small(note)].join(if note.is_some() { " " } else { "" });
+        text += &line(&label, row.cells.iter().map(cell));
     }
     text += "\\bottomrule\n\\end{tabular}\n";
     for (mark, note) in grid.notes() {
         text.extend(["\\par{\\footnotesize ", &arrows(&escape(&mark)), " ", &escape(&note), "\\par}\n"]);
     }
     text
+}
+
+/// A note in small letters, or nothing.
+fn small(note: Option<&str>) -> String {
+    note.map(|note| format!("{{\\footnotesize {}}}", escape(note))).unwrap_or_default()
 }
 
 /// One line of the table. The empty group keeps a label that begins with `[` or `*` from being taken for an argument of
@@ -36,10 +42,10 @@ fn cell(cell: &Cell) -> String {
             let value = escape(&figure.value);
             let value = if *best { format!("\\textbf{{{value}}}") } else { value };
             let value = if *second { format!("\\underline{{{value}}}") } else { value };
-            let stderr = figure.stderr.as_ref().map_or_else(String::new, |stderr| format!(" ± {stderr}"));
+            let spread = figure.spread.as_ref().map_or_else(String::new, |spread| format!(" ± {spread}"));
             let arrow = cell.arrow().map_or_else(String::new, |arrow| arrows(&format!(" {arrow}")));
             let aside = aside(beside.as_ref(), difference.as_deref());
-            format!("{value}{}{arrow}{}", escape(&stderr), escape(&aside))
+            format!("{value}{}{arrow}{}", escape(&spread), escape(&aside))
         }
         Cell::Published(published) => escape(&quoted(published)),
         Cell::Missing(reason) => escape(&missing(*reason)),

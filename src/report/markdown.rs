@@ -5,14 +5,11 @@ use super::text::{Piece, pieces, replace};
 
 /// The table and its notes; LF, ends with one.
 pub fn markdown(grid: &Grid) -> String {
-    let heads = grid.columns.iter().map(|column| match &column.note {
-        Some(note) => format!("{}<br>{}", escape(&column.label), escape(note)),
-        None => escape(&column.label),
-    });
-    let mut text = line(std::iter::once("Model".to_owned()).chain(heads));
+    let heads = grid.columns.iter().map(|column| head(&column.label, column.note.as_deref()));
+    let mut text = line(std::iter::once(grid.corner().to_owned()).chain(heads));
     text += &line(std::iter::once("---").chain(grid.columns.iter().map(|_| "---:")));
     for row in &grid.rows {
-        text += &line(std::iter::once(escape(&row.label)).chain(row.cells.iter().map(cell)));
+        text += &line(std::iter::once(head(&row.label, row.note.as_deref())).chain(row.cells.iter().map(cell)));
     }
     for (i, (mark, note)) in grid.notes().iter().enumerate() {
         text += if i == 0 { "\n" } else { "<br>\n" };
@@ -32,14 +29,20 @@ fn line(cells: impl Iterator<Item = impl AsRef<str>>) -> String {
     line + "|\n"
 }
 
+/// What stands over a column or before a row.
+fn head(label: &str, note: Option<&str>) -> String {
+    let note = note.map(|note| format!("<br>{}", escape(note))).unwrap_or_default();
+    escape(label) + &note
+}
+
 fn cell(cell: &Cell) -> String {
     match cell {
         Cell::Measured { figure, best, second, beside, difference, .. } => {
             let value = if *best { format!("**{}**", figure.value) } else { figure.value.clone() };
             let value = if *second { format!("<u>{value}</u>") } else { value };
-            let stderr = figure.stderr.as_ref().map_or_else(String::new, |stderr| format!(" ± {stderr}"));
+            let spread = figure.spread.as_ref().map_or_else(String::new, |spread| format!(" ± {spread}"));
             let arrow = cell.arrow().map_or_else(String::new, |arrow| format!(" {arrow}"));
-            format!("{value}{stderr}{arrow}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
+            format!("{value}{spread}{arrow}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
         }
         Cell::Published(published) => escape(&quoted(published)),
         Cell::Missing(reason) => escape(&missing(*reason)),

@@ -119,8 +119,12 @@ impl<'a> Tests<'a> {
         }
         let results = |model: &str| [self.baseline.get(model), self.best.get(model)].into_iter().flatten();
         let mut rows: Vec<(&str, Option<Untested>)> = Vec::new();
-        for Row { model, .. } in &table.rows {
-            if results(model).next().is_some() && rows.iter().all(|(known, _)| known != model) {
+        let mut replicates = Vec::new();
+        for (place, row) in table.rows.iter().enumerate() {
+            let model = filled.measured(place).map_or(row.model.as_str(), |figure| figure.model.as_str());
+            if filled.replicates(place).is_some() {
+                replicates.push(name(table, &row.model));
+            } else if results(model).next().is_some() && rows.iter().all(|(known, _)| *known != model) {
                 rows.push((model, results(model).find_map(|result| result.err())));
             }
         }
@@ -134,7 +138,12 @@ impl<'a> Tests<'a> {
             let of = if without.len() == rows.len() { String::new() } else { format!(" of {}", names.join(", ")) };
             Some(format!("{label}{of} ({})", reason.reason()))
         };
-        [Untested::NoAnswers, Untested::NoScores, Untested::OtherDocuments].into_iter().filter_map(of).collect()
+        let reasons = [Untested::NoAnswers, Untested::NoScores, Untested::OtherDocuments];
+        let mut untested: Vec<String> = reasons.into_iter().filter_map(of).collect();
+        if !replicates.is_empty() {
+            untested.push(format!("{label} of {} (a mean over replicates)", replicates.join(", ")));
+        }
+        untested
     }
 }
 

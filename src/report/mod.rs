@@ -34,7 +34,9 @@ mod metric;
 pub(crate) mod nearest;
 pub mod paired;
 pub mod published;
+mod replicates;
 pub mod results;
+mod score;
 mod select;
 mod sheet;
 mod table;
@@ -44,6 +46,8 @@ mod text;
 mod tests;
 #[cfg(test)]
 mod tests_compared;
+#[cfg(test)]
+mod tests_swept;
 
 pub use block::{Block, BlockError, Marker, markers, replace};
 pub use columns::{CsvError, CsvProblem};

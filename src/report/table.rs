@@ -13,8 +13,9 @@ use super::grid::{Cell, Grid, Heading, Line};
 use super::marks::{self, Tests};
 use super::mean::Averaged;
 use super::nearest::{listed, suggestion};
+use super::replicates;
 use super::text::plain;
-use crate::experiment::{Table, TableColumn};
+use crate::experiment::{Row, Table, TableColumn};
 use crate::stats::SIGNIFICANCE;
 
 /// Why there is no measurement, by (model, task), where more is known than "not measured". For output that must not
@@ -125,7 +126,7 @@ pub(super) fn fill<'a>(
     for column in &table.columns {
         columns.push(match column {
             TableColumn::Mean(_) => None,
-            TableColumn::Metric(column) => match Filled::of(column, &table.rows, figures) {
+            TableColumn::Metric(column) => match Filled::of(column, table, figures) {
                 Ok(filled) => Some(filled),
                 Err(problem) => {
                     let column = format!("`{}` of task `{}`", column.metric, column.task);
@@ -170,32 +171,44 @@ pub(super) fn build<'a>(
             },
         }
     }
-    // Row by row, so that marks are given out in reading order.
-    let rows = table.rows.iter().enumerate().map(|(i, row)| Line {
-        label: plain(row.label.as_ref().unwrap_or(&row.model)),
-        cells: shown
-            .iter()
-            .map(|(column, ranks)| {
-                let mut cell = match column {
-                    Shown::Metric(filled, tests) => filled.cell(i, row, tests, figures, &mut origins, &mut reasons),
-                    Shown::Mean(averaged) => averaged.cell(i, &mut reasons),
-                };
-                if let (Cell::Measured { figure, best, second, .. }, Some(ranks)) = (&mut cell, ranks) {
-                    *best |= figure.value == ranks.best;
-                    *second = table.second && ranks.second.as_ref() == Some(&figure.value);
-                }
-                cell
-            })
-            .collect(),
-    });
-    let rows = rows.collect();
-    let heading = |label: &str, note: Option<&str>| Heading {
-        label: plain(label),
-        note: note.map(plain).filter(|note| !note.is_empty()),
+    let mut cell = |row: usize, column: usize| {
+        let (column, ranks) = &shown[column];
+        let mut cell = match column {
+            Shown::Metric(filled, tests) => {
+                filled.cell(row, &table.rows[row], tests, figures, &mut origins, &mut reasons)
+            }
+            Shown::Mean(averaged) => averaged.cell(row, &mut reasons),
+        };
+        if let (Cell::Measured { figure, best, second, .. }, Some(ranks)) = (&mut cell, ranks) {
+            *best |= figure.value == ranks.best;
+            *second = table.second && ranks.second.as_ref() == Some(&figure.value);
+        }
+        cell
+    };
+    let (all_rows, all_columns) = (0..table.rows.len(), 0..shown.len());
+    // In the order of reading, in which marks are given out.
+    let cells: Vec<Vec<Cell>> = if table.turned {
+        let mut columns: Vec<_> = all_columns
+            .map(|column| all_rows.clone().map(|row| cell(row, column)).collect::<Vec<_>>().into_iter())
+            .collect();
+        all_rows.map(|_| columns.iter_mut().filter_map(Iterator::next).collect()).collect()
+    } else {
+        all_rows.map(|row| all_columns.clone().map(|column| cell(row, column)).collect()).collect()
+    };
+    let label = |row: &Row| plain(row.label.as_ref().unwrap_or(&row.model));
+    let line = |(row, cells)| Line { label: label(row), note: None, cells };
+    let rows = table.rows.iter().zip(cells).map(line).collect();
+    let heading = |label: &str, note: Option<&str>, at: Option<&str>| {
+        let at = table.across.as_ref().zip(at).map(|(across, at)| plain(&across.says(at)));
+        let note = note.map(plain).filter(|note| !note.is_empty());
+        let notes: Vec<String> = at.into_iter().chain(note).collect();
+        Heading { label: plain(label), note: (!notes.is_empty()).then(|| notes.join("; ")) }
     };
     let headings = table.columns.iter().map(|column| match column {
-        TableColumn::Metric(column) => heading(column.label.as_ref().unwrap_or(&column.task), column.note.as_deref()),
-        TableColumn::Mean(mean) => heading(&mean.label, mean.note.as_deref()),
+        TableColumn::Metric(column) => {
+            heading(column.label.as_ref().unwrap_or(&column.task), column.note.as_deref(), column.at.as_deref())
+        }
+        TableColumn::Mean(mean) => heading(&mean.label, mean.note.as_deref(), mean.at.as_deref()),
     });
     let (origins, reasons) = (origins.into_iter().collect(), reasons.into_iter().collect());
     let grid = Grid {
@@ -205,15 +218,26 @@ pub(super) fn build<'a>(
         origins,
         reasons,
         bold: table.bold,
+        turned: false,
         remarks: remarks(table, &shown, figures),
     };
-    Errors::unless_any(errors, grid)
+    Errors::unless_any(errors, if table.turned { grid.turn() } else { grid })
 }
 
 /// A column, ready to give its cells.
 enum Shown<'a> {
     Metric(&'a Filled<'a>, &'a Tests<'a>),
     Mean(Averaged<'a>),
+}
+
+impl<'a> Shown<'a> {
+    /// The column, if it shows a metric.
+    fn filled(&self) -> Option<&'a Filled<'a>> {
+        match self {
+            Self::Metric(filled, _) => Some(filled),
+            Self::Mean(_) => None,
+        }
+    }
 }
 
 /// What stands under a table about its tests and means.
@@ -245,9 +269,14 @@ fn remarks(table: &Table, shown: &[(Shown<'_>, Option<Ranks>)], figures: &Figure
     if !untested.is_empty() {
         remarks.push(("Not tested:".to_owned(), untested.join("; ")));
     }
+    remarks.extend(replicates::remarks(table, shown.iter().filter_map(|(column, _)| column.filled())));
     for (column, _) in shown {
         if let Shown::Mean(averaged) = column {
-            remarks.push((format!("{}:", plain(&averaged.mean.label)), averaged.remark.clone()));
+            let remark = (format!("{}:", plain(&averaged.mean.label)), averaged.remark.clone());
+            // One mean at several values of what stands across is over columns of one name.
+            if !remarks.contains(&remark) {
+                remarks.push(remark);
+            }
         }
     }
     remarks

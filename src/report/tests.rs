@@ -47,16 +47,26 @@ pub(super) fn column(task: &str, metric: &str) -> Column {
         digits: None,
         notation: Notation::Fixed,
         specialist: None,
+        at: None,
     }
 }
 
 pub(super) fn row(model: &str) -> Row {
-    Row { model: model.to_owned(), label: None }
+    Row { model: model.to_owned(), ..Row::default() }
 }
 
 pub(super) fn table() -> Table {
-    let (rows, columns, published, into) = (Vec::new(), Vec::new(), None, None);
-    Table { rows, columns, baseline: None, bold: Bold::Best, second: false, published, into }
+    Table {
+        rows: Vec::new(),
+        columns: Vec::new(),
+        turned: false,
+        across: None,
+        baseline: None,
+        bold: Bold::Best,
+        second: false,
+        published: None,
+        into: None,
+    }
 }
 
 /// A small experiment: one table, more on request.

@@ -9,6 +9,7 @@ mod rules;
 mod schema;
 mod slices;
 mod sweeps;
+mod tables;
 
 use std::path::Path;
 
