@@ -26,6 +26,7 @@ mod locks;
 mod loras;
 mod losses;
 mod mergekit;
+mod other_experiments;
 mod plot;
 mod processes;
 #[cfg(feature = "fetch")]

@@ -114,7 +114,12 @@ fn explain(
         });
     }
     for model in models {
-        texts.push(of_model(session, looked, file, (model, column))?);
+        let mut text = of_model(session, looked, file, (model, column))?;
+        if let Some(other) = &row.elsewhere {
+            let (results, file) = (other.kept()[0].display().to_string(), other.file.display());
+            text += &format!("  from {results}, results of {file}\n");
+        }
+        texts.push(text);
     }
     Ok(texts.join("\n"))
 }
@@ -133,7 +138,7 @@ fn of_model(
     };
     let found: Vec<Measurement> = results::with_figures(session, 0, &up_to_date, |inputs| {
         let published = inputs.published.values().flatten();
-        Ok(inputs.measured.iter().chain(published).filter(shows).cloned().collect())
+        Ok(inputs.measured.iter().chain(inputs.others).chain(published).filter(shows).cloned().collect())
     })?;
     let mut text = format!("{} of {model} on {}\n", column.metric, column.task);
     for figure in &found {

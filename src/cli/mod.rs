@@ -12,6 +12,7 @@ mod against;
 mod alone;
 mod cell;
 mod commands;
+mod elsewhere;
 mod error;
 mod evaluated;
 mod explain;

@@ -6,7 +6,7 @@ use std::path::Path;
 use mergelab_wire::exit;
 
 use super::session::Session;
-use super::{CliError, evaluated};
+use super::{CliError, elsewhere, evaluated};
 use crate::digest::Key;
 use crate::exec::Outlook;
 use crate::experiment::Table;
@@ -60,10 +60,12 @@ pub(super) fn with_figures<T>(
     let is_stored = !measured.is_empty();
     let measured = if is_stored { measured } else { kept(session, index)? };
     let published = report::files::published(root, &experiment.tables)?;
+    let others = elsewhere::figures(session, index)?;
     let inputs = Inputs {
         experiment: &experiment.name,
         tables: &experiment.tables,
         measured: &measured,
+        others: &others,
         published: &published,
         paired: &[],
         absent: &Absent::default(),

@@ -1,11 +1,16 @@
 //! Columns of tables: metrics of tasks, and means over them.
 
+use std::collections::BTreeSet;
+
 use super::context::{Context, Item};
 use super::diagnostics::Diagnostic;
 use super::keys::{COLUMN, MEAN, MEANS, NOTATIONS};
 use super::layout::{Column, Mean, MeanOf, TableColumn};
 use super::read::{Fields, Reading, did_you_mean, listed};
 use super::table::{Evaluated, reference};
+
+/// What is known of evaluations: those of this experiment, and the tasks also of others that the table shows.
+pub(super) type Known<'a> = (Option<&'a Evaluated<'a>>, Option<&'a BTreeSet<String>>);
 
 /// A column as it is read: which columns a mean is over is known when all have been read.
 enum Read<'a> {
@@ -18,12 +23,12 @@ pub(super) fn columns(
     context: &Context<'_>,
     item: Item<'_>,
     reading: Reading<'_>,
-    evaluated: Option<&Evaluated<'_>>,
+    known: Known<'_>,
 ) -> Option<Vec<TableColumn>> {
     let before = context.report.count();
     let read = reading.list(|column| {
         let is_mean = column.node.as_map().is_some_and(|map| map.contains_key("mean"));
-        if is_mean { mean(context, column) } else { self::column(context, item, column, evaluated).map(Read::Metric) }
+        if is_mean { mean(context, column) } else { self::column(context, item, column, known).map(Read::Metric) }
     })?;
     // A column that could not be read may be the one that is meant.
     let complete = context.report.count() == before;
@@ -120,14 +125,14 @@ fn column(
     context: &Context<'_>,
     item: Item<'_>,
     reading: Reading<'_>,
-    evaluated: Option<&Evaluated<'_>>,
+    (evaluated, tasks): Known<'_>,
 ) -> Option<Column> {
     let fields = Fields::open(context.report, reading.node, reading.node.span, "a column", &[COLUMN])?;
     let task = fields.get("task", Reading::word);
-    if let (Some(task), Some(evaluated), Some(node)) = (&task, evaluated, fields.node("task"))
-        && !evaluated.tasks.contains(task.as_str())
+    if let (Some(task), Some(tasks), Some(node)) = (&task, tasks, fields.node("task"))
+        && !tasks.contains(task.as_str())
     {
-        let names: Vec<_> = evaluated.tasks.iter().copied().collect();
+        let names: Vec<&str> = tasks.iter().map(String::as_str).collect();
         let hint = did_you_mean(task, names.iter().copied()).or_else(|| listed(&names, "tasks"));
         let message = format!("no suite evaluates the task `{task}`, so this column would be empty");
         context.report.add(Diagnostic::new(node.span, message).maybe_hint(hint));

@@ -522,6 +522,7 @@ pub(super) const TABLE: &[Key] = &[
 
 pub(super) const ROW: &[Key] = &[
     required("model", Shape::Name, "An evaluated model or merge; a swept name means all of its expansions."),
+    key("from", Shape::Path, "File of another experiment that the model is of, relative to the project root."),
     key("label", Shape::Text, "Label; the name if absent. On a swept name the values are added to it."),
     key(
         "replicates",

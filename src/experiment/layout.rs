@@ -1,8 +1,13 @@
 //! A results table: what stands in which row and column, and what it is held against.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+
+/// Where the results of an experiment lie, relative to the project root.
+pub fn results_folder(experiment: &str) -> PathBuf {
+    Path::new("results").join(experiment)
+}
 
 /// A results table.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +39,17 @@ impl Table {
             TableColumn::Metric(column) => Some(column),
             TableColumn::Mean(_) => None,
         })
+    }
+
+    /// The other experiments that it shows models of, each once.
+    pub fn others(&self) -> Vec<&Elsewhere> {
+        let mut others: Vec<&Elsewhere> = Vec::new();
+        for other in self.rows.iter().filter_map(|row| row.elsewhere.as_ref()) {
+            if !others.contains(&other) {
+                others.push(other);
+            }
+        }
+        others
     }
 
     /// Whether some of its values are held against others by a test.
@@ -91,6 +107,31 @@ pub struct Row {
     /// The expansions that share it; empty where it is the one model of its name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<Member>,
+    /// The experiment that its models are of, where that is another one; they then have the names [`Elsewhere::outside`].
+    #[serde(skip)]
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// Another experiment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Elsewhere {
+    /// Its name.
+    pub experiment: String,
+    /// Its file, relative to the project root.
+    pub file: PathBuf,
+}
+
+impl Elsewhere {
+    /// What one of its models is called in other experiments; no name has a `/`.
+    pub fn outside(&self, model: &str) -> String {
+        format!("{}/{model}", self.experiment)
+    }
+
+    /// What `results/` keeps of it that a table is made of, relative to the project root: its figures, and which way is
+    /// better.
+    pub fn kept(&self) -> [PathBuf; 2] {
+        ["results.csv", "metrics.csv"].map(|file| results_folder(&self.experiment).join(file))
+    }
 }
 
 /// An expansion that shares a row.

@@ -8,6 +8,7 @@ mod column;
 mod command;
 mod context;
 mod diagnostics;
+mod elsewhere;
 mod fisher;
 mod gram;
 mod keys;
@@ -41,7 +42,9 @@ mod tree;
 mod types;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Source, Span};
-pub use layout::{Across, Bold, Column, Mean, MeanOf, Member, Notation, Row, Table, TableColumn};
+pub use layout::{
+    Across, Bold, Column, Elsewhere, Mean, MeanOf, Member, Notation, Row, Table, TableColumn, results_folder,
+};
 pub use loaded::{Files, LoadError, Loaded, Root, check_names, load};
 pub use mergekit::{as_name, import};
 pub use methods::{Kind, METHODS, Method, Need, Param, method};

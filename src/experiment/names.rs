@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::diagnostics::{Diagnostic, Report, Span};
 use super::read::{Reading, nearest};
-use super::sweep::{Family, Member, Picks};
+use super::sweep::{Family, Picks};
 
 /// Most names that all lists of a file may expand to.
 const MAX_LISTED: usize = 1_000_000;
@@ -23,6 +23,12 @@ pub(super) struct Scope<'a> {
     broken: Vec<&'a str>,
     /// How many errors may still look for a near name.
     suggestions: Cell<usize>,
+}
+
+/// One thing that a name means, with what it is swept over: key and value.
+pub(super) struct Expanded {
+    pub(super) model: String,
+    pub(super) coordinates: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy)]
@@ -123,19 +129,25 @@ impl<'a> Scope<'a> {
             .then(|| members.iter().map(|member| (member.name.clone(), Family::suffix(member))).collect())
     }
 
-    /// The expansions of a swept entry, each with what it is swept over; nothing for what is no swept entry. `None` where
-    /// that is not known.
-    pub(super) fn expansions(&self, reading: Reading<'_>, name: &str) -> Option<&'a [Member]> {
+    /// As [`Self::all`], each with what it is swept over: nothing where the name is that of one thing.
+    pub(super) fn expanded(&self, reading: Reading<'_>, name: &str, budget: &Budget) -> Option<Vec<Expanded>> {
+        let all = self.all(reading, name, budget)?;
         let target = self.find(reading, name)?;
         if !target.family.swept || target.expansion {
-            return Some(&[]);
+            return Some(all.into_iter().map(|(model, _)| Expanded { model, coordinates: Vec::new() }).collect());
         }
-        (!target.family.broken).then_some(&target.family.members)
+        let members = target.family.members.iter();
+        Some(
+            members
+                .map(|member| Expanded { model: member.name.clone(), coordinates: member.coordinates.clone() })
+                .collect(),
+        )
     }
 
-    /// What a name that is known means, for what can be said of it.
-    pub(super) fn members(&self, name: &str) -> &'a [Member] {
-        self.names.get(name).map_or(&[], |target| &target.family.members)
+    /// The keys that a name's entry is swept over.
+    pub(super) fn swept_over(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        let members = self.names.get(name).map_or(&[][..], |target| &target.family.members);
+        members.iter().flat_map(|member| member.coordinates.iter().map(|(key, _)| key.as_str()))
     }
 
     fn find(&self, reading: Reading<'_>, name: &str) -> Option<Target<'a>> {

@@ -2,10 +2,11 @@
 
 use super::context::Context;
 use super::diagnostics::Diagnostic;
+use super::elsewhere;
 use super::keys::{ACROSS, ROW};
-use super::layout::{self, Across, Row};
+use super::layout::{Across, Elsewhere, Member, Row};
+use super::names::Expanded;
 use super::read::{Fields, Reading, did_you_mean, listed};
-use super::sweep::Member;
 use super::table::{Evaluated, is_evaluated};
 
 /// What a row says beside its model.
@@ -13,6 +14,21 @@ use super::table::{Evaluated, is_evaluated};
 struct Said<'a> {
     label: Option<String>,
     replicates: Option<(String, Reading<'a>)>,
+    from: Option<Reading<'a>>,
+}
+
+/// What decides how a sweep becomes rows.
+#[derive(Clone, Copy)]
+struct Shared<'a> {
+    across: Option<&'a Across>,
+    replicates: Option<&'a str>,
+}
+
+impl Shared<'_> {
+    /// Whether what differs in this key alone shares a row.
+    fn has(self, key: &str) -> bool {
+        self.replicates == Some(key) || self.across.is_some_and(|across| across.key == key)
+    }
 }
 
 /// Reads the rows of a table; the swept key `across` makes one row of what differs in nothing else.
@@ -22,8 +38,9 @@ pub(super) fn rows(
     across: Option<&Across>,
     evaluated: Option<&Evaluated<'_>>,
 ) -> Option<Vec<Row>> {
+    let before = context.report.count();
     let rows = reading.list(|row| self::row(context, row, across, evaluated))?;
-    Some(rows.into_iter().flatten().collect())
+    (context.report.count() == before).then(|| rows.into_iter().flatten().collect())
 }
 
 fn row(
@@ -35,56 +52,75 @@ fn row(
     let (model, said) = if reading.node.as_map().is_some() {
         let fields = Fields::open(context.report, reading.node, reading.node.span, "a row", &[ROW])?;
         let replicates = fields.get("replicates", |key| Some((key.word()?, key)));
-        let said = Said { label: fields.get("label", Reading::text), replicates };
+        let said = Said { label: fields.get("label", Reading::text), replicates, from: fields.get("from", Some) };
         (Reading { node: fields.node("model")?, key: "model", ..reading }, said)
     } else {
         (reading, Said::default())
     };
     let name = model.name()?;
-    let all = context.names.models.all(model, &name, &context.budget)?;
-    for (name, _) in &all {
-        if !is_evaluated(context, model, name, evaluated, "this row would be empty") {
+    let (expanded, other) = match said.from {
+        None => (context.names.models.expanded(model, &name, &context.budget)?, None),
+        Some(from) => {
+            let (file, loaded) = context.others.experiment(from)?;
+            let expanded = elsewhere::expanded(&file, &loaded, model)?;
+            (expanded, Some(Elsewhere { experiment: loaded.experiment.name.clone(), file }))
+        }
+    };
+    for one in expanded.iter().filter(|_| other.is_none()) {
+        if !is_evaluated(context, model, &one.model, evaluated, "this row would be empty") {
             break;
         }
     }
-    let expansions = context.names.models.expansions(model, &name)?;
     if let Some((key, place)) = &said.replicates {
-        check_replicates(*place, &name, key, across, expansions)?;
+        check_replicates(*place, &name, key, across, &expanded)?;
     }
     let replicates = said.replicates.map(|(key, _)| key);
-    let shared = |key: &str| replicates.as_deref() == Some(key) || across.is_some_and(|across| across.key == key);
-    if !expansions.iter().flat_map(|member| &member.coordinates).any(|(key, _)| shared(key)) {
-        let row = |(model, values): (String, String)| Row {
-            label: labelled(said.label.as_deref(), &values),
-            model,
-            replicates: None,
-            members: Vec::new(),
-        };
-        return Some(all.into_iter().map(row).collect());
-    }
+    let shared = Shared { across, replicates: replicates.as_deref() };
+    let rows = together(&name, said.label.as_deref(), expanded, shared);
+    Some(match other {
+        None => rows,
+        Some(other) => rows.into_iter().map(|row| of_another(row, &other)).collect(),
+    })
+}
+
+/// The rows of what a name means.
+fn together(name: &str, label: Option<&str>, expanded: Vec<Expanded>, shared: Shared<'_>) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
-    for member in expansions {
+    for Expanded { model, coordinates } in expanded {
         let values = |of: &dyn Fn(&str) -> bool| -> Option<String> {
-            let values: Vec<_> =
-                member.coordinates.iter().filter(|(key, _)| of(key)).map(|(_, value)| value.as_str()).collect();
+            let values = coordinates.iter().filter(|(key, _)| of(key)).map(|(_, value)| value.as_str());
+            let values: Vec<_> = values.collect();
             (!values.is_empty()).then(|| values.join("-"))
         };
-        let rest = values(&|key| !shared(key)).unwrap_or_default();
-        let one = layout::Member {
-            model: member.name.clone(),
-            at: across.and_then(|across| values(&|key| key == across.key)),
-            replicate: replicates.as_ref().and_then(|replicates| values(&|key| key == replicates)),
+        let rest = values(&|key| !shared.has(key)).unwrap_or_default();
+        let label = labelled(label, &rest);
+        if !coordinates.iter().any(|(key, _)| shared.has(key)) {
+            rows.push(Row { model, label, ..Row::default() });
+            continue;
+        }
+        let shown = if rest.is_empty() { name.to_owned() } else { format!("{name}-{rest}") };
+        let member = Member {
+            at: shared.across.and_then(|across| values(&|key| key == across.key)),
+            replicate: shared.replicates.and_then(|replicates| values(&|key| key == replicates)),
+            model,
         };
-        let model = if rest.is_empty() { name.clone() } else { format!("{name}-{rest}") };
-        match rows.iter_mut().find(|row| row.model == model) {
-            Some(row) => row.members.push(one),
+        match rows.iter_mut().find(|row| row.model == shown) {
+            Some(row) => row.members.push(member),
             None => {
-                let label = labelled(said.label.as_deref(), &rest);
-                rows.push(Row { model, label, replicates: replicates.clone(), members: vec![one] });
+                let replicates = shared.replicates.map(str::to_owned);
+                rows.push(Row { model: shown, label, replicates, members: vec![member], ..Row::default() });
             }
         }
     }
-    Some(rows)
+    rows
+}
+
+/// A row under the name that its models have outside of their experiment.
+fn of_another(row: Row, elsewhere: &Elsewhere) -> Row {
+    let outside = |model: &str| elsewhere.outside(model);
+    let member = |member: Member| Member { model: outside(&member.model), ..member };
+    let members = row.members.into_iter().map(member).collect();
+    Row { model: outside(&row.model), members, elsewhere: Some(elsewhere.clone()), ..row }
 }
 
 /// A label with the values of a sweep behind it.
@@ -97,7 +133,7 @@ fn check_replicates(
     name: &str,
     key: &str,
     across: Option<&Across>,
-    expansions: &[Member],
+    expanded: &[Expanded],
 ) -> Option<()> {
     let fail =
         |message: String, hint: Option<String>| place.fail(Diagnostic::new(place.node.span, message).maybe_hint(hint));
@@ -105,21 +141,22 @@ fn check_replicates(
         let hint = Some("take it away here, or under `across`".to_owned());
         return fail(format!("`{key}` stands across the table, so its values are no replicates"), hint);
     }
-    let Some(first) = expansions.first() else {
+    let keys = || expanded.iter().flat_map(|one| &one.coordinates).map(|(key, _)| key.as_str());
+    if keys().next().is_none() {
         let hint = format!("name an entry that is swept over it, as by `sweep: {{ {key}: [0, 1, 2] }}`");
         return fail(format!("`{name}` is not swept, so it has no replicates"), Some(hint));
-    };
-    if first.coordinates.iter().any(|(known, _)| known == key) {
+    }
+    if keys().any(|known| known == key) {
         return Some(());
     }
-    fail(format!("`{name}` is not swept over `{key}`"), swept_over(key, [first]))
+    fail(format!("`{name}` is not swept over `{key}`"), swept_over(key, keys()))
 }
 
 /// What there is in place of a key that nothing is swept over.
-fn swept_over<'m>(key: &str, members: impl IntoIterator<Item = &'m Member>) -> Option<String> {
+fn swept_over<'k>(key: &str, all: impl Iterator<Item = &'k str>) -> Option<String> {
     let mut keys: Vec<&str> = Vec::new();
-    for (known, _) in members.into_iter().flat_map(|member| &member.coordinates) {
-        if !keys.contains(&known.as_str()) {
+    for known in all {
+        if !keys.contains(&known) {
             keys.push(known);
         }
     }
@@ -150,9 +187,9 @@ pub(super) fn values(
         }
     }
     if values.is_empty() {
-        let names = rows.iter().flat_map(|row| context.names.models.members(&row.model));
+        let keys = rows.iter().flat_map(|row| context.names.models.swept_over(&row.model));
         let message = format!("no row is swept over `{}`", across.key);
-        return place.fail(Diagnostic::new(place.node.span, message).maybe_hint(swept_over(&across.key, names)));
+        return place.fail(Diagnostic::new(place.node.span, message).maybe_hint(swept_over(&across.key, keys)));
     }
     if rows.iter().any(|row| !row.models(None).is_empty()) {
         values.insert(0, None);

@@ -15,7 +15,7 @@ use super::tree::Node;
 /// What the suites evaluate; a table can show nothing else.
 pub(super) struct Evaluated<'a> {
     models: HashSet<&'a str>,
-    pub(super) tasks: BTreeSet<&'a str>,
+    tasks: BTreeSet<&'a str>,
     cells: HashSet<(&'a str, &'a str)>,
 }
 
@@ -46,7 +46,12 @@ pub(super) fn table(context: &Context<'_>, item: Item<'_>, evaluated: Option<&Ev
     let across = fields.get("across", self::across).filter(|_| !turned);
     let (models, metrics) = if turned { ("columns", "rows") } else { ("rows", "columns") };
     let rows = fields.get(models, |rows| self::rows(context, rows, across.as_ref(), evaluated));
-    let columns = fields.get(metrics, |columns| self::columns(context, item, columns, evaluated));
+    // Without the rows nobody knows which tasks other experiments add.
+    let tasks = rows.as_deref().zip(evaluated).map(|(rows, evaluated)| {
+        let own = evaluated.tasks.iter().map(|task| (*task).to_owned());
+        own.chain(context.others.tasks(rows)).collect()
+    });
+    let columns = fields.get(metrics, |columns| self::columns(context, item, columns, (evaluated, tasks.as_ref())));
     let baseline = fields.get("baseline", |baseline| {
         reference(context, item, baseline, evaluated, "nothing could be tested against it")
     });

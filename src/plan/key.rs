@@ -22,7 +22,7 @@ use super::tools;
 use crate::artifact::{Output, artifact_digest, is_of_adapter, is_of_grams, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{
-    self, Bold, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Merge, Model, Table,
+    self, Bold, Calibration, Capture, Command, Data, DataSource, Elsewhere, Fisher, Gram, Merge, Model, Table,
 };
 
 /// Version of the struct itself.
@@ -462,6 +462,9 @@ impl Reader<'_> {
         }
         if let Some(path) = &table.published {
             inputs.insert("published".to_owned(), self.source_digest(&Source::File(path.clone()))?);
+        }
+        for path in table.others().into_iter().flat_map(Elsewhere::kept) {
+            inputs.insert(path.display().to_string(), self.source_digest(&Source::File(path))?);
         }
         let mut params = json!({ "rows": table.rows, "columns": table.columns });
         if let Some(baseline) = &table.baseline {

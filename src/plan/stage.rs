@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::facts::Source;
 use super::key::{scripts, tokenizer};
 use crate::experiment::{
-    Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Input, Lora, Merge, Model, Suite, Table,
-    Task,
+    Backend, Calibration, Capture, Command, Data, DataSource, Elsewhere, Fisher, Gram, Input, Lora, Merge, Model,
+    Suite, Table, Task,
 };
 
 /// Index of a stage in its graph; a stage's needs have smaller ones.
@@ -303,7 +303,15 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
             Backend::Loss => Vec::new(),
         },
         Spec::Table { table, .. } => {
-            table.published.iter().map(|path| (Source::File(path.clone()), vec!["published".to_owned()])).collect()
+            let published =
+                table.published.iter().map(|path| (Source::File(path.clone()), vec!["published".to_owned()]));
+            let place = if table.turned { "columns" } else { "rows" };
+            let others = table
+                .others()
+                .into_iter()
+                .flat_map(Elsewhere::kept)
+                .map(|path| (Source::File(path), vec![place.to_owned()]));
+            published.chain(others).collect()
         }
         _ => Vec::new(),
     }

@@ -46,12 +46,13 @@ pub(super) struct Figures<'a> {
 /// What there is for one row of a column.
 #[derive(Clone, Copy)]
 struct Found<'a> {
-    /// The measured figure of the one model that stands there; none of replicates.
+    /// The measured figure of the one model of this experiment that stands there; none of replicates.
     one: Option<&'a Measurement>,
     /// The measured figure, or that over replicates.
     score: Option<Score>,
-    /// Examples in the prompt of what was measured.
+    /// Examples in the prompt of what was measured, and documents.
     n_shot: Option<u64>,
+    n_samples: Option<u64>,
     /// Whether more is better, as the evaluation says.
     higher_is_better: Option<bool>,
     published: Option<&'a Measurement>,
@@ -65,7 +66,7 @@ fn find<'a>(column: &Column, filter: Option<&str>, rows: &[Row], figures: &Figur
         let measured: Vec<&Measurement> =
             models.iter().filter_map(|model| figures.measured.get(model, task, metric, filter)).collect();
         let first = measured.first().copied();
-        let one = first.filter(|_| row.replicates.is_none());
+        let single = first.filter(|_| row.replicates.is_none());
         let values: Vec<f64> = measured.iter().map(|figure| figure.value).collect();
         // A figure that others published of replicates is one of their mean, under the name of the row.
         let name = if row.replicates.is_some() { Some(row.model.as_str()) } else { models.first().copied() };
@@ -75,9 +76,10 @@ fn find<'a>(column: &Column, filter: Option<&str>, rows: &[Row], figures: &Figur
             with(filter).or_else(|| with(None))
         });
         Found {
-            one,
-            score: one.map(Score::of).or_else(|| Score::over(&values)),
+            one: single.filter(|_| row.elsewhere.is_none()),
+            score: single.map(Score::of).or_else(|| Score::over(&values)),
             n_shot: first.and_then(|figure| figure.n_shot),
+            n_samples: first.and_then(|figure| figure.n_samples),
             higher_is_better: first.and_then(|figure| figure.higher_is_better),
             published,
         }
@@ -177,7 +179,13 @@ impl<'a> Filled<'a> {
         plain(self.column.label.as_ref().unwrap_or(&self.column.task))
     }
 
-    /// The measured figure of a row that is one model.
+    /// The shots and documents of what was measured for a row.
+    pub(super) fn conditions(&self, row: usize) -> Option<[Option<u64>; 2]> {
+        let found = &self.found[row];
+        found.score.map(|_| [found.n_shot, found.n_samples])
+    }
+
+    /// The measured figure of a row that is one model of this experiment.
     pub(super) fn measured(&self, row: usize) -> Option<&'a Measurement> {
         self.found[row].one
     }
@@ -202,7 +210,8 @@ impl<'a> Filled<'a> {
         figures.measured.get(model, &self.column.task, &self.column.metric, self.filter)
     }
 
-    /// The best measured figure, if it has others beside it and is no mean over replicates; the first of several.
+    /// The best measured figure, if it has others beside it and is that of one model of this experiment; the first of
+    /// several.
     pub(super) fn best_figure(&self) -> Option<&'a Measurement> {
         let higher = self.higher?;
         let measured: Vec<(f64, Option<&Measurement>)> =

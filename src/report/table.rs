@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexSet;
 
 use super::Errors;
+use super::alike;
 use super::filled::{Figures, Filled, Ranks};
 use super::grid::{Cell, Grid, Heading, Line};
 use super::marks::{self, Tests};
@@ -269,7 +270,9 @@ fn remarks(table: &Table, shown: &[(Shown<'_>, Option<Ranks>)], figures: &Figure
     if !untested.is_empty() {
         remarks.push(("Not tested:".to_owned(), untested.join("; ")));
     }
-    remarks.extend(replicates::remarks(table, shown.iter().filter_map(|(column, _)| column.filled())));
+    let filled = || shown.iter().filter_map(|(column, _)| column.filled());
+    remarks.extend(replicates::remarks(table, filled()));
+    remarks.extend(alike::remark(table, filled()));
     for (column, _) in shown {
         if let Shown::Mean(averaged) = column {
             let remark = (format!("{}:", plain(&averaged.mean.label)), averaged.remark.clone());

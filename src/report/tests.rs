@@ -74,6 +74,7 @@ pub(super) fn table() -> Table {
 pub(super) struct Project {
     pub(super) tables: IndexMap<String, Table>,
     pub(super) measured: Vec<Measurement>,
+    pub(super) others: Vec<Measurement>,
     pub(super) published: IndexMap<PathBuf, Vec<Measurement>>,
     pub(super) paired: Vec<Paired>,
     pub(super) absent: Absent,
@@ -99,8 +100,8 @@ impl Project {
     }
 
     pub(super) fn inputs(&self) -> Inputs<'_> {
-        let Self { tables, measured, published, paired, absent } = self;
-        Inputs { experiment: "x", tables, measured, published, paired, absent }
+        let Self { tables, measured, others, published, paired, absent } = self;
+        Inputs { experiment: "x", tables, measured, others, published, paired, absent }
     }
 
     pub(super) fn grid(&self) -> Grid {

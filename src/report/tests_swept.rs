@@ -12,7 +12,8 @@ fn row(model: &str, label: &str, replicates: Option<&str>, members: &[(&str, Opt
         replicate: own(*replicate),
     };
     let (model, label) = (model.to_owned(), Some(label.to_owned()).filter(|label| !label.is_empty()));
-    Row { model, label, replicates: own(replicates), members: members.iter().map(member).collect() }
+    let members = members.iter().map(member).collect();
+    Row { model, label, replicates: own(replicates), members, ..Row::default() }
 }
 
 fn mean(of: &[usize], at: Option<&str>) -> TableColumn {

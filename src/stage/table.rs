@@ -61,10 +61,12 @@ pub(super) fn run(context: &Context<'_>, name: &str, table: &Table, job: &Job<'_
         measurements(context.graph, job.stage.experiment, |id| Some((*by_id.get(&id)?, key))).map_err(refuse)?;
     let tables: Section<Table> = IndexMap::from([(name.to_owned(), table.clone())]);
     let published = report::files::published(&context.project.root, &tables).map_err(refuse)?;
+    let others = report::files::others(&context.project.root, &tables).map_err(refuse)?;
     let inputs = Inputs {
         experiment: &context.graph.experiments[job.stage.experiment].name,
         tables: &tables,
         measured: &figures,
+        others: &others,
         published: &published,
         paired: &[],
         absent: &Absent::default(),

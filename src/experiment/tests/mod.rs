@@ -4,6 +4,7 @@ mod example;
 mod files;
 mod mergekit;
 mod messages;
+mod others;
 mod properties;
 mod rules;
 mod schema;
