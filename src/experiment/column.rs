@@ -7,6 +7,7 @@ use super::diagnostics::Diagnostic;
 use super::keys::{COLUMN, MEAN, MEANS, NOTATIONS};
 use super::layout::{Column, Mean, MeanOf, TableColumn};
 use super::read::{Fields, Reading, did_you_mean, listed};
+use super::row::link;
 use super::table::{Evaluated, reference};
 
 /// What is known of evaluations: those of this experiment, and the tasks also of others that the table shows.
@@ -59,8 +60,9 @@ fn mean<'a>(context: &Context<'a>, reading: Reading<'a>) -> Option<Read<'a>> {
     let label = fields.get("label", Reading::word);
     let note = fields.get("note", Reading::text);
     let digits = fields.get("digits", |digits| digits.whole(0, 17)).map(|digits| digits as usize);
+    let unit = fields.get("unit", Reading::word);
     let of = fields.node("of").map(|node| Reading { node, key: "of", ..reading });
-    Some(Read::Mean(Mean { mean: mean?, of: Vec::new(), label: label?, note, digits, at: None }, of, reading))
+    Some(Read::Mean(Mean { mean: mean?, of: Vec::new(), label: label?, note, digits, unit, at: None }, of, reading))
 }
 
 /// The columns that a mean is over, by their places.
@@ -154,8 +156,9 @@ fn column(
         specialist.fail(Diagnostic::new(specialist.node.span, message).hint(hint))
     });
     let notation = fields.get("notation", |notation| notation.choice(NOTATIONS)).unwrap_or_default();
+    let (unit, link) = (fields.get("unit", Reading::word), fields.get("link", link));
     let (task, metric, at) = (task?, metric?, None);
-    Some(Column { task, metric, filter, label, note, scale, digits, notation, specialist, at })
+    Some(Column { task, metric, filter, label, note, scale, digits, notation, specialist, unit, link, at })
 }
 
 /// Each column once for each value that stands across the table: `None` for rows that are not swept over its key.

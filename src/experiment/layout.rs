@@ -28,6 +28,8 @@ pub struct Table {
     pub second: bool,
     /// CSV with published values, relative to the project root.
     pub published: Option<PathBuf>,
+    /// Whether a column beside each that has published values shows how far the measured ones are from them.
+    pub comparison: bool,
     /// File that holds the table's block, relative to the project root.
     pub into: Option<PathBuf>,
 }
@@ -101,6 +103,9 @@ pub struct Row {
     pub model: String,
     /// Label; the name if absent.
     pub label: Option<String>,
+    /// Web address that the label leads to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// The swept key that makes its members replicates of each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicates: Option<String>,
@@ -179,6 +184,9 @@ pub struct Mean {
     pub note: Option<String>,
     /// Digits after the point; 2 if absent.
     pub digits: Option<usize>,
+    /// Unit of the values, for the heading.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     /// The value of [`Table::across`] that it is at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
@@ -235,6 +243,12 @@ pub struct Column {
     /// Model whose value is 100 % in a normalized mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub specialist: Option<String>,
+    /// Unit of the values, for the heading.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Web address that the heading leads to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// The value of [`Table::across`] that it is at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,

@@ -9,10 +9,14 @@ use super::names::Expanded;
 use super::read::{Fields, Reading, did_you_mean, listed};
 use super::table::{Evaluated, is_evaluated};
 
+/// What may stand in a web address beside letters and digits.
+const LINK_MARKS: &str = "-._~:/?#@!&*+,;=%";
+
 /// What a row says beside its model.
 #[derive(Default)]
 struct Said<'a> {
     label: Option<String>,
+    link: Option<String>,
     replicates: Option<(String, Reading<'a>)>,
     from: Option<Reading<'a>>,
 }
@@ -52,7 +56,8 @@ fn row(
     let (model, said) = if reading.node.as_map().is_some() {
         let fields = Fields::open(context.report, reading.node, reading.node.span, "a row", &[ROW])?;
         let replicates = fields.get("replicates", |key| Some((key.word()?, key)));
-        let said = Said { label: fields.get("label", Reading::text), replicates, from: fields.get("from", Some) };
+        let (label, link) = (fields.get("label", Reading::text), fields.get("link", link));
+        let said = Said { label, link, replicates, from: fields.get("from", Some) };
         (Reading { node: fields.node("model")?, key: "model", ..reading }, said)
     } else {
         (reading, Said::default())
@@ -77,9 +82,10 @@ fn row(
     let replicates = said.replicates.map(|(key, _)| key);
     let shared = Shared { across, replicates: replicates.as_deref() };
     let rows = together(&name, said.label.as_deref(), expanded, shared);
+    let rows = rows.into_iter().map(|row| Row { link: said.link.clone(), ..row });
     Some(match other {
-        None => rows,
-        Some(other) => rows.into_iter().map(|row| of_another(row, &other)).collect(),
+        None => rows.collect(),
+        Some(other) => rows.map(|row| of_another(row, &other)).collect(),
     })
 }
 
@@ -126,6 +132,19 @@ fn of_another(row: Row, elsewhere: &Elsewhere) -> Row {
 /// A label with the values of a sweep behind it.
 fn labelled(label: Option<&str>, values: &str) -> Option<String> {
     label.map(|label| if values.is_empty() { label.to_owned() } else { format!("{label} {values}") })
+}
+
+/// Reads a web address, of characters that cannot end a link in any format.
+pub(super) fn link(reading: Reading<'_>) -> Option<String> {
+    let text = reading.word()?;
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_part = |c: char| c.is_ascii_alphanumeric() || LINK_MARKS.contains(c);
+    if host.is_some_and(|host| host.starts_with(|c: char| c.is_ascii_alphanumeric()) && host.chars().all(is_part)) {
+        return Some(text);
+    }
+    let message = format!("`{text}` is not a web address");
+    let hint = format!("write it whole, as https://…; what is no ASCII letter or digit nor one of {LINK_MARKS} as %XX");
+    reading.fail(Diagnostic::new(reading.node.span, message).hint(hint))
 }
 
 fn check_replicates(

@@ -58,6 +58,10 @@ pub(super) fn table(context: &Context<'_>, item: Item<'_>, evaluated: Option<&Ev
     let bold = fields.get("bold", |bold| bold.choice(BOLD)).unwrap_or_default();
     let second = fields.get("second", Reading::flag).unwrap_or_default();
     let published = fields.get("published", Reading::path);
+    let comparison = fields.get("comparison", Reading::flag).unwrap_or_default();
+    if published.is_none() {
+        fields.refuse(&["comparison"], "without `published`");
+    }
     let into = fields.get("into", Reading::path);
     let (rows, mut columns) = (rows?, columns?);
     // A row that could not be read may be one of those that are swept over it.
@@ -65,7 +69,7 @@ pub(super) fn table(context: &Context<'_>, item: Item<'_>, evaluated: Option<&Ev
         let values = fields.get("across", |place| values(context, place, across, &rows))?;
         columns = spread(&columns, &values);
     }
-    Some(Table { rows, columns, turned, across, baseline, bold, second, published, into })
+    Some(Table { rows, columns, turned, across, baseline, bold, second, published, comparison, into })
 }
 
 /// Whether the rows of a table are metrics, so that its columns are models.

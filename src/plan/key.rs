@@ -476,6 +476,9 @@ impl Reader<'_> {
         if table.second {
             params["second"] = json!(true);
         }
+        if table.comparison {
+            params["comparison"] = json!(true);
+        }
         if let Some(across) = &table.across {
             params["across"] = json!(across);
         }

@@ -68,6 +68,7 @@ fn bars_of(cell: &Cell) -> Vec<Bar<'_>> {
         }
         Cell::Published(published) => vec![Bar::published(published, None)],
         Cell::Missing(reason) => vec![Bar::missing(*reason)],
+        Cell::Compared(_) | Cell::Blank => Vec::new(),
     }
 }
 

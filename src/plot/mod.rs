@@ -35,13 +35,8 @@ pub struct RowOrigin {
 
 /// The pictures of a table by file name; `rows` are those of the grid with models as rows.
 pub fn files(experiment: &str, grid: &Grid, rows: &[RowOrigin]) -> Vec<(String, String)> {
-    let upright;
-    let grid = if grid.turned {
-        upright = grid.clone().turn();
-        &upright
-    } else {
-        grid
-    };
+    let upright = if grid.turned { grid.clone().turn() } else { grid.clone() };
+    let grid = &upright.without_comparisons();
     let mut files = vec![(format!("{}-bars.svg", grid.name), bars::bars(experiment, grid))];
     let charts = series::charts(grid, rows);
     let alone = charts.len() == 1;

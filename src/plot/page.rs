@@ -128,7 +128,9 @@ pub(super) fn words(cell: &Cell, grid: &Grid) -> String {
             format!("{figure}{}", aside(beside.as_ref(), difference.as_deref()))
         }
         Cell::Published(published) => quoted(published),
+        Cell::Compared(compared) => compared.to_string(),
         Cell::Missing(reason) => grid.reasons[*reason].clone(),
+        Cell::Blank => String::new(),
     }
 }
 

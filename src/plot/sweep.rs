@@ -41,7 +41,7 @@ fn shown(cell: &Cell) -> Option<Shown> {
     let (figure, mark) = match cell {
         Cell::Measured { figure, .. } => (figure, None),
         Cell::Published(Published { figure, origin }) => (figure, Some(mark(*origin))),
-        Cell::Missing(_) => return None,
+        Cell::Compared(_) | Cell::Missing(_) | Cell::Blank => return None,
     };
     let error = figure.spread.as_deref().and_then(number).unwrap_or(0.0);
     let text = mark.as_ref().map_or_else(|| figure.value.clone(), |mark| format!("{} {mark}", figure.value));

@@ -22,11 +22,11 @@ fn published(value: &str) -> Published {
 }
 
 fn heading(label: &str, note: Option<&str>) -> Heading {
-    Heading { label: label.to_owned(), note: note.map(str::to_owned) }
+    Heading { label: label.to_owned(), note: note.map(str::to_owned), link: None, compares: false }
 }
 
 fn row(label: &str, cells: Vec<Cell>) -> Line {
-    Line { label: label.to_owned(), note: None, cells }
+    Line { label: label.to_owned(), note: None, link: None, compares: false, cells }
 }
 
 fn swept(entry: &str, coordinates: &[(&str, &str)]) -> RowOrigin {

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 
 use indexmap::IndexSet;
 
-use super::grid::{Cell, Figure, Origin, Published};
+use super::grid::{Cell, Compared, FAR, Figure, Origin, Published};
 use super::marks::Tests;
 use super::measurement::Measurement;
 use super::metric;
@@ -258,12 +258,34 @@ impl<'a> Filled<'a> {
                     second: false,
                     against: model.and_then(|model| tests.against(model)),
                     beside,
-                    difference: found.difference(),
+                    // A table with a column for it has it there.
+                    difference: found.errors().filter(|_| !self.table.comparison).map(|errors| signed(errors, 1)),
                 }
             }
             (None, Some(published)) => Cell::Published(quote(published, None)),
             (None, None) => Cell::Missing(reasons.insert_full(self.reason(of, figures)).0),
         }
+    }
+
+    /// Whether any row has a measured and a published figure.
+    pub(super) fn is_compared(&self) -> bool {
+        self.found.iter().any(|found| found.score.is_some() && found.published.is_some())
+    }
+
+    /// How far the measured figure of a row is from the published one.
+    pub(super) fn comparison(&self, row: usize, reasons: &mut IndexSet<String>) -> Cell {
+        let found = self.found[row];
+        let Some((score, published)) = found.score.zip(found.published) else { return Cell::Blank };
+        if found.other_shots() {
+            let reason = "other numbers of shots are not compared".to_owned();
+            return Cell::Missing(reasons.insert_full(reason).0);
+        }
+        let errors = found.errors();
+        Cell::Compared(Compared {
+            difference: with_sign(self.print((score.value - published.value) * self.scale)),
+            errors: errors.map(|errors| signed(errors, 1)),
+            far: errors.is_some_and(|errors| errors.abs() > FAR),
+        })
     }
 
     /// Why a row has nothing.
@@ -334,16 +356,24 @@ impl Found<'_> {
         self.n_shot.zip(published).is_some_and(|(ours, theirs)| ours != theirs)
     }
 
-    /// Measured minus published in standard errors of the difference, with sign, to one digit.
-    fn difference(&self) -> Option<String> {
+    /// Measured minus published in standard errors of the difference.
+    fn errors(&self) -> Option<f64> {
         let (score, published) = self.score.zip(self.published)?;
         let stderr = score.stderr.filter(|stderr| *stderr > 0.0 && !self.other_shots())?;
-        let difference = (score.value - published.value) / stderr.hypot(published.stderr.unwrap_or(0.0));
-        difference.is_finite().then(|| match unsigned_zero(format!("{difference:.1}")) {
-            number if number.starts_with('-') || number == "0.0" => number,
-            number => format!("+{number}"),
-        })
+        let errors = (score.value - published.value) / stderr.hypot(published.stderr.unwrap_or(0.0));
+        errors.is_finite().then_some(errors)
     }
+}
+
+/// A number with its sign, and so many digits after the point.
+fn signed(number: f64, digits: usize) -> String {
+    with_sign(unsigned_zero(format!("{number:.digits$}")))
+}
+
+/// A printed number with a plus sign where it is above zero.
+fn with_sign(number: String) -> String {
+    let is_zero = number.bytes().all(|byte| matches!(byte, b'0' | b'.')) || number.starts_with("0.0e");
+    if number.starts_with('-') || is_zero { number } else { format!("+{number}") }
 }
 
 /// Why no model of a row stands at a value of the key that stands across the table.

@@ -30,10 +30,22 @@ pub struct Grid {
 /// Head of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heading {
-    /// The column's label, or the task's name.
+    /// The column's label, or the task's name, with its unit.
     pub label: String,
     /// Remark under it.
     pub note: Option<String>,
+    /// Web address that it leads to.
+    pub link: Option<String>,
+    /// Whether it shows how far measured values are from published ones.
+    pub compares: bool,
+}
+
+impl Heading {
+    /// The row that it is before.
+    pub(super) fn line(self, cells: Vec<Cell>) -> Line {
+        let Self { label, note, link, compares } = self;
+        Line { label, note, link, compares, cells }
+    }
 }
 
 /// One row.
@@ -43,6 +55,10 @@ pub struct Line {
     pub label: String,
     /// Remark on it, where rows are metrics.
     pub note: Option<String>,
+    /// Web address that it leads to.
+    pub link: Option<String>,
+    /// Whether it shows how far measured values are from published ones.
+    pub compares: bool,
     /// As many cells as the grid has columns.
     pub cells: Vec<Cell>,
 }
@@ -68,8 +84,36 @@ pub enum Cell {
     },
     /// A published figure where nothing was measured.
     Published(Published),
+    /// How far the measured value before it is from the published one.
+    Compared(Compared),
     /// Nothing; the place of the reason in [`Grid::reasons`].
     Missing(usize),
+    /// Nothing, where nothing belongs.
+    Blank,
+}
+
+/// How far a measured value is from a published one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    /// Measured minus published, with its sign.
+    pub difference: String,
+    /// The same in standard errors of that difference, where they are known.
+    pub errors: Option<String>,
+    /// Whether it is more than [`FAR`] of them.
+    pub far: bool,
+}
+
+/// From how many standard errors on a difference is marked.
+pub const FAR: f64 = 2.0;
+
+impl std::fmt::Display for Compared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.errors {
+            Some(errors) => write!(f, "{} ({errors} SE)", self.difference)?,
+            None => write!(f, "{} (no SE)", self.difference)?,
+        }
+        f.write_str(if self.far { " ≠" } else { "" })
+    }
 }
 
 /// What a test against the baseline says.
@@ -127,16 +171,23 @@ impl Grid {
     /// The table the other way round.
     #[must_use]
     pub fn turn(self) -> Self {
-        let heading = |line: &Line| Heading { label: line.label.clone(), note: line.note.clone() };
-        let columns = self.rows.iter().map(heading).collect();
-        let mut cells: Vec<_> = self.rows.into_iter().map(|row| row.cells.into_iter()).collect();
-        let line = |Heading { label, note }| Line {
-            label,
-            note,
-            cells: cells.iter_mut().filter_map(Iterator::next).collect(),
-        };
-        let rows = self.columns.into_iter().map(line).collect();
+        let split =
+            |Line { label, note, link, compares, cells }| (Heading { label, note, link, compares }, cells.into_iter());
+        let (columns, mut cells): (Vec<_>, Vec<std::vec::IntoIter<Cell>>) = self.rows.into_iter().map(split).unzip();
+        let mut next = || cells.iter_mut().filter_map(Iterator::next).collect();
+        let rows = self.columns.into_iter().map(|heading| heading.line(next())).collect();
         Self { columns, rows, turned: !self.turned, ..self }
+    }
+
+    /// Without the columns that say how far other columns are from what was published.
+    #[must_use]
+    pub fn without_comparisons(mut self) -> Self {
+        for row in &mut self.rows {
+            let mut headings = self.columns.iter();
+            row.cells.retain(|_| headings.next().is_some_and(|heading| !heading.compares));
+        }
+        self.columns.retain(|heading| !heading.compares);
+        self
     }
 
     /// What stands over the first column.
@@ -180,6 +231,24 @@ impl Grid {
         if cells().any(|cell| matches!(cell, Cell::Measured { difference: Some(_), .. })) {
             explain("SE:", "measured minus published, in standard errors of the difference");
         }
+        let compared = || {
+            cells().filter_map(|cell| match cell {
+                Cell::Compared(compared) => Some(compared),
+                _ => None,
+            })
+        };
+        if compared().any(|compared| compared.errors.is_some()) {
+            let text = "standard errors of the difference; that of a published value counts as 0 where it is not known";
+            explain("SE:", text);
+        }
+        if compared().any(|compared| compared.errors.is_none()) {
+            let text =
+                "the measured value has no standard error, so what chance explains of the difference is not known";
+            explain("No SE:", text);
+        }
+        if compared().any(|compared| compared.far) {
+            explain("≠:", &format!("more than {FAR} standard errors apart"));
+        }
         notes.extend(self.remarks.iter().cloned());
         notes
     }
@@ -221,7 +290,7 @@ impl Cell {
         match self {
             Self::Measured { beside, .. } => beside.as_ref(),
             Self::Published(published) => Some(published),
-            Self::Missing(_) => None,
+            Self::Compared(_) | Self::Missing(_) | Self::Blank => None,
         }
     }
 

@@ -28,11 +28,11 @@ pub fn html(grid: &Grid) -> String {
         grid.corner()
     );
     for column in &grid.columns {
-        text += &head("col", &column.label, column.note.as_deref());
+        text += &head("col", &column.label, column.note.as_deref(), column.link.as_deref());
     }
     text += "</tr>\n</thead>\n<tbody>\n";
     for row in &grid.rows {
-        text.extend(["<tr>", &head("row", &row.label, row.note.as_deref())]);
+        text.extend(["<tr>", &head("row", &row.label, row.note.as_deref(), row.link.as_deref())]);
         text.extend(row.cells.iter().map(|cell| format!("<td>{}</td>", inside(cell, grid))));
         text += "</tr>\n";
     }
@@ -44,9 +44,16 @@ pub fn html(grid: &Grid) -> String {
 }
 
 /// What stands over a column or before a row.
-fn head(scope: &str, label: &str, note: Option<&str>) -> String {
+fn head(scope: &str, label: &str, note: Option<&str>, link: Option<&str>) -> String {
+    let label = escape(label);
+    let label = link.map_or_else(|| label.clone(), |link| anchor(link, &label));
     let note = note.map(|note| format!("<small>{}</small>", escape(note))).unwrap_or_default();
-    format!("<th scope=\"{scope}\">{}{note}</th>", escape(label))
+    format!("<th scope=\"{scope}\">{label}{note}</th>")
+}
+
+/// A link that tells the page behind it nothing.
+fn anchor(link: &str, text: &str) -> String {
+    format!("<a href=\"{}\" rel=\"noopener noreferrer\">{text}</a>", escape(link))
 }
 
 fn inside(cell: &Cell, grid: &Grid) -> String {
@@ -60,6 +67,8 @@ fn inside(cell: &Cell, grid: &Grid) -> String {
             format!("{value}{spread}{arrow}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
         }
         Cell::Published(published) => escape(&quoted(published)),
+        Cell::Compared(compared) => escape(&compared.to_string()),
+        Cell::Blank => String::new(),
         Cell::Missing(reason) => {
             format!("<span title=\"{}\">—</span> {}", escape(&grid.reasons[*reason]), escape(&letter(*reason)))
         }
@@ -70,7 +79,7 @@ fn inside(cell: &Cell, grid: &Grid) -> String {
 fn remark(text: &str) -> String {
     let piece = |piece| match piece {
         Piece::Words(words) => escape(words),
-        Piece::Link(address) => format!("<a href=\"{0}\" rel=\"noopener noreferrer\">{0}</a>", escape(address)),
+        Piece::Link(address) => anchor(address, &escape(address)),
     };
     pieces(text).into_iter().map(piece).collect()
 }

@@ -1,6 +1,7 @@
 //! A grid as a LaTeX `tabular` in the style of `booktabs`.
 //!
-//! The text needs `\usepackage{booktabs}` and UTF-8, which LaTeX reads by default. Letters of other scripts are left as
+//! The text needs `\usepackage{booktabs}`, `\usepackage{hyperref}` where labels lead somewhere, and UTF-8, which LaTeX reads by
+//! default. Letters of other scripts are left as
 //! they are: they need an engine and a font that have them.
 
 use super::grid::{Cell, Grid, aside, missing, quoted};
@@ -8,21 +9,28 @@ use super::grid::{Cell, Grid, aside, missing, quoted};
 /// The table and its notes, to stand in a `table` environment of the reader's own; LF, ends with one.
 pub fn latex(grid: &Grid) -> String {
     let mut text = format!("\\begin{{tabular}}{{l{}}}\n\\toprule\n", "r".repeat(grid.columns.len()));
-    text += &line(grid.corner(), grid.columns.iter().map(|column| escape(&column.label)));
+    text += &line(grid.corner(), grid.columns.iter().map(|column| linked(&column.label, column.link.as_deref())));
     if grid.columns.iter().any(|column| column.note.is_some()) {
         text += &line("", grid.columns.iter().map(|column| small(column.note.as_deref())));
     }
     text += "\\midrule\n";
     for row in &grid.rows {
         let note = row.note.as_deref();
-        let label = [escape(&row.label), small(note)].join(if note.is_some() { " " } else { "" });
+        let label = [linked(&row.label, row.link.as_deref()), small(note)].join(if note.is_some() { " " } else { "" });
         text += &line(&label, row.cells.iter().map(cell));
     }
     text += "\\bottomrule\n\\end{tabular}\n";
     for (mark, note) in grid.notes() {
-        text.extend(["\\par{\\footnotesize ", &arrows(&escape(&mark)), " ", &escape(&note), "\\par}\n"]);
+        text.extend(["\\par{\\footnotesize ", &signs(&escape(&mark)), " ", &escape(&note), "\\par}\n"]);
     }
     text
+}
+
+/// A label that leads to a web address; of what may stand there, LaTeX takes three for its own.
+fn linked(label: &str, link: Option<&str>) -> String {
+    let label = escape(label);
+    let address = |link: &str| link.replace('%', r"\%").replace('#', r"\#").replace('&', r"\&");
+    link.map_or_else(|| label.clone(), |link| format!("\\href{{{}}}{{{label}}}", address(link)))
 }
 
 /// A note in small letters, or nothing.
@@ -43,18 +51,20 @@ fn cell(cell: &Cell) -> String {
             let value = if *best { format!("\\textbf{{{value}}}") } else { value };
             let value = if *second { format!("\\underline{{{value}}}") } else { value };
             let spread = figure.spread.as_ref().map_or_else(String::new, |spread| format!(" ± {spread}"));
-            let arrow = cell.arrow().map_or_else(String::new, |arrow| arrows(&format!(" {arrow}")));
+            let arrow = cell.arrow().map_or_else(String::new, |arrow| signs(&format!(" {arrow}")));
             let aside = aside(beside.as_ref(), difference.as_deref());
             format!("{value}{}{arrow}{}", escape(&spread), escape(&aside))
         }
         Cell::Published(published) => escape(&quoted(published)),
+        Cell::Compared(compared) => signs(&escape(&compared.to_string())),
         Cell::Missing(reason) => escape(&missing(*reason)),
+        Cell::Blank => String::new(),
     }
 }
 
-/// Spells the arrows of cells, which are no letters of any font.
-fn arrows(text: &str) -> String {
-    text.replace('↑', r"$\uparrow$").replace('↓', r"$\downarrow$")
+/// Spells the signs of cells that are no letters of any font.
+fn signs(text: &str) -> String {
+    text.replace('↑', r"$\uparrow$").replace('↓', r"$\downarrow$").replace('≠', r"$\neq$")
 }
 
 /// Escapes LaTeX's own characters and spells the signs that the grid uses. A hyphen before a digit and after no word is a

@@ -50,13 +50,15 @@ mod tests_compared;
 #[cfg(test)]
 mod tests_others;
 #[cfg(test)]
+mod tests_published;
+#[cfg(test)]
 mod tests_swept;
 
 pub use block::{Block, BlockError, Marker, markers, replace};
 pub use columns::{CsvError, CsvProblem};
 pub use errors::Errors;
 pub use files::FileError;
-pub use grid::{Against, Cell, Figure, Grid, Heading, Line, Origin, Published, Verdict};
+pub use grid::{Against, Cell, Compared, FAR, Figure, Grid, Heading, Line, Origin, Published, Verdict};
 pub(crate) use grid::{aside, letter, mark, missing, quoted};
 pub use html::html;
 pub use latex::latex;

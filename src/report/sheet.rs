@@ -2,7 +2,7 @@
 //!
 //! Each column of the table becomes several: the measured value, and where any cell has one its `stderr`, over replicates
 //! their `sd` and how many `replicates` there are, the `p` value of a test against the table's baseline, the `published`
-//! value with `published by`, and `missing` with the reason. `results.csv` has every figure unrounded.
+//! value with `published by`, a difference `in SE`, and `missing` with the reason. `results.csv` has every figure unrounded.
 
 use super::grid::{Cell, Figure, Grid};
 use super::results;
@@ -10,7 +10,7 @@ use super::results;
 /// One optional column beside a measured value.
 type Beside = (&'static str, fn(&Grid, &Cell) -> Option<String>);
 
-const BESIDE: [Beside; 7] = [
+const BESIDE: [Beside; 8] = [
     ("stderr", |_, cell| match cell {
         Cell::Measured { figure: Figure { spread, replicates: None, .. }, .. } => spread.clone(),
         _ => None,
@@ -29,6 +29,10 @@ const BESIDE: [Beside; 7] = [
     }),
     ("published", |_, cell| Some(cell.published()?.figure.value.clone())),
     ("published by", |grid, cell| Some(text(&grid.origins[cell.published()?.origin].citation))),
+    ("in SE", |_, cell| match cell {
+        Cell::Compared(compared) => compared.errors.clone(),
+        _ => None,
+    }),
     ("missing", |grid, cell| match cell {
         Cell::Missing(reason) => Some(text(&grid.reasons[*reason])),
         _ => None,
@@ -44,6 +48,7 @@ pub fn sheet(grid: &Grid) -> String {
         for (line, row) in lines.iter_mut().zip(&grid.rows) {
             line.push(match &row.cells[i] {
                 Cell::Measured { figure, .. } => figure.value.clone(),
+                Cell::Compared(compared) => compared.difference.clone(),
                 _ => String::new(),
             });
         }

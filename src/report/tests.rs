@@ -47,6 +47,8 @@ pub(super) fn column(task: &str, metric: &str) -> Column {
         digits: None,
         notation: Notation::Fixed,
         specialist: None,
+        unit: None,
+        link: None,
         at: None,
     }
 }
@@ -65,6 +67,7 @@ pub(super) fn table() -> Table {
         bold: Bold::Best,
         second: false,
         published: None,
+        comparison: false,
         into: None,
     }
 }

@@ -13,6 +13,7 @@ fn mean(of: MeanOf, label: &str, columns: &[usize]) -> TableColumn {
         label: label.to_owned(),
         note: None,
         digits: None,
+        unit: None,
         at: None,
     })
 }

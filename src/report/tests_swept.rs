@@ -18,7 +18,7 @@ fn row(model: &str, label: &str, replicates: Option<&str>, members: &[(&str, Opt
 
 fn mean(of: &[usize], at: Option<&str>) -> TableColumn {
     let (label, at) = ("Mean".to_owned(), at.map(str::to_owned));
-    TableColumn::Mean(Mean { mean: MeanOf::Scores, of: of.to_vec(), label, note: None, digits: None, at })
+    TableColumn::Mean(Mean { mean: MeanOf::Scores, of: of.to_vec(), label, note: None, digits: None, unit: None, at })
 }
 
 /// Three seeds of `dare`, of which one lacks a task and the other two are 0.5 and 0.6, and an average.

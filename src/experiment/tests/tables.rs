@@ -89,3 +89,17 @@ fn what_is_not_swept_so_is_refused_with_what_there_is() {
         [rows, "rows: [dare], across: densty"].map(|keys| shown(&table(&format!("{keys}, {TWO}")))).join("\n")
     );
 }
+
+#[test]
+fn a_link_is_a_whole_web_address_and_a_comparison_needs_published_values() {
+    let link = |link: &str| format!("rows: [{{ model: a, link: '{link}' }}], {TWO}");
+    let good = "https://huggingface.co/org/a?b=1&c#d";
+    assert_eq!(read(&link(good)).rows[0].link.as_deref(), Some(good));
+    for wrong in ["javascript:alert(1)", "huggingface.co/a", "https://", "https://a b", "https://a/(b)", "https://a>"] {
+        assert_eq!(errors(&table(&link(wrong))), [format!("`{wrong}` is not a web address")]);
+    }
+    assert_eq!(
+        errors(&table(&format!("rows: [a], comparison: true, {TWO}"))),
+        ["`comparison` has no meaning without `published`"]
+    );
+}
