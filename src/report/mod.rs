@@ -48,6 +48,8 @@ mod tests;
 #[cfg(test)]
 mod tests_compared;
 #[cfg(test)]
+mod tests_latex;
+#[cfg(test)]
 mod tests_others;
 #[cfg(test)]
 mod tests_published;
