@@ -8,12 +8,16 @@
 //! | `TABLE-bars.svg` | a panel for each column, a bar for each row (`bars`) |
 //! | `TABLE-sweep.svg` | the score against a swept number (`sweep`, of what `series` finds) |
 //!
+//! Each may also be a PNG (`png`).
+//!
 //! The crate `svg` writes elements and escapes text. Libraries of charts draw axes and bars, but not what a table has
 //! beside its numbers: marks of published values, reasons of missing ones, whole names behind those that were cut.
 
 mod bars;
 mod measure;
 mod page;
+#[cfg(feature = "png")]
+pub mod png;
 mod scale;
 mod series;
 mod svg;
