@@ -172,7 +172,15 @@ pub fn others(root: &Path, tables: &Section<Table>) -> Result<Vec<Measurement>, 
 /// # Errors
 /// When it cannot be read or is wrong.
 pub fn paired(root: &Path, experiment: &str) -> Result<Vec<Paired>, FileError> {
-    let file = super::folder(experiment).join(super::PAIRED);
+    found(root, &super::folder(experiment))
+}
+
+/// What `folder` under `root` says that tests found; nothing if there is no such file.
+///
+/// # Errors
+/// When it cannot be read or is wrong.
+pub fn found(root: &Path, folder: &Path) -> Result<Vec<Paired>, FileError> {
+    let file = folder.join(super::PAIRED);
     let Some(bytes) = read(&root.join(&file))? else { return Ok(Vec::new()) };
     Ok(paired::from_csv(&text(bytes, &file)?, &file)?)
 }

@@ -42,6 +42,7 @@ mod select;
 mod sheet;
 mod table;
 mod text;
+mod unshown;
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,7 @@ pub use select::FiguresError;
 pub use sheet::sheet;
 pub use table::{Absent, ColumnProblem, TableError};
 pub(crate) use text::{plain, tame};
+pub use unshown::unshown;
 
 /// What the results of one experiment are made from.
 #[derive(Clone, Copy, Debug)]
@@ -193,8 +195,8 @@ const RESULTS: &str = "results.csv";
 /// Which way is better, in an experiment's folder.
 const METRICS: &str = "metrics.csv";
 
-/// What tests found, in an experiment's folder.
-const PAIRED: &str = "paired.csv";
+/// What tests found, in an experiment's folder and in a table's result.
+pub const PAIRED: &str = "paired.csv";
 
 /// The tests that tables ask for, each once, in the order of tables, columns and rows. A table that the figures cannot
 /// fill asks for none.
