@@ -32,7 +32,7 @@ pip_into = pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHO
   $$pip -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: --require-hashes --target $(1) -r $(2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup eval-cpu eval-gpu build quickstart smollm2 test test-vllm sandbox-deps real parity lint bench bench-eval bench-gram \
+.PHONY: help setup eval-cpu eval-gpu build quickstart smollm2 test test-vllm sandbox-deps real parity lint bench bench-eval bench-render bench-gram \
   bench-gram-gpu bench-merge bench-solver docs lock clean
 
 help:  ## print this
@@ -152,6 +152,9 @@ bench:  ## how much time mergelab itself takes, beside DVC and Snakemake where t
 
 bench-eval: setup  ## evaluating through mergelab beside a bare lm_eval of the same work (some minutes; BENCH_ROUNDS=9)
 	BENCH_PYTHON=$(abspath $(python)) $(CARGO) bench -p mergelab --bench evaluation
+
+bench-render:  ## tables of 100 models by 50 tasks
+	$(CARGO) bench -p mergelab --bench render
 
 bench-gram: build  ## Gram capture beside forward hooks, on the CPU: time, memory, share of the machine's own rate (10 quiet minutes, 6 GB)
 	$(python) benches/gram/cpu.py --program target/release/mergelab-tensor

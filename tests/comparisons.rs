@@ -144,3 +144,16 @@ fn without_a_baseline_there_is_no_file_of_tests() {
     assert!(!project.has("results/x/paired.csv"));
     assert!(!project.read("README.md").contains(['↑', '↓']));
 }
+
+#[test]
+fn what_tests_found_is_kept_with_the_table_that_asked_for_them() {
+    let project = project();
+    project.run(&[]);
+    let without_keys = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split(',').take(10).collect::<Vec<_>>().join(",")).collect()
+    };
+    let kept = fs::read_to_string(project.output("x", "tables.main", "paired.csv")).unwrap();
+    let shown = project.read("results/x/paired.csv");
+    assert_eq!(without_keys(&kept), without_keys(&shown));
+    assert!(kept.lines().count() > 5 && kept != shown, "the keys of evaluations are not in a table's result");
+}

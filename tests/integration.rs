@@ -28,6 +28,7 @@ mod locks;
 mod loras;
 mod losses;
 mod mergekit;
+mod other_experiments;
 mod plot;
 mod processes;
 #[cfg(feature = "fetch")]
@@ -47,6 +48,7 @@ mod selection;
 mod shards;
 mod signals;
 mod store;
+mod swept_tables;
 #[cfg(feature = "fetch")]
 mod uploads;
 mod views;

@@ -102,12 +102,34 @@ fn pictures_go_where_the_shell_means() {
 }
 
 #[test]
-fn forms_that_are_not_there_are_refused_with_the_way_out() {
+fn forms_that_are_not_there_are_refused() {
     let project = project();
-    let said = project.mergelab(&["plot", "x.yaml", "--format", "png"]).exits(2);
-    said.says("PNG is not written").says("rsvg-convert");
-    project.mergelab(&["plot", "x.yaml", "--format", "gif"]).exits(2).says("there is svg");
+    project.mergelab(&["plot", "x.yaml", "--format", "gif"]).exits(2).says("possible values: svg, png");
+    let said = project.mergelab(&["plot", "x.yaml", "--font", "a.ttf"]).exits(2);
+    said.says("`--font` goes with `--format png`");
     assert!(!project.has("results/x/plots"));
+}
+
+#[cfg(feature = "png")]
+#[test]
+fn pictures_are_drawn_as_png_too_and_again_the_same() {
+    let project = project();
+    project.edit("x.yaml", "\"<Math> & co\"", "\"数学\"");
+    let said = project.mergelab(&["plot", "x.yaml", "--format", "png"]).exits(0);
+    said.says("new: results/x/plots/main-bars.png\n")
+        .says("new: results/x/plots/main-sweep.png\n")
+        .says("note: no font has 学 数; boxes stand for them\nhint: `--font FILE` adds a font that has them\n");
+    assert!(!project.has(BARS));
+    let bytes = fs::read(project.path("results/x/plots/main-bars.png")).unwrap();
+    assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n"));
+    project.mergelab(&["plot", "x.yaml", "--format", "png", "--check"]).exits(0).says_nothing_of("changed");
+    project.edit("results/x/results.csv", "0.704", "0.604");
+    project
+        .mergelab(&["plot", "x.yaml", "--format", "png", "--check"])
+        .exits(4)
+        .says("changed: results/x/plots/main-bars.png\n");
+    let said = project.mergelab(&["plot", "x.yaml", "--format", "png", "--font", "x.yaml"]).exits(2);
+    said.says("error: x.yaml: there is no font in it\n");
 }
 
 #[test]

@@ -86,3 +86,28 @@ fn wrong_published_figures_are_all_named() {
     let said = project.mergelab(&["render", "x.yaml"]).exits(3);
     said.says("results/x/published.csv:2:").says("results/x/published.csv:3:");
 }
+
+#[test]
+fn published_figures_of_nothing_that_is_shown_are_noted() {
+    let project = project();
+    project.mergelab(&["render", "x.yaml"]).exits(0).says_nothing_of("note:");
+    project.edit("results/x/published.csv", "code,gsm8k", "kode,gsm8k");
+    let said = project.mergelab(&["render", "x.yaml"]).exits(0);
+    said.says("note: results/x/published.csv: in no table: model `kode`; did you mean `code`?\n");
+    project.edit("results/x/published.csv", "math,gsm8k", "math,mbpp");
+    let said = project.mergelab(&["render", "x.yaml"]).exits(0);
+    said.says("note: results/x/published.csv: in no table: task `mbpp`\n");
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named() {
+    let project = project();
+    std::fs::create_dir_all(project.path("results/x/table.md")).unwrap();
+    let said = project.mergelab(&["render", "x.yaml"]).exits(3);
+    said.says("results/x/table.md: cannot read it: Is a directory");
+    std::fs::remove_dir(project.path("results/x/table.md")).unwrap();
+    let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o444);
+    std::fs::set_permissions(project.path("README.md"), read_only).unwrap();
+    let said = project.mergelab(&["render", "x.yaml"]).exits(3);
+    said.says("README.md: is read-only; make it writable (`chmod u+w`) to have it updated");
+}

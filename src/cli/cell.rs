@@ -30,9 +30,10 @@ pub(super) fn text(session: &Session, looked: (&[Outlook], &Facts), cell: &Cell<
         let names: Vec<String> = tables.keys().cloned().collect();
         unknown("table", cell.table, "tables", &names)
     })?;
-    let row = find_row(table, cell.row)?;
+    let (model, metric) = if table.turned { (cell.column, cell.row) } else { (cell.row, cell.column) };
+    let row = find_row(table, model)?;
     let mut text = String::new();
-    match find_column(table, cell.column)? {
+    match find_column(table, metric)? {
         TableColumn::Metric(column) => text += &explain(session, looked, cell.file, (row, column))?,
         TableColumn::Mean(mean) => {
             text += &format!("{} of {}: the mean over {} columns\n", plain(&mean.label), row.model, mean.of.len());
@@ -66,7 +67,7 @@ fn find_column<'a>(table: &'a Table, wanted: &str) -> Result<&'a TableColumn, Cl
     match found.as_slice() {
         [column] => Ok(column),
         several => {
-            let names: Vec<String> = table.columns.iter().map(|column| heading(column).to_owned()).collect();
+            let names: Vec<String> = table.columns.iter().map(|column| heading(table, column)).collect();
             if several.is_empty() {
                 return Err(unknown("column", wanted, "columns", &names));
             }
@@ -82,11 +83,13 @@ fn find_column<'a>(table: &'a Table, wanted: &str) -> Result<&'a TableColumn, Cl
 }
 
 /// What stands over a column.
-fn heading(column: &TableColumn) -> &str {
-    match column {
-        TableColumn::Metric(column) => column.label.as_deref().unwrap_or(&column.task),
-        TableColumn::Mean(mean) => &mean.label,
-    }
+fn heading(table: &Table, column: &TableColumn) -> String {
+    let (label, at) = match column {
+        TableColumn::Metric(column) => (column.label.as_ref().unwrap_or(&column.task), &column.at),
+        TableColumn::Mean(mean) => (&mean.label, &mean.at),
+    };
+    let at = table.across.as_ref().zip(at.as_deref()).map(|(across, at)| format!(" ({})", across.says(at)));
+    label.clone() + &at.unwrap_or_default()
 }
 
 fn unknown(what: &str, wanted: &str, all: &str, names: &[String]) -> CliError {
@@ -94,23 +97,50 @@ fn unknown(what: &str, wanted: &str, all: &str, names: &[String]) -> CliError {
     CliError::Usage(format!("there is no {what} `{wanted}`{near}\nhint: the {all} are {}", listed(names)))
 }
 
-/// The figures of a model on a task that a column may show.
+/// The figures of a row's models on a task that a column may show.
 fn explain(
+    session: &Session,
+    looked: (&[Outlook], &Facts),
+    file: &Path,
+    (row, column): (&Row, &Column),
+) -> Result<String, CliError> {
+    let models = row.models(column.at.as_deref());
+    let mut texts = Vec::new();
+    if models.len() != 1 {
+        let name = plain(&row.model);
+        texts.push(match row.replicates.as_deref().filter(|_| !models.is_empty()) {
+            Some(key) => format!("{name}: the mean over {} replicates, by {}\n", models.len(), plain(key)),
+            None => format!("{name} has no model in this column\n"),
+        });
+    }
+    for model in models {
+        let mut text = of_model(session, looked, file, (model, column))?;
+        if let Some(other) = &row.elsewhere {
+            let (results, file) = (other.kept()[0].display().to_string(), other.file.display());
+            text += &format!("  from {results}, results of {file}\n");
+        }
+        texts.push(text);
+    }
+    Ok(texts.join("\n"))
+}
+
+/// The figures of a model on a task that a column may show.
+fn of_model(
     session: &Session,
     (outlooks, facts): (&[Outlook], &Facts),
     file: &Path,
-    (row, column): (&Row, &Column),
+    (model, column): (&str, &Column),
 ) -> Result<String, CliError> {
     let up_to_date = results::up_to_date(outlooks, facts);
     let shows = |figure: &&Measurement| {
         let filter = column.filter.is_none() || figure.filter == column.filter;
-        figure.model == row.model && figure.task == column.task && figure.metric == column.metric && filter
+        figure.model == model && figure.task == column.task && figure.metric == column.metric && filter
     };
     let found: Vec<Measurement> = results::with_figures(session, 0, &up_to_date, |inputs| {
         let published = inputs.published.values().flatten();
-        Ok(inputs.measured.iter().chain(published).filter(shows).cloned().collect())
+        Ok(inputs.measured.iter().chain(inputs.others).chain(published).filter(shows).cloned().collect())
     })?;
-    let mut text = format!("{} of {} on {}\n", column.metric, row.model, column.task);
+    let mut text = format!("{} of {model} on {}\n", column.metric, column.task);
     for figure in &found {
         text += &format!("  {}\n", line(figure));
     }
@@ -119,7 +149,7 @@ fn explain(
     }
     let evaluates = |id: &StageId| {
         let stage = session.graph.stage(*id);
-        stage.spec.evaluated() == Some((&row.model, &column.task))
+        stage.spec.evaluated() == Some((model, column.task.as_str()))
     };
     let Some(id) = session.graph.iter().map(|(id, _)| id).find(evaluates) else { return Ok(text) };
     text += &stages(session, outlooks, id);

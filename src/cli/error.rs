@@ -138,7 +138,7 @@ impl From<LoadError> for CliError {
 
 impl From<FileError> for CliError {
     fn from(error: FileError) -> Self {
-        Self::Source { message: error.to_string(), hint: None }
+        Self::Source { message: error.to_string(), hint: error.hint() }
     }
 }
 

@@ -13,6 +13,7 @@ mod alone;
 mod cell;
 mod commands;
 mod diff;
+mod elsewhere;
 mod error;
 mod evaluated;
 mod explain;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::session::Session;
 use super::status::look;
 use super::{CliError, results, solved};
-use crate::experiment::Loaded;
+use crate::experiment::{Loaded, Row};
 use crate::plot::{self, RowOrigin};
 use crate::report::{self, Output};
 
@@ -16,37 +16,35 @@ pub(super) struct Arguments {
     /// Directory that receives the pictures, in place of results/NAME/plots
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Form of the pictures; there is svg
-    #[arg(long, value_name = "FORMAT", default_value = "svg", value_parser = format)]
+    /// Form of the pictures
+    #[arg(long, value_name = "FORMAT", default_value = "svg", value_enum)]
     format: Format,
     /// Draw the figures of the layers that this merge solved, in place of the tables; may be given several times
     #[arg(long, value_name = "STAGE")]
     layers: Vec<String>,
+    /// Font file for letters of a PNG that the program's own font lacks; may be given several times
+    #[arg(long, value_name = "FILE")]
+    font: Vec<PathBuf>,
     /// Write nothing; fail if a file would change
     #[arg(long)]
     check: bool,
 }
 
 /// What pictures can be written as.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
+    /// Lines and text, for a README and for papers
     Svg,
-}
-
-fn format(name: &str) -> Result<Format, String> {
-    match name {
-        "svg" => Ok(Format::Svg),
-        // Its text would be drawn with whichever fonts a machine has, so the same figures would give other bytes.
-        "png" => Err("PNG is not written: it would look different on every machine\n\
-                      hint: write SVG, and convert that: rsvg-convert FILE.svg -o FILE.png"
-            .to_owned()),
-        _ => Err("there is svg".to_owned()),
-    }
+    /// Pixels, two for one of the SVG
+    Png,
 }
 
 /// Writes the pictures of an experiment's tables, or of its merges' layers, from what is there.
 pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
-    let Format::Svg = arguments.format;
+    if arguments.format == Format::Svg && !arguments.font.is_empty() {
+        let message = "`--font` goes with `--format png`: an SVG is drawn with the fonts of its reader";
+        return Err(CliError::Usage(message.to_owned()));
+    }
     let session = Session::open(std::slice::from_ref(&arguments.file))?;
     let pictures =
         if arguments.layers.is_empty() { of_tables(&session)? } else { of_layers(&session, &arguments.layers)? };
@@ -56,7 +54,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
         None => (&session.project.root, report::folder(&session.graph.experiments[0].name).join("plots")),
     };
     let files = pictures.into_iter().map(|(name, text)| (folder.join(name), text.into_bytes())).collect();
-    let output = Output { files, ..Output::default() };
+    let mut output = Output { files, ..Output::default() };
+    if arguments.format == Format::Png {
+        as_png(&mut output, &arguments.font)?;
+    }
     let changes = report::changes(&[output], |path| report::files::read(&root.join(path)))?;
     results::settle(root, &changes, arguments.check, "mergelab plot")
 }
@@ -76,7 +77,7 @@ fn of_tables(session: &Session) -> Result<Pictures, CliError> {
     let up_to_date = results::up_to_date(&outlooks, &facts);
     let grids = results::with_figures(session, 0, &up_to_date, report::grids)?;
     let pictures = grids.iter().zip(experiment.tables.values()).flat_map(|(grid, table)| {
-        let rows: Vec<_> = table.rows.iter().map(|row| origin(&session.loaded[0], &row.model)).collect();
+        let rows: Vec<_> = table.rows.iter().map(|row| origin(&session.loaded[0], row)).collect();
         plot::files(&experiment.name, grid, &rows)
     });
     Ok(pictures.collect())
@@ -96,10 +97,45 @@ fn of_layers(session: &Session, stages: &[String]) -> Result<Pictures, CliError>
     ids.into_iter().map(picture).collect()
 }
 
-/// What the file says of a row's model.
-fn origin(loaded: &Loaded, model: &str) -> RowOrigin {
+/// Draws the pictures, and says which letters no font has.
+#[cfg(feature = "png")]
+fn as_png(output: &mut Output, fonts: &[PathBuf]) -> Result<(), CliError> {
+    use plot::png::{Painter, PngError};
+
+    let refuse = |error: PngError| CliError::Usage(error.to_string());
+    let painter = Painter::new(fonts).map_err(refuse)?;
+    let mut missing = std::collections::BTreeSet::new();
+    for (path, bytes) in &mut output.files {
+        let png = painter.draw(&String::from_utf8_lossy(bytes)).map_err(|error| CliError::Failed(error.to_string()))?;
+        *bytes = png.bytes;
+        path.set_extension("png");
+        missing.extend(png.missing);
+    }
+    if !missing.is_empty() {
+        let letters: Vec<String> = missing.into_iter().map(String::from).collect();
+        say!("note: no font has {}; boxes stand for them", letters.join(" "));
+        say!("hint: `--font FILE` adds a font that has them");
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "png"))]
+fn as_png(_: &mut Output, _: &[PathBuf]) -> Result<(), CliError> {
+    let message = "this mergelab was built without its feature `png`: write SVG, and convert that";
+    Err(CliError::Usage(message.to_owned()))
+}
+
+/// What the file says of a row's model. Replicates are one point of whatever else they are swept over.
+fn origin(loaded: &Loaded, row: &Row) -> RowOrigin {
+    let model = row.members.first().map_or(&row.model, |member| &member.model);
+    let expansion = loaded.expansion(&format!("merges.{model}")).cloned().map(|mut expansion| {
+        expansion.coordinates.retain(|(key, _)| row.replicates.as_ref() != Some(key));
+        expansion
+    });
+    // What stands across the table is on no axis.
+    let is_across = row.members.iter().any(|member| member.at.is_some());
     RowOrigin {
         merge: loaded.experiment.merges.contains_key(model),
-        expansion: loaded.expansion(&format!("merges.{model}")).cloned(),
+        expansion: expansion.filter(|expansion| !is_across && !expansion.coordinates.is_empty()),
     }
 }

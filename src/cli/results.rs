@@ -6,14 +6,14 @@ use std::path::Path;
 use mergelab_wire::exit;
 
 use super::session::Session;
-use super::{CliError, evaluated};
+use super::{CliError, elsewhere, evaluated};
 use crate::digest::Key;
 use crate::exec::Outlook;
 use crate::experiment::Table;
 use crate::plan::{Artifact, Facts, Stage, StageId};
 use crate::report::{self, Absent, Change, Errors, Inputs, Measurement, ReportError, State};
 use crate::samples::TestError;
-use crate::stage::{measurements, tests};
+use crate::stage::{found, measurements, tests};
 
 /// What is up to date, by stage.
 pub(super) type Results<'a> = HashMap<StageId, (&'a Artifact, Key)>;
@@ -38,7 +38,12 @@ pub(super) fn changes(
         if experiment.evals.is_empty() && experiment.tables.is_empty() {
             continue;
         }
-        outputs.push(with_figures(session, index, results, report::render)?);
+        outputs.push(with_figures(session, index, results, |inputs| {
+            for note in report::unshown(inputs) {
+                say!("note: {note}");
+            }
+            report::render(inputs)
+        })?);
     }
     Ok(report::changes(&outputs, |path| report::files::read(&root.join(path)))?)
 }
@@ -58,16 +63,19 @@ pub(super) fn with_figures<T>(
     let result = |id| results.get(&id).copied();
     let (measured, is_stored) = measured(session, index, results)?;
     let published = report::files::published(root, &experiment.tables)?;
+    let others = elsewhere::figures(session, index)?;
     let inputs = Inputs {
         experiment: &experiment.name,
         tables: &experiment.tables,
         measured: &measured,
+        others: &others,
         published: &published,
         paired: &[],
         absent: &Absent::default(),
     };
     let paired = if is_stored {
-        tests(&session.graph, index, &inputs, |id| Some(result(id)?.0))
+        let found = found(&session.graph, index, |id| Some(result(id)?.0))?;
+        tests(&session.graph, index, &inputs, &found, |id| Some(result(id)?.0))
             .map_err(|error| refuse(session, index, error))?
     } else if experiment.tables.values().any(Table::is_tested) {
         report::files::paired(root, &experiment.name)?

@@ -11,7 +11,7 @@ use super::progress::{self, Progress, describe, full_name};
 use super::results::{self, Results};
 use super::session::Session;
 use super::status::{self, look};
-use super::{CliError, Files, commands, output, revisions, vocabularies};
+use super::{CliError, Files, commands, elsewhere, output, revisions, vocabularies};
 use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, shortfalls, unsupported};
 use crate::experiment;
 use crate::plan::{self, Facts, Graph, Kind, Open, Spec, StageId};
@@ -81,6 +81,7 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     let open: Vec<usize> = (0..blocked.len()).filter(|&experiment| blocked[experiment].is_empty()).collect();
     say_blocked(&session.graph, &blocked);
     results::check_places(&session, &open)?;
+    elsewhere::check_wanted(&session, &wanted)?;
 
     let store = Store::open(&session.project.store_path())?;
     let _shared = store.lock_shared(|lock| {

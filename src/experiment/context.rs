@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use minijinja::Environment;
 
 use super::diagnostics::{Diagnostic, Report, Span};
+use super::elsewhere::Others;
 use super::links::Links;
 use super::names::{Budget, Scope};
 use super::read::{Fields, Reading, did_you_mean};
@@ -24,6 +25,7 @@ pub(super) struct Names<'a> {
 pub(super) struct Context<'a> {
     pub(super) report: &'a Report,
     pub(super) names: &'a Names<'a>,
+    pub(super) others: &'a Others<'a>,
     pub(super) settings: &'a Settings,
     pub(super) budget: Budget,
     pub(super) links: RefCell<Links>,
@@ -49,6 +51,7 @@ impl<'a> Context<'a> {
         Context {
             report,
             names: self.names,
+            others: self.others,
             settings: self.settings,
             budget: Budget::default(),
             links: RefCell::default(),

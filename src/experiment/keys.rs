@@ -106,6 +106,8 @@ pub(super) const FILE: &[Key] = &[
     key("settings", Shape::Object(&[SETTINGS]), "Settings of the whole experiment."),
 ];
 
+const LINK_ABOUT: &str = "Web address that the label leads to.";
+const UNIT_ABOUT: &str = "Unit of the values; it stands in the heading.";
 const DIGITS_ABOUT: &str = "Digits after the point, at most 17; 2 if absent.";
 const FROM_ABOUT: &str = "Output of a command, as `commands.NAME`.";
 const REVISION_ABOUT: &str = "Branch, tag or commit; the default branch if absent.";
@@ -497,27 +499,45 @@ pub(super) const TRIPWIRES: &[Key] = &[
     key("chance", ALLOWED, "Multiple-choice tasks that score no better than guessing; 0.5 if absent."),
 ];
 
+/// What stands down or across a table.
+const LINES: Shape = Shape::List(&Shape::Either(&[
+    Shape::Name,
+    Shape::Object(&[ROW]),
+    Shape::Object(&[COLUMN]),
+    Shape::Object(&[MEAN]),
+]));
+
 pub(super) const TABLE: &[Key] = &[
-    required(
-        "rows",
-        Shape::List(&Shape::Either(&[Shape::Name, Shape::Object(&[ROW])])),
-        "Models, in the table's order.",
-    ),
-    required(
-        "columns",
-        Shape::List(&Shape::Either(&[Shape::Object(&[COLUMN]), Shape::Object(&[MEAN])])),
-        "Metrics of tasks, and means over them, in the table's order.",
+    required("rows", LINES, "Models, in the table's order; or metrics, and then models are the columns."),
+    required("columns", LINES, "Metrics of tasks, and means over them, in the table's order; or models."),
+    key(
+        "across",
+        Shape::Either(&[Shape::Text, Shape::Object(&[ACROSS])]),
+        "Swept key whose values stand side by side: its entries have one row, and each value has columns.",
     ),
     key("baseline", Shape::Name, "Model that every other row is tested against, document by document."),
     key("bold", Shape::Word(|| words(BOLD)), "Which values of a column are bold; best if absent."),
     key("second", Shape::Flag, "Underline the second best value of a column."),
     key("published", Shape::Path, "CSV with published values."),
+    key("comparison", Shape::Flag, "A column beside each with published values: measured minus published."),
     key("into", Shape::Path, "File that holds the table's block."),
 ];
 
 pub(super) const ROW: &[Key] = &[
     required("model", Shape::Name, "An evaluated model or merge; a swept name means all of its expansions."),
+    key("from", Shape::Path, "File of another experiment that the model is of, relative to the project root."),
     key("label", Shape::Text, "Label; the name if absent. On a swept name the values are added to it."),
+    key("link", Shape::Text, LINK_ABOUT),
+    key(
+        "replicates",
+        Shape::Text,
+        "Swept key, such as seed, over whose values the row shows mean and standard deviation.",
+    ),
+];
+
+pub(super) const ACROSS: &[Key] = &[
+    required("key", Shape::Text, "The swept key."),
+    key("label", Shape::Text, "What stands before each value; `KEY =` if absent."),
 ];
 
 pub(super) const COLUMN: &[Key] = &[
@@ -530,6 +550,8 @@ pub(super) const COLUMN: &[Key] = &[
     key("digits", Shape::Whole(0), DIGITS_ABOUT),
     key("notation", Shape::Word(|| words(NOTATIONS)), "How numbers are written; fixed if absent."),
     key("specialist", Shape::Name, "Model whose value is 100 % in a normalized mean."),
+    key("unit", Shape::Text, UNIT_ABOUT),
+    key("link", Shape::Text, LINK_ABOUT),
 ];
 
 pub(super) const MEAN: &[Key] = &[
@@ -538,6 +560,7 @@ pub(super) const MEAN: &[Key] = &[
     key("of", Shape::List(&Shape::Text), "Columns, by label or task; all metrics if absent. For scores."),
     key("note", Shape::Text, "Remark under the heading."),
     key("digits", Shape::Whole(0), DIGITS_ABOUT),
+    key("unit", Shape::Text, UNIT_ABOUT),
 ];
 
 pub(super) const SETTINGS: &[Key] = &[

@@ -66,6 +66,11 @@ pub trait Files {
 
     /// Whether a path of the project is a directory.
     fn is_directory(&self, path: &Path) -> bool;
+
+    /// Whether the experiment is read for another one, so that nobody asks for its tables.
+    fn of_another(&self) -> bool {
+        false
+    }
 }
 
 /// The files of the project with this root.

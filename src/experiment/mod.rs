@@ -4,9 +4,11 @@
 //! (`sweep`, `names`); every entry is read by the file named after it; and what spans entries is checked at the end.
 //! Every error is collected with its place, so all of a file's errors are shown at once.
 
+mod column;
 mod command;
 mod context;
 mod diagnostics;
+mod elsewhere;
 mod fisher;
 mod gram;
 mod keys;
@@ -23,6 +25,7 @@ mod parse;
 mod per_model;
 mod placeholders;
 mod read;
+mod row;
 mod rule;
 mod scalar;
 mod schema;
@@ -39,7 +42,9 @@ mod tree;
 mod types;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Source, Span};
-pub use layout::{Bold, Column, Mean, MeanOf, Notation, Row, Table, TableColumn};
+pub use layout::{
+    Across, Bold, Column, Elsewhere, Mean, MeanOf, Member, Notation, Row, Table, TableColumn, results_folder,
+};
 pub use loaded::{Files, LoadError, Loaded, Root, check_names, load};
 pub use mergekit::{as_name, import};
 pub use methods::{Kind, METHODS, Method, Need, Param, method};

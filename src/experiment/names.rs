@@ -25,6 +25,12 @@ pub(super) struct Scope<'a> {
     suggestions: Cell<usize>,
 }
 
+/// One thing that a name means, with what it is swept over: key and value.
+pub(super) struct Expanded {
+    pub(super) model: String,
+    pub(super) coordinates: Vec<(String, String)>,
+}
+
 #[derive(Clone, Copy)]
 struct Target<'a> {
     family: &'a Family,
@@ -121,6 +127,27 @@ impl<'a> Scope<'a> {
         let members = &target.family.members;
         (!target.family.broken && budget.take(reading, members.len()))
             .then(|| members.iter().map(|member| (member.name.clone(), Family::suffix(member))).collect())
+    }
+
+    /// As [`Self::all`], each with what it is swept over: nothing where the name is that of one thing.
+    pub(super) fn expanded(&self, reading: Reading<'_>, name: &str, budget: &Budget) -> Option<Vec<Expanded>> {
+        let all = self.all(reading, name, budget)?;
+        let target = self.find(reading, name)?;
+        if !target.family.swept || target.expansion {
+            return Some(all.into_iter().map(|(model, _)| Expanded { model, coordinates: Vec::new() }).collect());
+        }
+        let members = target.family.members.iter();
+        Some(
+            members
+                .map(|member| Expanded { model: member.name.clone(), coordinates: member.coordinates.clone() })
+                .collect(),
+        )
+    }
+
+    /// The keys that a name's entry is swept over.
+    pub(super) fn swept_over(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        let members = self.names.get(name).map_or(&[][..], |target| &target.family.members);
+        members.iter().flat_map(|member| member.coordinates.iter().map(|(key, _)| key.as_str()))
     }
 
     fn find(&self, reading: Reading<'_>, name: &str) -> Option<Target<'a>> {

@@ -9,6 +9,7 @@ use minijinja::Environment;
 
 use super::context::{Context, Item, Names};
 use super::diagnostics::{Diagnostic, Diagnostics, Report, Source, Span};
+use super::elsewhere::Others;
 use super::keys::FILE;
 use super::loaded::{Files, Loaded, Made, NoFiles};
 use super::mergekit::Mergekit;
@@ -212,9 +213,11 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>, files: &dyn
     grams.declare(report, &mut names.grams);
     fishers.declare(report, &mut names.fishers);
 
+    let others = Others::new(files, name.clone());
     let context = Context {
         report,
         names: &names,
+        others: &others,
         settings: &settings,
         budget: Budget::default(),
         links: std::cell::RefCell::default(),
@@ -231,7 +234,11 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>, files: &dyn
     suite::check_twice(report, suites.values());
     let complete = evals.readable && suites.len() == evals.families.len();
     let evaluated = complete.then(|| Evaluated::by(suites.values()));
-    let read_tables = tables.read(|item, _| table::table(&context, item, evaluated.as_ref()));
+    let read_tables = if files.of_another() {
+        Section::new()
+    } else {
+        tables.read(|item, _| table::table(&context, item, evaluated.as_ref()))
+    };
     context.links.borrow().check(report);
 
     let origins =

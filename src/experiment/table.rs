@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::column::{columns, spread};
 use super::context::{Context, Item};
 use super::diagnostics::Diagnostic;
-use super::keys::{BOLD, COLUMN, MEAN, MEANS, NOTATIONS, ROW, TABLE};
-use super::layout::{Column, Mean, MeanOf, Row, Table, TableColumn};
-use super::read::{Fields, Reading, did_you_mean, listed};
+use super::keys::{BOLD, TABLE};
+use super::layout::Table;
+use super::read::{Fields, Reading};
+use super::row::{across, rows, values};
 use super::suite::Placed;
+use super::tree::Node;
 
 /// What the suites evaluate; a table can show nothing else.
 pub(super) struct Evaluated<'a> {
@@ -27,7 +30,7 @@ impl<'a> Evaluated<'a> {
         Self { models, tasks, cells: cells.collect() }
     }
 
-    fn has(&self, model: &str, task: &str) -> bool {
+    pub(super) fn has(&self, model: &str, task: &str) -> bool {
         self.cells.contains(&(model, task))
     }
 }
@@ -35,42 +38,48 @@ impl<'a> Evaluated<'a> {
 /// Reads one table. Without `evaluated` (a suite could not be read) nobody knows what is missing.
 pub(super) fn table(context: &Context<'_>, item: Item<'_>, evaluated: Option<&Evaluated<'_>>) -> Option<Table> {
     let fields = Fields::open(context.report, &item.member.view, item.place, "a table", &[TABLE])?;
-    let rows = fields.get("rows", |rows| rows.list(|row| self::row(context, row, evaluated)));
-    let columns = fields.get("columns", |columns| self::columns(context, item, columns, evaluated));
+    let turned = fields.node("rows").is_some_and(|rows| holds_metrics(rows));
+    if turned {
+        fields.refuse(&["across"], "where models stand across already");
+    }
+    let before = context.report.count();
+    let across = fields.get("across", self::across).filter(|_| !turned);
+    let (models, metrics) = if turned { ("columns", "rows") } else { ("rows", "columns") };
+    let rows = fields.get(models, |rows| self::rows(context, rows, across.as_ref(), evaluated));
+    // Without the rows nobody knows which tasks other experiments add.
+    let tasks = rows.as_deref().zip(evaluated).map(|(rows, evaluated)| {
+        let own = evaluated.tasks.iter().map(|task| (*task).to_owned());
+        own.chain(context.others.tasks(rows)).collect()
+    });
+    let columns = fields.get(metrics, |columns| self::columns(context, item, columns, (evaluated, tasks.as_ref())));
     let baseline = fields.get("baseline", |baseline| {
         reference(context, item, baseline, evaluated, "nothing could be tested against it")
     });
     let bold = fields.get("bold", |bold| bold.choice(BOLD)).unwrap_or_default();
     let second = fields.get("second", Reading::flag).unwrap_or_default();
     let published = fields.get("published", Reading::path);
+    let comparison = fields.get("comparison", Reading::flag).unwrap_or_default();
+    if published.is_none() {
+        fields.refuse(&["comparison"], "without `published`");
+    }
     let into = fields.get("into", Reading::path);
-    let rows = rows?.into_iter().flatten().collect();
-    Some(Table { rows, columns: columns?, baseline, bold, second, published, into })
+    let (rows, mut columns) = (rows?, columns?);
+    // A row that could not be read may be one of those that are swept over it.
+    if let Some(across) = across.as_ref().filter(|_| context.report.count() == before) {
+        let values = fields.get("across", |place| values(context, place, across, &rows))?;
+        columns = spread(&columns, &values);
+    }
+    Some(Table { rows, columns, turned, across, baseline, bold, second, published, comparison, into })
 }
 
-fn row(context: &Context<'_>, reading: Reading<'_>, evaluated: Option<&Evaluated<'_>>) -> Option<Vec<Row>> {
-    let (model, label) = if reading.node.as_map().is_some() {
-        let fields = Fields::open(context.report, reading.node, reading.node.span, "a row", &[ROW])?;
-        (Reading { node: fields.node("model")?, key: "model", ..reading }, fields.get("label", Reading::text))
-    } else {
-        (reading, None)
-    };
-    let all = context.names.models.all(model, &model.name()?, &context.budget)?;
-    for (name, _) in &all {
-        if !is_evaluated(context, model, name, evaluated, "this row would be empty") {
-            break;
-        }
-    }
-    let row = |(model, values): (String, String)| {
-        let label =
-            label.as_ref().map(|label| if values.is_empty() { label.clone() } else { format!("{label} {values}") });
-        Row { model, label }
-    };
-    Some(all.into_iter().map(row).collect())
+/// Whether the rows of a table are metrics, so that its columns are models.
+fn holds_metrics(rows: &Node) -> bool {
+    let first = rows.as_list().and_then(|rows| rows.first()).and_then(|first| first.as_map());
+    first.is_some_and(|first| first.contains_key("task") || first.contains_key("mean"))
 }
 
 /// One evaluated model; a swept name only if it is one expansion.
-fn reference(
+pub(super) fn reference(
     context: &Context<'_>,
     item: Item<'_>,
     reading: Reading<'_>,
@@ -82,7 +91,7 @@ fn reference(
 }
 
 /// Whether a suite evaluates a model; reports it where none does.
-fn is_evaluated(
+pub(super) fn is_evaluated(
     context: &Context<'_>,
     reading: Reading<'_>,
     name: &str,
@@ -95,148 +104,4 @@ fn is_evaluated(
         context.report.add(Diagnostic::new(reading.node.span, message).hint("add it to the `models` of a suite"));
     }
     known
-}
-
-/// A column as it is read: which columns a mean is over is known when all have been read.
-enum Read<'a> {
-    Metric(Column),
-    Mean(Mean, Option<Reading<'a>>, Reading<'a>),
-}
-
-fn columns(
-    context: &Context<'_>,
-    item: Item<'_>,
-    reading: Reading<'_>,
-    evaluated: Option<&Evaluated<'_>>,
-) -> Option<Vec<TableColumn>> {
-    let before = context.report.count();
-    let read = reading.list(|column| {
-        let is_mean = column.node.as_map().is_some_and(|map| map.contains_key("mean"));
-        if is_mean { mean(context, column) } else { self::column(context, item, column, evaluated).map(Read::Metric) }
-    })?;
-    // A column that could not be read may be the one that is meant.
-    let complete = context.report.count() == before;
-    let metrics: Vec<(usize, Column)> = read
-        .iter()
-        .enumerate()
-        .filter_map(|(place, column)| match column {
-            Read::Metric(column) => Some((place, column.clone())),
-            Read::Mean(..) => None,
-        })
-        .collect();
-    let column = |read| match read {
-        Read::Metric(column) => Some(TableColumn::Metric(column)),
-        Read::Mean(mean, of, place) => {
-            let of = if complete { over(context, &mean, of, place, &metrics)? } else { Vec::new() };
-            Some(TableColumn::Mean(Mean { of, ..mean }))
-        }
-    };
-    Some(read.into_iter().filter_map(column).collect())
-}
-
-fn mean<'a>(context: &Context<'a>, reading: Reading<'a>) -> Option<Read<'a>> {
-    let fields = Fields::open(context.report, reading.node, reading.node.span, "a mean", &[MEAN])?;
-    let mean = fields.get("mean", |mean| mean.choice(MEANS));
-    if mean == Some(MeanOf::Normalized) {
-        fields.refuse(&["of"], "for `mean: normalized`: it is over the columns that have a `specialist`");
-    }
-    let label = fields.get("label", Reading::word);
-    let note = fields.get("note", Reading::text);
-    let digits = fields.get("digits", |digits| digits.whole(0, 17)).map(|digits| digits as usize);
-    let of = fields.node("of").map(|node| Reading { node, key: "of", ..reading });
-    Some(Read::Mean(Mean { mean: mean?, of: Vec::new(), label: label?, note, digits }, of, reading))
-}
-
-/// The columns that a mean is over, by their places.
-fn over(
-    context: &Context<'_>,
-    mean: &Mean,
-    of: Option<Reading<'_>>,
-    place: Reading<'_>,
-    metrics: &[(usize, Column)],
-) -> Option<Vec<usize>> {
-    let fail = |message: &str, hint: &str| place.fail(Diagnostic::new(place.node.span, message).hint(hint));
-    let all = match (mean.mean, of) {
-        (MeanOf::Normalized, _) => {
-            let normalized: Vec<_> =
-                metrics.iter().filter(|(_, column)| column.specialist.is_some()).map(|(place, _)| *place).collect();
-            if normalized.is_empty() {
-                let hint = "name the model that is 100 % under `specialist` of each column that the mean is over";
-                return fail("no column of this table has a `specialist`, so there is nothing to normalize by", hint);
-            }
-            normalized
-        }
-        (MeanOf::Scores, None) => metrics.iter().map(|(place, _)| *place).collect(),
-        (MeanOf::Scores, Some(of)) => {
-            let before = context.report.count();
-            let named = of.list(|name| self::named(name, &name.word()?, metrics))?;
-            if context.report.count() > before {
-                return None;
-            }
-            named
-        }
-    };
-    if all.is_empty() {
-        return fail("this table has no column that the mean could be over", "add a column with `task` and `metric`");
-    }
-    Some(all)
-}
-
-/// The column that a label means, or else a task.
-fn named(reading: Reading<'_>, name: &str, metrics: &[(usize, Column)]) -> Option<usize> {
-    let by = |what: fn(&Column) -> Option<&str>| -> Vec<usize> {
-        metrics.iter().filter(|(_, column)| what(column) == Some(name)).map(|(place, _)| *place).collect()
-    };
-    let labelled = by(|column| column.label.as_deref());
-    let found = if labelled.is_empty() { by(|column| Some(&column.task)) } else { labelled };
-    match found[..] {
-        [one] => Some(one),
-        [] => {
-            let names: Vec<&str> =
-                metrics.iter().map(|(_, column)| column.label.as_deref().unwrap_or(&column.task)).collect();
-            let hint = did_you_mean(name, names.iter().copied()).or_else(|| listed(&names, "columns"));
-            let message = format!("this table has no column `{name}`");
-            reading.fail(Diagnostic::new(reading.node.span, message).maybe_hint(hint))
-        }
-        _ => {
-            let message = format!("`{name}` means {} columns", found.len());
-            reading.fail(Diagnostic::new(reading.node.span, message).hint("give each a `label` of its own"))
-        }
-    }
-}
-
-fn column(
-    context: &Context<'_>,
-    item: Item<'_>,
-    reading: Reading<'_>,
-    evaluated: Option<&Evaluated<'_>>,
-) -> Option<Column> {
-    let fields = Fields::open(context.report, reading.node, reading.node.span, "a column", &[COLUMN])?;
-    let task = fields.get("task", Reading::word);
-    if let (Some(task), Some(evaluated), Some(node)) = (&task, evaluated, fields.node("task"))
-        && !evaluated.tasks.contains(task.as_str())
-    {
-        let names: Vec<_> = evaluated.tasks.iter().copied().collect();
-        let hint = did_you_mean(task, names.iter().copied()).or_else(|| listed(&names, "tasks"));
-        let message = format!("no suite evaluates the task `{task}`, so this column would be empty");
-        context.report.add(Diagnostic::new(node.span, message).maybe_hint(hint));
-    }
-    let metric = fields.get("metric", Reading::word);
-    let filter = fields.get("filter", Reading::word);
-    let label = fields.get("label", Reading::text);
-    let note = fields.get("note", Reading::text);
-    let scale = fields.get("scale", |scale| scale.number(f64::MIN, f64::MAX));
-    let digits = fields.get("digits", |digits| digits.whole(0, 17)).map(|digits| digits as usize);
-    let specialist = fields.get("specialist", |specialist| {
-        let name = reference(context, item, specialist, evaluated, "nothing could be held against it")?;
-        let cell = |evaluated: &Evaluated<'_>| task.as_ref().is_none_or(|task| evaluated.has(&name, task));
-        if evaluated.is_none_or(cell) {
-            return Some(name);
-        }
-        let message = format!("no suite evaluates `{name}` on `{}`", task.as_deref().unwrap_or_default());
-        let hint = "add it to the `models` of the suite with this task";
-        specialist.fail(Diagnostic::new(specialist.node.span, message).hint(hint))
-    });
-    let notation = fields.get("notation", |notation| notation.choice(NOTATIONS)).unwrap_or_default();
-    Some(Column { task: task?, metric: metric?, filter, label, note, scale, digits, notation, specialist })
 }

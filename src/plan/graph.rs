@@ -157,8 +157,11 @@ impl Builder<'_> {
         }
         for (name, table) in &experiment.tables {
             let mut needs: Vec<Need> = Vec::new();
-            let rows = table.rows.iter().map(|row| row.model.as_str());
-            let cells = rows.flat_map(|model| table.metrics().map(move |column| (model, column)));
+            let cells = table.rows.iter().flat_map(|row| {
+                table
+                    .metrics()
+                    .flat_map(|column| row.models(column.at.as_deref()).into_iter().map(move |model| (model, column)))
+            });
             // What rows are held against comes after them.
             let others = table.metrics().flat_map(|column| table.models(column).map(move |model| (model, column)));
             for (model, column) in cells.chain(others) {

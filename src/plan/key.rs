@@ -22,7 +22,7 @@ use super::tools;
 use crate::artifact::{Output, artifact_digest, is_of_adapter, is_of_grams, subtree};
 use crate::digest::{Digest, Key};
 use crate::experiment::{
-    self, Bold, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Merge, Model, Table,
+    self, Bold, Calibration, Capture, Command, Data, DataSource, Elsewhere, Fisher, Gram, Merge, Model, Table,
 };
 
 /// Version of the struct itself.
@@ -463,6 +463,9 @@ impl Reader<'_> {
         if let Some(path) = &table.published {
             inputs.insert("published".to_owned(), self.source_digest(&Source::File(path.clone()))?);
         }
+        for path in table.others().into_iter().flat_map(Elsewhere::kept) {
+            inputs.insert(path.display().to_string(), self.source_digest(&Source::File(path))?);
+        }
         let mut params = json!({ "rows": table.rows, "columns": table.columns });
         if let Some(baseline) = &table.baseline {
             params["baseline"] = json!(baseline);
@@ -472,6 +475,15 @@ impl Reader<'_> {
         }
         if table.second {
             params["second"] = json!(true);
+        }
+        if table.comparison {
+            params["comparison"] = json!(true);
+        }
+        if let Some(across) = &table.across {
+            params["across"] = json!(across);
+        }
+        if table.turned {
+            params["turned"] = json!(true);
         }
         Ok((params, inputs))
     }

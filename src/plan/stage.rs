@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::facts::Source;
 use super::key::{scripts, tokenizer};
 use crate::experiment::{
-    Backend, Calibration, Capture, Command, Data, DataSource, Fisher, Gram, Input, Lora, Merge, Model, Suite, Table,
-    Task,
+    Backend, Calibration, Capture, Command, Data, DataSource, Elsewhere, Fisher, Gram, Input, Lora, Merge, Model,
+    Suite, Table, Task,
 };
 
 /// Index of a stage in its graph; a stage's needs have smaller ones.
@@ -182,13 +182,14 @@ impl Spec {
 impl Kind {
     /// Version of the kind's algorithm: raised when the same inputs give another result than before.
     ///
-    /// History of `merge`: 4, what lies in no layer takes a list's first value. 3, systems are factored and solved in other steps. 2, lists over depth give embeddings
-    /// their first value and count the layers of the whole model, and the mean is rounded once. Of `eval`: 2, the command in
-    /// `task.json` is composed here and names no speed.
+    /// History of `merge`: 4, what lies in no layer takes a list's first value. 3, systems are factored and solved in other
+    /// steps. 2, lists over depth give embeddings their first value and count the layers of the whole model, and the mean is
+    /// rounded once. Of `eval`: 2, the command in `task.json` is composed here and names no speed. Of `table`: 2, LaTeX spells
+    /// signs, what was not measured alike is said, and what tests found is kept.
     pub fn version(self) -> u32 {
         match self {
-            Self::Model | Self::Adapter | Self::Data | Self::Command | Self::Gram | Self::Fisher | Self::Table => 1,
-            Self::Eval => 2,
+            Self::Model | Self::Adapter | Self::Data | Self::Command | Self::Gram | Self::Fisher => 1,
+            Self::Eval | Self::Table => 2,
             Self::Merge => 4,
         }
     }
@@ -304,7 +305,15 @@ pub fn sources(stage: &Stage) -> Vec<(Source, Vec<String>)> {
             Backend::Loss => Vec::new(),
         },
         Spec::Table { table, .. } => {
-            table.published.iter().map(|path| (Source::File(path.clone()), vec!["published".to_owned()])).collect()
+            let published =
+                table.published.iter().map(|path| (Source::File(path.clone()), vec!["published".to_owned()]));
+            let place = if table.turned { "columns" } else { "rows" };
+            let others = table
+                .others()
+                .into_iter()
+                .flat_map(Elsewhere::kept)
+                .map(|path| (Source::File(path), vec![place.to_owned()]));
+            published.chain(others).collect()
         }
         _ => Vec::new(),
     }

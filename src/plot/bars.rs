@@ -55,7 +55,7 @@ impl<'a> Bar<'a> {
     /// Where the bar ends, and its standard error.
     fn reach(&self) -> Option<(f64, f64)> {
         let figure = self.figure?;
-        Some((number(&figure.value)?, figure.stderr.as_deref().and_then(number).unwrap_or(0.0)))
+        Some((number(&figure.value)?, figure.spread.as_deref().and_then(number).unwrap_or(0.0)))
     }
 }
 
@@ -68,6 +68,7 @@ fn bars_of(cell: &Cell) -> Vec<Bar<'_>> {
         }
         Cell::Published(published) => vec![Bar::published(published, None)],
         Cell::Missing(reason) => vec![Bar::missing(*reason)],
+        Cell::Compared(_) | Cell::Blank => Vec::new(),
     }
 }
 
@@ -102,7 +103,7 @@ pub(super) fn bars(experiment: &str, grid: &Grid) -> String {
     }
     let mut notes = grid.notes();
     if all().any(|bar| bar.reach().is_some_and(|(_, error)| error > 0.0)) {
-        notes.push(about_whiskers());
+        notes.push(about_whiskers(grid));
     }
     page.finish(&format!("{experiment}, table {}: bars", grid.name), grid, &notes)
 }

@@ -10,6 +10,7 @@
 //!
 //! Beside tables, figures that every layer of a model has are drawn as heat maps (`heat`): how two models differ
 //! ([`difference`]), and what a merge reports of the layers that it solved ([`layers`]).
+//! Each may also be a PNG (`png`).
 //!
 //! The crate `svg` writes elements and escapes text. Libraries of charts draw axes and bars, but not what a table has
 //! beside its numbers: marks of published values, reasons of missing ones, whole names behind those that were cut.
@@ -20,6 +21,8 @@ mod heat;
 mod layers;
 mod measure;
 mod page;
+#[cfg(feature = "png")]
+pub mod png;
 mod scale;
 mod series;
 mod svg;
@@ -42,8 +45,10 @@ pub struct RowOrigin {
     pub expansion: Option<Expansion>,
 }
 
-/// The pictures of a table by file name; `rows` are those of the grid.
+/// The pictures of a table by file name; `rows` are those of the grid with models as rows.
 pub fn files(experiment: &str, grid: &Grid, rows: &[RowOrigin]) -> Vec<(String, String)> {
+    let upright = if grid.turned { grid.clone().turn() } else { grid.clone() };
+    let grid = &upright.without_comparisons();
     let mut files = vec![(format!("{}-bars.svg", grid.name), bars::bars(experiment, grid))];
     let charts = series::charts(grid, rows);
     let alone = charts.len() == 1;

@@ -133,7 +133,9 @@ pub(super) fn words(cell: &Cell, grid: &Grid) -> String {
             format!("{figure}{}", aside(beside.as_ref(), difference.as_deref()))
         }
         Cell::Published(published) => quoted(published),
+        Cell::Compared(compared) => compared.to_string(),
         Cell::Missing(reason) => grid.reasons[*reason].clone(),
+        Cell::Blank => String::new(),
     }
 }
 
@@ -173,8 +175,12 @@ pub(super) fn whisker(upright: bool, along: f64, from: f64, to: f64) -> Vec<Elem
 }
 
 /// What whiskers are, as a note.
-pub(super) fn about_whiskers() -> (String, String) {
-    ("Whiskers:".to_owned(), "one standard error to each side".to_owned())
+pub(super) fn about_whiskers(grid: &Grid) -> (String, String) {
+    let mut cells = grid.rows.iter().flat_map(|row| &row.cells);
+    let replicated = cells.any(|cell| matches!(cell, Cell::Measured { figure, .. } if figure.replicates.is_some()));
+    let about = "one standard error to each side";
+    let of_replicates = if replicated { ", of replicates one standard deviation" } else { "" };
+    ("Whiskers:".to_owned(), format!("{about}{of_replicates}"))
 }
 
 /// A line of an axis' grid.

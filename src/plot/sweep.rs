@@ -41,9 +41,9 @@ fn shown(cell: &Cell) -> Option<Shown> {
     let (figure, mark) = match cell {
         Cell::Measured { figure, .. } => (figure, None),
         Cell::Published(Published { figure, origin }) => (figure, Some(mark(*origin))),
-        Cell::Missing(_) => return None,
+        Cell::Compared(_) | Cell::Missing(_) | Cell::Blank => return None,
     };
-    let error = figure.stderr.as_deref().and_then(number).unwrap_or(0.0);
+    let error = figure.spread.as_deref().and_then(number).unwrap_or(0.0);
     let text = mark.as_ref().map_or_else(|| figure.value.clone(), |mark| format!("{} {mark}", figure.value));
     Some(Shown { value: number(&figure.value)?, error, text, mark })
 }
@@ -104,7 +104,7 @@ fn notes(grid: &Grid, chart: &Chart) -> Vec<(String, String)> {
         explain("↑ ↓", "beyond what the axis shows");
     }
     if points().flat_map(of).any(|shown| shown.error > 0.0) {
-        notes.push(about_whiskers());
+        notes.push(about_whiskers(grid));
     }
     notes
 }

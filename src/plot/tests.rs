@@ -5,7 +5,8 @@ use crate::experiment::Bold;
 use crate::report::{Against, Cell, Figure, Heading, Line, Origin, Published, Verdict};
 
 fn figure(value: &str, stderr: &str) -> Figure {
-    Figure { value: value.to_owned(), stderr: Some(stderr.to_owned()).filter(|stderr| !stderr.is_empty()) }
+    let spread = Some(stderr.to_owned()).filter(|stderr| !stderr.is_empty());
+    Figure { value: value.to_owned(), spread, replicates: None }
 }
 
 fn measured(value: &str, stderr: &str) -> Cell {
@@ -21,11 +22,11 @@ fn published(value: &str) -> Published {
 }
 
 fn heading(label: &str, note: Option<&str>) -> Heading {
-    Heading { label: label.to_owned(), note: note.map(str::to_owned) }
+    Heading { label: label.to_owned(), note: note.map(str::to_owned), link: None, compares: false }
 }
 
 fn row(label: &str, cells: Vec<Cell>) -> Line {
-    Line { label: label.to_owned(), cells }
+    Line { label: label.to_owned(), note: None, link: None, compares: false, cells }
 }
 
 fn swept(entry: &str, coordinates: &[(&str, &str)]) -> RowOrigin {
@@ -42,6 +43,7 @@ fn grid(columns: Vec<Heading>, rows: Vec<Line>) -> Grid {
         origins: vec![origin],
         reasons: vec!["not measured".to_owned()],
         bold: Bold::default(),
+        turned: false,
         remarks: Vec::new(),
     }
 }

@@ -10,8 +10,8 @@ use indexmap::IndexMap;
 use super::columns::CsvError;
 use super::measurement::{Measurement, Metric, MetricsError, Source};
 use super::paired::{self, Paired};
-use super::{Change, Errors, State, measurement, published, results};
-use crate::experiment::{Section, Table};
+use super::{Change, Errors, METRICS, RESULTS, State, measurement, published, results};
+use crate::experiment::{Elsewhere, Section, Table};
 
 /// Why a file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +40,34 @@ pub enum FileError {
         /// The file.
         file: PathBuf,
     },
+    /// Results of another experiment that a table shows, which are not there.
+    #[error("{}: there are no results of {} yet, and table `{table}` shows models of it", file.display(), experiment.display())]
+    NoResults {
+        /// Where they belong.
+        file: PathBuf,
+        /// The file of the other experiment.
+        experiment: PathBuf,
+        /// The table.
+        table: String,
+    },
     /// A CSV file that is wrong.
     #[error(transparent)]
     Csv(#[from] Errors<CsvError>),
     /// A `metrics.json` that is wrong.
     #[error(transparent)]
     Metrics(#[from] Errors<MetricsError>),
+}
+
+impl FileError {
+    /// The way out, where the message does not name it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoResults { experiment, .. } => {
+                Some(format!("run it first: `mergelab run {}`", experiment.display()))
+            }
+            _ => None,
+        }
+    }
 }
 
 fn failed(file: &Path, what: &'static str) -> impl FnOnce(io::Error) -> FileError {
@@ -109,11 +131,11 @@ pub fn published(root: &Path, tables: &Section<Table>) -> Result<IndexMap<PathBu
 /// When a file there cannot be read or is wrong.
 pub fn measured(root: &Path, experiment: &str) -> Result<Option<Vec<Measurement>>, FileError> {
     let folder = super::folder(experiment);
-    let file = folder.join("results.csv");
+    let file = folder.join(RESULTS);
     let Some(bytes) = read(&root.join(&file))? else { return Ok(None) };
     let mut figures = results::from_csv(&text(bytes, &file)?, &file)?;
     figures.retain(|figure| figure.source == Source::Measured);
-    let file = folder.join("metrics.csv");
+    let file = folder.join(METRICS);
     if let Some(bytes) = read(&root.join(&file))? {
         results::add_directions(&mut figures, &text(bytes, &file)?, &file)?;
     }
@@ -136,12 +158,45 @@ pub fn results(file: &Path) -> Result<Vec<Measurement>, FileError> {
     Ok(figures)
 }
 
+/// The measured figures of the other experiments that tables show models of, each under the name that its model has there:
+/// what `results/` keeps of them. `root` is the project's.
+///
+/// # Errors
+/// The first experiment that has no results, or a file that cannot be read or is wrong.
+pub fn others(root: &Path, tables: &Section<Table>) -> Result<Vec<Measurement>, FileError> {
+    let mut figures = Vec::new();
+    let mut read: Vec<&Elsewhere> = Vec::new();
+    for (table, other) in
+        tables.iter().flat_map(|(name, table)| table.others().into_iter().map(move |other| (name, other)))
+    {
+        if read.contains(&other) {
+            continue;
+        }
+        read.push(other);
+        let found = measured(root, &other.experiment)?.ok_or_else(|| FileError::NoResults {
+            file: super::folder(&other.experiment).join(RESULTS),
+            experiment: other.file.clone(),
+            table: table.clone(),
+        })?;
+        figures.extend(found.into_iter().map(|figure| Measurement { model: other.outside(&figure.model), ..figure }));
+    }
+    Ok(figures)
+}
+
 /// What `results/<experiment>/` under the project's root says that tests found; nothing if there is no such file.
 ///
 /// # Errors
 /// When it cannot be read or is wrong.
 pub fn paired(root: &Path, experiment: &str) -> Result<Vec<Paired>, FileError> {
-    let file = super::folder(experiment).join(super::PAIRED);
+    found(root, &super::folder(experiment))
+}
+
+/// What `folder` under `root` says that tests found; nothing if there is no such file.
+///
+/// # Errors
+/// When it cannot be read or is wrong.
+pub fn found(root: &Path, folder: &Path) -> Result<Vec<Paired>, FileError> {
+    let file = folder.join(super::PAIRED);
     let Some(bytes) = read(&root.join(&file))? else { return Ok(Vec::new()) };
     Ok(paired::from_csv(&text(bytes, &file)?, &file)?)
 }

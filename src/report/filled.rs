@@ -12,17 +12,20 @@
 //!   they are apart in standard errors: `(m - p) / √(sₘ² + sₚ²)`, an unknown `sₚ` counting as 0. Without `sₘ`, with
 //!   `sₘ = 0`, or between different numbers of shots, there is no such number.
 
+use std::collections::HashSet;
+
 use indexmap::IndexSet;
 
-use super::grid::{Cell, Figure, Origin, Published};
+use super::grid::{Cell, Compared, FAR, Figure, Origin, Published};
 use super::marks::Tests;
 use super::measurement::Measurement;
 use super::metric;
 use super::nearest::nearest;
+use super::score::Score;
 use super::select::Index;
 use super::table::{Absent, ColumnProblem};
 use super::text::plain;
-use crate::experiment::{Column, Notation, Row};
+use crate::experiment::{Column, Notation, Row, Table};
 
 /// Digits after the point where a column gives none.
 const DIGITS: usize = 2;
@@ -43,20 +46,43 @@ pub(super) struct Figures<'a> {
 /// What there is for one row of a column.
 #[derive(Clone, Copy)]
 struct Found<'a> {
-    measured: Option<&'a Measurement>,
+    /// The measured figure of the one model of this experiment that stands there; none of replicates.
+    one: Option<&'a Measurement>,
+    /// The measured figure, or that over replicates.
+    score: Option<Score>,
+    /// Examples in the prompt of what was measured, and documents.
+    n_shot: Option<u64>,
+    n_samples: Option<u64>,
+    /// Whether more is better, as the evaluation says.
+    higher_is_better: Option<bool>,
     published: Option<&'a Measurement>,
 }
 
 /// The figures of a column, one entry a row.
 fn find<'a>(column: &Column, filter: Option<&str>, rows: &[Row], figures: &Figures<'a>) -> Vec<Found<'a>> {
     let (task, metric) = (column.task.as_str(), column.metric.as_str());
-    let found = rows.iter().map(|Row { model, .. }| Found {
-        measured: figures.measured.get(model, task, metric, filter),
+    let found = rows.iter().map(|row| {
+        let models = row.models(column.at.as_deref());
+        let measured: Vec<&Measurement> =
+            models.iter().filter_map(|model| figures.measured.get(model, task, metric, filter)).collect();
+        let first = measured.first().copied();
+        let single = first.filter(|_| row.replicates.is_none());
+        let values: Vec<f64> = measured.iter().map(|figure| figure.value).collect();
+        // A figure that others published of replicates is one of their mean, under the name of the row.
+        let name = if row.replicates.is_some() { Some(row.model.as_str()) } else { models.first().copied() };
         // An empty filter of a published figure is "not stated" and stands beside any.
-        published: figures
-            .published
-            .get(model, task, metric, filter)
-            .or_else(|| figures.published.get(model, task, metric, None)),
+        let published = name.filter(|_| !models.is_empty()).and_then(|name| {
+            let with = |filter| figures.published.get(name, task, metric, filter);
+            with(filter).or_else(|| with(None))
+        });
+        Found {
+            one: single.filter(|_| row.elsewhere.is_none()),
+            score: single.map(Score::of).or_else(|| Score::over(&values)),
+            n_shot: first.and_then(|figure| figure.n_shot),
+            n_samples: first.and_then(|figure| figure.n_samples),
+            higher_is_better: first.and_then(|figure| figure.higher_is_better),
+            published,
+        }
     });
     found.collect()
 }
@@ -96,16 +122,18 @@ fn filter<'c>(column: &'c Column, figures: &Figures<'c>) -> Result<Option<&'c st
 
 /// The scale of a column, if all its values can be shown under it.
 fn scale(column: &Column, found: &[Found<'_>], rows: &[Row]) -> Result<f64, ColumnProblem> {
-    let in_range = |figure: &Measurement| (0.0..=1.0).contains(&figure.value);
-    let rates = metric::is_rate(&column.metric) && found.iter().filter_map(|found| found.measured).all(in_range);
+    let in_range = |value: f64| (0.0..=1.0).contains(&value);
+    let measured = || found.iter().filter_map(|found| found.score);
+    let rates = metric::is_rate(&column.metric) && measured().all(|score| in_range(score.value));
     let scale = column.scale.unwrap_or(if rates { 100.0 } else { 1.0 });
-    let held_to_rates = rates && (column.scale.is_none() || found.iter().any(|found| found.measured.is_some()));
+    let held_to_rates = rates && (column.scale.is_none() || measured().next().is_some());
     for (Row { model, .. }, found) in rows.iter().zip(found) {
-        if let Some(figure) = found.published.filter(|figure| held_to_rates && !in_range(figure)) {
+        if let Some(figure) = found.published.filter(|figure| held_to_rates && !in_range(figure.value)) {
             return Err(ColumnProblem::NotARate { model: model.clone(), value: figure.value });
         }
-        let numbers = [found.measured, found.published].into_iter().flatten();
-        let mut numbers = numbers.flat_map(|figure| [Some(figure.value), figure.stderr]).flatten();
+        let measured = found.score.map(|score| [Some(score.value), score.spread]);
+        let published = found.published.map(|figure| [Some(figure.value), figure.stderr]);
+        let mut numbers = [measured, published].into_iter().flatten().flatten().flatten();
         if let Some(value) = numbers.find(|value| !(value * scale).is_finite()) {
             return Err(ColumnProblem::NotFinite { model: model.clone(), value, scale });
         }
@@ -116,7 +144,10 @@ fn scale(column: &Column, found: &[Found<'_>], rows: &[Row]) -> Result<f64, Colu
 /// A column with what was found for it.
 pub(super) struct Filled<'a> {
     pub(super) column: &'a Column,
+    table: &'a Table,
     found: Vec<Found<'a>>,
+    /// The models of its rows that were measured.
+    measured: HashSet<&'a str>,
     filter: Option<&'a str>,
     /// What values are multiplied by.
     pub(super) scale: f64,
@@ -129,13 +160,18 @@ impl<'a> Filled<'a> {
     ///
     /// # Errors
     /// When the figures do not fit it.
-    pub(super) fn of(column: &'a Column, rows: &[Row], figures: &Figures<'a>) -> Result<Self, ColumnProblem> {
+    pub(super) fn of(column: &'a Column, table: &'a Table, figures: &Figures<'a>) -> Result<Self, ColumnProblem> {
+        let rows = &table.rows;
         let filter = filter(column, figures)?;
         let found = find(column, filter, rows, figures);
         let scale = scale(column, &found, rows)?;
-        let said = found.iter().filter_map(|found| found.measured).find_map(|figure| figure.higher_is_better);
+        let said = found.iter().find_map(|found| found.higher_is_better);
         let higher = said.or_else(|| metric::higher_is_better(&column.metric));
-        Ok(Self { column, found, filter, scale, higher })
+        let (task, metric, at) = (&column.task, &column.metric, column.at.as_deref());
+        let models = rows.iter().flat_map(|row| row.models(at));
+        let measured = models.filter_map(|model| figures.measured.get(model, task, metric, filter));
+        let measured = measured.map(|figure| figure.model.as_str()).collect();
+        Ok(Self { column, table, found, measured, filter, scale, higher })
     }
 
     /// The column's heading.
@@ -143,14 +179,30 @@ impl<'a> Filled<'a> {
         plain(self.column.label.as_ref().unwrap_or(&self.column.task))
     }
 
-    /// The measured figure of a row.
+    /// The shots and documents of what was measured for a row.
+    pub(super) fn conditions(&self, row: usize) -> Option<[Option<u64>; 2]> {
+        let found = &self.found[row];
+        found.score.map(|_| [found.n_shot, found.n_samples])
+    }
+
+    /// The measured figure of a row that is one model of this experiment.
     pub(super) fn measured(&self, row: usize) -> Option<&'a Measurement> {
-        self.found[row].measured
+        self.found[row].one
+    }
+
+    /// How many replicates of a row were measured, where it is one of replicates.
+    pub(super) fn replicates(&self, row: usize) -> Option<usize> {
+        self.found[row].score?.replicates
+    }
+
+    /// Whether a model of any row was measured.
+    pub(super) fn has(&self, model: &str) -> bool {
+        self.measured.contains(model)
     }
 
     /// Whether any row has a measured figure.
     pub(super) fn is_measured(&self) -> bool {
-        self.found.iter().any(|found| found.measured.is_some())
+        self.found.iter().any(|found| found.score.is_some())
     }
 
     /// The measured figure of any model.
@@ -158,68 +210,103 @@ impl<'a> Filled<'a> {
         figures.measured.get(model, &self.column.task, &self.column.metric, self.filter)
     }
 
-    /// The best measured figure, if it has others beside it; the first of several.
+    /// The best measured figure, if it has others beside it and is that of one model of this experiment; the first of
+    /// several.
     pub(super) fn best_figure(&self) -> Option<&'a Measurement> {
         let higher = self.higher?;
-        let measured: Vec<&Measurement> = self.found.iter().filter_map(|found| found.measured).collect();
+        let measured: Vec<(f64, Option<&Measurement>)> =
+            self.found.iter().filter_map(|found| Some((found.score?.value, found.one))).collect();
         // The last of equal ones is taken, so that from the back it is the first.
-        let best = measured.iter().rev().copied().max_by(|one, other| {
-            let order = one.value.total_cmp(&other.value);
+        let best = measured.iter().rev().max_by(|one, other| {
+            let order = one.0.total_cmp(&other.0);
             if higher { order } else { order.reverse() }
         });
-        best.filter(|_| measured.len() > 1)
+        best.filter(|_| measured.len() > 1)?.1
     }
 
     /// How the best measured values print; `None` if nothing competes.
     pub(super) fn ranks(&self) -> Option<Ranks> {
-        let measured = self.found.iter().filter_map(|found| found.measured);
-        Ranks::of(measured.map(|figure| (figure.value, self.print(figure.value * self.scale))), self.higher)
+        let measured = self.found.iter().filter_map(|found| found.score);
+        Ranks::of(measured.map(|score| (score.value, self.print(score.value * self.scale))), self.higher)
     }
 
     /// The cell of a row.
     pub(super) fn cell(
         &self,
         row: usize,
-        Row { model, .. }: &Row,
+        of: &Row,
         tests: &Tests<'_>,
         figures: &Figures<'_>,
         origins: &mut IndexSet<Origin>,
         reasons: &mut IndexSet<String>,
     ) -> Cell {
-        let Found { measured, published } = self.found[row];
+        let found = self.found[row];
         let mut quote = |published: &Measurement, shots| {
             let citation = plain(published.citation.as_deref().unwrap_or("no source given"));
             let origin = Origin { citation, note: published.note.as_deref().map(plain), shots };
-            Published { figure: self.figure(published), origin: origins.insert_full(origin).0 }
+            let figure = self.figure(&Score::of(published));
+            Published { figure, origin: origins.insert_full(origin).0 }
         };
-        match (measured, published) {
-            (Some(measured), published) => {
-                let figure = self.figure(measured);
-                let shots =
-                    published.and_then(|published| published.n_shot.filter(|_| other_shots(measured, published)));
-                let difference = published.and_then(|published| difference(measured, published));
+        match (found.score, found.published) {
+            (Some(score), published) => {
+                let shots = published.and_then(|published| published.n_shot.filter(|_| found.other_shots()));
                 let beside = published.map(|published| quote(published, shots));
-                let (best, against) = (tests.is_not_worse(model), tests.against(model));
-                Cell::Measured { figure, best, second: false, against, beside, difference }
+                let model = found.one.map(|figure| figure.model.as_str());
+                Cell::Measured {
+                    figure: self.figure(&score),
+                    best: model.is_some_and(|model| tests.is_not_worse(model)),
+                    second: false,
+                    against: model.and_then(|model| tests.against(model)),
+                    beside,
+                    // A table with a column for it has it there.
+                    difference: found.errors().filter(|_| !self.table.comparison).map(|errors| signed(errors, 1)),
+                }
             }
             (None, Some(published)) => Cell::Published(quote(published, None)),
-            (None, None) => {
-                let task = &self.column.task;
-                let reason = if figures.measured.has(model, task) {
-                    "the evaluation did not give this figure".to_owned()
-                } else {
-                    let known = figures.absent.get(&(model.clone(), task.clone()));
-                    known.map_or_else(|| "not measured".to_owned(), |reason| plain(reason))
-                };
-                Cell::Missing(reasons.insert_full(reason).0)
-            }
+            (None, None) => Cell::Missing(reasons.insert_full(self.reason(of, figures)).0),
         }
     }
 
-    fn figure(&self, figure: &Measurement) -> Figure {
+    /// Whether any row has a measured and a published figure.
+    pub(super) fn is_compared(&self) -> bool {
+        self.found.iter().any(|found| found.score.is_some() && found.published.is_some())
+    }
+
+    /// How far the measured figure of a row is from the published one.
+    pub(super) fn comparison(&self, row: usize, reasons: &mut IndexSet<String>) -> Cell {
+        let found = self.found[row];
+        let Some((score, published)) = found.score.zip(found.published) else { return Cell::Blank };
+        if found.other_shots() {
+            let reason = "other numbers of shots are not compared".to_owned();
+            return Cell::Missing(reasons.insert_full(reason).0);
+        }
+        let errors = found.errors();
+        Cell::Compared(Compared {
+            difference: with_sign(self.print((score.value - published.value) * self.scale)),
+            errors: errors.map(|errors| signed(errors, 1)),
+            far: errors.is_some_and(|errors| errors.abs() > FAR),
+        })
+    }
+
+    /// Why a row has nothing.
+    fn reason(&self, row: &Row, figures: &Figures<'_>) -> String {
+        let (at, task) = (self.column.at.as_deref(), &self.column.task);
+        let models = row.models(at);
+        if models.is_empty() {
+            return not_there(row, at, self.table);
+        }
+        if models.iter().any(|model| figures.measured.has(model, task)) {
+            return "the evaluation did not give this figure".to_owned();
+        }
+        let known = figures.absent.get(&(models[0].to_owned(), task.clone()));
+        known.map_or_else(|| "not measured".to_owned(), |reason| plain(reason))
+    }
+
+    fn figure(&self, score: &Score) -> Figure {
         Figure {
-            value: self.print(figure.value * self.scale),
-            stderr: figure.stderr.map(|stderr| self.print((stderr * self.scale).abs())),
+            value: self.print(score.value * self.scale),
+            spread: score.spread.map(|spread| self.print((spread * self.scale).abs())),
+            replicates: score.replicates,
         }
     }
 
@@ -263,18 +350,40 @@ impl Ranks {
     }
 }
 
-fn other_shots(measured: &Measurement, published: &Measurement) -> bool {
-    measured.n_shot.zip(published.n_shot).is_some_and(|(ours, theirs)| ours != theirs)
+impl Found<'_> {
+    fn other_shots(&self) -> bool {
+        let published = self.published.and_then(|published| published.n_shot);
+        self.n_shot.zip(published).is_some_and(|(ours, theirs)| ours != theirs)
+    }
+
+    /// Measured minus published in standard errors of the difference.
+    fn errors(&self) -> Option<f64> {
+        let (score, published) = self.score.zip(self.published)?;
+        let stderr = score.stderr.filter(|stderr| *stderr > 0.0 && !self.other_shots())?;
+        let errors = (score.value - published.value) / stderr.hypot(published.stderr.unwrap_or(0.0));
+        errors.is_finite().then_some(errors)
+    }
 }
 
-/// Measured minus published in standard errors of the difference, with sign, to one digit.
-fn difference(measured: &Measurement, published: &Measurement) -> Option<String> {
-    let stderr = measured.stderr.filter(|stderr| *stderr > 0.0 && !other_shots(measured, published))?;
-    let difference = (measured.value - published.value) / stderr.hypot(published.stderr.unwrap_or(0.0));
-    difference.is_finite().then(|| match unsigned_zero(format!("{difference:.1}")) {
-        number if number.starts_with('-') || number == "0.0" => number,
-        number => format!("+{number}"),
-    })
+/// A number with its sign, and so many digits after the point.
+fn signed(number: f64, digits: usize) -> String {
+    with_sign(unsigned_zero(format!("{number:.digits$}")))
+}
+
+/// A printed number with a plus sign where it is above zero.
+fn with_sign(number: String) -> String {
+    let is_zero = number.bytes().all(|byte| matches!(byte, b'0' | b'.')) || number.starts_with("0.0e");
+    if number.starts_with('-') || is_zero { number } else { format!("+{number}") }
+}
+
+/// Why no model of a row stands at a value of the key that stands across the table.
+pub(super) fn not_there(row: &Row, at: Option<&str>, table: &Table) -> String {
+    let Some(across) = &table.across else { return "no such model".to_owned() };
+    match at {
+        Some(at) if !row.members.is_empty() => format!("not swept to {}", plain(&across.says(at))),
+        _ if row.members.is_empty() => format!("not swept over {}", plain(&across.key)),
+        _ => format!("swept over {}", plain(&across.key)),
+    }
 }
 
 /// `-0.00` as `0.00`.

@@ -21,6 +21,8 @@ pub struct Grid {
     pub reasons: Vec<String>,
     /// Which values are bold.
     pub bold: Bold,
+    /// Whether it is the other way round: metrics as rows, models as columns.
+    pub turned: bool,
     /// What else stands under the table: of its tests and its means, each with the mark that it explains.
     pub remarks: Vec<(String, String)>,
 }
@@ -28,10 +30,22 @@ pub struct Grid {
 /// Head of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heading {
-    /// The column's label, or the task's name.
+    /// The column's label, or the task's name, with its unit.
     pub label: String,
     /// Remark under it.
     pub note: Option<String>,
+    /// Web address that it leads to.
+    pub link: Option<String>,
+    /// Whether it shows how far measured values are from published ones.
+    pub compares: bool,
+}
+
+impl Heading {
+    /// The row that it is before.
+    pub(super) fn line(self, cells: Vec<Cell>) -> Line {
+        let Self { label, note, link, compares } = self;
+        Line { label, note, link, compares, cells }
+    }
 }
 
 /// One row.
@@ -39,6 +53,12 @@ pub struct Heading {
 pub struct Line {
     /// The row's label, or the model's name.
     pub label: String,
+    /// Remark on it, where rows are metrics.
+    pub note: Option<String>,
+    /// Web address that it leads to.
+    pub link: Option<String>,
+    /// Whether it shows how far measured values are from published ones.
+    pub compares: bool,
     /// As many cells as the grid has columns.
     pub cells: Vec<Cell>,
 }
@@ -64,8 +84,36 @@ pub enum Cell {
     },
     /// A published figure where nothing was measured.
     Published(Published),
+    /// How far the measured value before it is from the published one.
+    Compared(Compared),
     /// Nothing; the place of the reason in [`Grid::reasons`].
     Missing(usize),
+    /// Nothing, where nothing belongs.
+    Blank,
+}
+
+/// How far a measured value is from a published one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    /// Measured minus published, with its sign.
+    pub difference: String,
+    /// The same in standard errors of that difference, where they are known.
+    pub errors: Option<String>,
+    /// Whether it is more than [`FAR`] of them.
+    pub far: bool,
+}
+
+/// From how many standard errors on a difference is marked.
+pub const FAR: f64 = 2.0;
+
+impl std::fmt::Display for Compared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.errors {
+            Some(errors) => write!(f, "{} ({errors} SE)", self.difference)?,
+            None => write!(f, "{} (no SE)", self.difference)?,
+        }
+        f.write_str(if self.far { " ≠" } else { "" })
+    }
 }
 
 /// What a test against the baseline says.
@@ -93,8 +141,10 @@ pub enum Verdict {
 pub struct Figure {
     /// The number.
     pub value: String,
-    /// Its standard error.
-    pub stderr: Option<String>,
+    /// What stands behind its ±: its standard error, or over replicates their standard deviation.
+    pub spread: Option<String>,
+    /// How many replicates it is the mean of, where it is of replicates.
+    pub replicates: Option<usize>,
 }
 
 /// A published figure and where it comes from: the place in [`Grid::origins`].
@@ -118,6 +168,33 @@ pub struct Origin {
 }
 
 impl Grid {
+    /// The table the other way round.
+    #[must_use]
+    pub fn turn(self) -> Self {
+        let split =
+            |Line { label, note, link, compares, cells }| (Heading { label, note, link, compares }, cells.into_iter());
+        let (columns, mut cells): (Vec<_>, Vec<std::vec::IntoIter<Cell>>) = self.rows.into_iter().map(split).unzip();
+        let mut next = || cells.iter_mut().filter_map(Iterator::next).collect();
+        let rows = self.columns.into_iter().map(|heading| heading.line(next())).collect();
+        Self { columns, rows, turned: !self.turned, ..self }
+    }
+
+    /// Without the columns that say how far other columns are from what was published.
+    #[must_use]
+    pub fn without_comparisons(mut self) -> Self {
+        for row in &mut self.rows {
+            let mut headings = self.columns.iter();
+            row.cells.retain(|_| headings.next().is_some_and(|heading| !heading.compares));
+        }
+        self.columns.retain(|heading| !heading.compares);
+        self
+    }
+
+    /// What stands over the first column.
+    pub(super) fn corner(&self) -> &'static str {
+        if self.turned { "Task" } else { "Model" }
+    }
+
     /// Where published figures come from and why figures are missing, each with its mark.
     pub fn sources(&self) -> Vec<(String, String)> {
         let origins = self.origins.iter().enumerate().map(|(i, origin)| (mark(i), origin.to_string()));
@@ -129,13 +206,14 @@ impl Grid {
     pub fn notes(&self) -> Vec<(String, String)> {
         let mut notes = self.sources();
         let cells = || self.rows.iter().flat_map(|row| &row.cells);
+        let line = if self.turned { "row" } else { "column" };
         let mut explain = |mark: &str, text: &str| notes.push((mark.to_owned(), text.to_owned()));
         if cells().any(Cell::is_best) {
-            let best = "the best measured value of the column";
+            let best = format!("the best measured value of the {line}");
             explain(
                 "Bold:",
                 &match self.bold {
-                    Bold::Best => best.to_owned(),
+                    Bold::Best => best,
                     Bold::NotWorse => {
                         format!(
                             "{best}, and those not worse by a paired test on the same documents (p ≥ {SIGNIFICANCE})"
@@ -145,13 +223,31 @@ impl Grid {
             );
         }
         if cells().any(|cell| matches!(cell, Cell::Measured { second: true, .. })) {
-            explain("Underlined:", "the second best measured value of the column");
+            explain("Underlined:", &format!("the second best measured value of the {line}"));
         }
         if cells().any(Cell::has_stderr) {
             explain("±", "one standard error");
         }
         if cells().any(|cell| matches!(cell, Cell::Measured { difference: Some(_), .. })) {
             explain("SE:", "measured minus published, in standard errors of the difference");
+        }
+        let compared = || {
+            cells().filter_map(|cell| match cell {
+                Cell::Compared(compared) => Some(compared),
+                _ => None,
+            })
+        };
+        if compared().any(|compared| compared.errors.is_some()) {
+            let text = "standard errors of the difference; that of a published value counts as 0 where it is not known";
+            explain("SE:", text);
+        }
+        if compared().any(|compared| compared.errors.is_none()) {
+            let text =
+                "the measured value has no standard error, so what chance explains of the difference is not known";
+            explain("No SE:", text);
+        }
+        if compared().any(|compared| compared.far) {
+            explain("≠:", &format!("more than {FAR} standard errors apart"));
         }
         notes.extend(self.remarks.iter().cloned());
         notes
@@ -194,20 +290,21 @@ impl Cell {
         match self {
             Self::Measured { beside, .. } => beside.as_ref(),
             Self::Published(published) => Some(published),
-            Self::Missing(_) => None,
+            Self::Compared(_) | Self::Missing(_) | Self::Blank => None,
         }
     }
 
     fn has_stderr(&self) -> bool {
-        let measured = matches!(self, Self::Measured { figure: Figure { stderr: Some(_), .. }, .. });
-        measured || self.published().is_some_and(|published| published.figure.stderr.is_some())
+        let one = |figure: &Figure| figure.spread.is_some() && figure.replicates.is_none();
+        let measured = matches!(self, Self::Measured { figure, .. } if one(figure));
+        measured || self.published().is_some_and(|published| one(&published.figure))
     }
 }
 
 impl std::fmt::Display for Figure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.value)?;
-        self.stderr.as_ref().map_or(Ok(()), |stderr| write!(f, " ± {stderr}"))
+        self.spread.as_ref().map_or(Ok(()), |spread| write!(f, " ± {spread}"))
     }
 }
 

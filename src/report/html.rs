@@ -22,15 +22,17 @@ pub(super) fn page(title: &str, grids: &[Grid]) -> String {
 
 /// The table and its notes as a fragment; LF, ends with one.
 pub fn html(grid: &Grid) -> String {
-    let mut text =
-        format!("<table>\n<caption>{}</caption>\n<thead>\n<tr><th scope=\"col\">Model</th>", escape(&grid.name));
+    let mut text = format!(
+        "<table>\n<caption>{}</caption>\n<thead>\n<tr><th scope=\"col\">{}</th>",
+        escape(&grid.name),
+        grid.corner()
+    );
     for column in &grid.columns {
-        let note = column.note.as_ref().map_or_else(String::new, |note| format!("<small>{}</small>", escape(note)));
-        text.extend(["<th scope=\"col\">", &escape(&column.label), &note, "</th>"]);
+        text += &head("col", &column.label, column.note.as_deref(), column.link.as_deref());
     }
     text += "</tr>\n</thead>\n<tbody>\n";
     for row in &grid.rows {
-        text.extend(["<tr><th scope=\"row\">", &escape(&row.label), "</th>"]);
+        text.extend(["<tr>", &head("row", &row.label, row.note.as_deref(), row.link.as_deref())]);
         text.extend(row.cells.iter().map(|cell| format!("<td>{}</td>", inside(cell, grid))));
         text += "</tr>\n";
     }
@@ -41,17 +43,32 @@ pub fn html(grid: &Grid) -> String {
     text
 }
 
+/// What stands over a column or before a row.
+fn head(scope: &str, label: &str, note: Option<&str>, link: Option<&str>) -> String {
+    let label = escape(label);
+    let label = link.map_or_else(|| label.clone(), |link| anchor(link, &label));
+    let note = note.map(|note| format!("<small>{}</small>", escape(note))).unwrap_or_default();
+    format!("<th scope=\"{scope}\">{label}{note}</th>")
+}
+
+/// A link that tells the page behind it nothing.
+fn anchor(link: &str, text: &str) -> String {
+    format!("<a href=\"{}\" rel=\"noopener noreferrer\">{text}</a>", escape(link))
+}
+
 fn inside(cell: &Cell, grid: &Grid) -> String {
     match cell {
         Cell::Measured { figure, best, second, beside, difference, .. } => {
             let value = escape(&figure.value);
             let value = if *best { format!("<strong>{value}</strong>") } else { value };
             let value = if *second { format!("<u>{value}</u>") } else { value };
-            let stderr = figure.stderr.as_ref().map_or_else(String::new, |stderr| format!(" ± {stderr}"));
+            let spread = figure.spread.as_ref().map_or_else(String::new, |spread| format!(" ± {spread}"));
             let arrow = cell.arrow().map_or_else(String::new, |arrow| format!(" {arrow}"));
-            format!("{value}{stderr}{arrow}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
+            format!("{value}{spread}{arrow}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
         }
         Cell::Published(published) => escape(&quoted(published)),
+        Cell::Compared(compared) => escape(&compared.to_string()),
+        Cell::Blank => String::new(),
         Cell::Missing(reason) => {
             format!("<span title=\"{}\">—</span> {}", escape(&grid.reasons[*reason]), escape(&letter(*reason)))
         }
@@ -62,7 +79,7 @@ fn inside(cell: &Cell, grid: &Grid) -> String {
 fn remark(text: &str) -> String {
     let piece = |piece| match piece {
         Piece::Words(words) => escape(words),
-        Piece::Link(address) => format!("<a href=\"{0}\" rel=\"noopener noreferrer\">{0}</a>", escape(address)),
+        Piece::Link(address) => anchor(address, &escape(address)),
     };
     pieces(text).into_iter().map(piece).collect()
 }

@@ -5,14 +5,14 @@ use super::text::{Piece, pieces, replace};
 
 /// The table and its notes; LF, ends with one.
 pub fn markdown(grid: &Grid) -> String {
-    let heads = grid.columns.iter().map(|column| match &column.note {
-        Some(note) => format!("{}<br>{}", escape(&column.label), escape(note)),
-        None => escape(&column.label),
-    });
-    let mut text = line(std::iter::once("Model".to_owned()).chain(heads));
+    let heads = grid.columns.iter().map(|column| head(&column.label, column.note.as_deref(), column.link.as_deref()));
+    let mut text = line(std::iter::once(grid.corner().to_owned()).chain(heads));
     text += &line(std::iter::once("---").chain(grid.columns.iter().map(|_| "---:")));
     for row in &grid.rows {
-        text += &line(std::iter::once(escape(&row.label)).chain(row.cells.iter().map(cell)));
+        text += &line(
+            std::iter::once(head(&row.label, row.note.as_deref(), row.link.as_deref()))
+                .chain(row.cells.iter().map(cell)),
+        );
     }
     for (i, (mark, note)) in grid.notes().iter().enumerate() {
         text += if i == 0 { "\n" } else { "<br>\n" };
@@ -32,17 +32,31 @@ fn line(cells: impl Iterator<Item = impl AsRef<str>>) -> String {
     line + "|\n"
 }
 
+/// What stands over a column or before a row.
+fn head(label: &str, note: Option<&str>, link: Option<&str>) -> String {
+    let label = escape(label);
+    let label = link.map_or_else(|| label.clone(), |link| format!("[{label}](<{}>)", address(link)));
+    label + &note.map(|note| format!("<br>{}", escape(note))).unwrap_or_default()
+}
+
+/// A web address between angle brackets, where nothing but `&` is special.
+fn address(link: &str) -> String {
+    link.replace('&', "&amp;")
+}
+
 fn cell(cell: &Cell) -> String {
     match cell {
         Cell::Measured { figure, best, second, beside, difference, .. } => {
             let value = if *best { format!("**{}**", figure.value) } else { figure.value.clone() };
             let value = if *second { format!("<u>{value}</u>") } else { value };
-            let stderr = figure.stderr.as_ref().map_or_else(String::new, |stderr| format!(" ± {stderr}"));
+            let spread = figure.spread.as_ref().map_or_else(String::new, |spread| format!(" ± {spread}"));
             let arrow = cell.arrow().map_or_else(String::new, |arrow| format!(" {arrow}"));
-            format!("{value}{stderr}{arrow}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
+            format!("{value}{spread}{arrow}{}", escape(&aside(beside.as_ref(), difference.as_deref())))
         }
         Cell::Published(published) => escape(&quoted(published)),
+        Cell::Compared(compared) => escape(&compared.to_string()),
         Cell::Missing(reason) => escape(&missing(*reason)),
+        Cell::Blank => String::new(),
     }
 }
 
@@ -50,8 +64,7 @@ fn cell(cell: &Cell) -> String {
 fn remark(text: &str) -> String {
     let piece = |piece| match piece {
         Piece::Words(words) => escape(words),
-        // Nothing but `&` is special between the angle brackets.
-        Piece::Link(address) => format!("<{}>", address.replace('&', "&amp;")),
+        Piece::Link(link) => format!("<{}>", address(link)),
     };
     pieces(text).into_iter().map(piece).collect()
 }

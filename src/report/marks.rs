@@ -119,8 +119,14 @@ impl<'a> Tests<'a> {
         }
         let results = |model: &str| [self.baseline.get(model), self.best.get(model)].into_iter().flatten();
         let mut rows: Vec<(&str, Option<Untested>)> = Vec::new();
-        for Row { model, .. } in &table.rows {
-            if results(model).next().is_some() && rows.iter().all(|(known, _)| known != model) {
+        let (mut replicates, mut others) = (Vec::new(), Vec::new());
+        for (place, row) in table.rows.iter().enumerate() {
+            let model = filled.measured(place).map_or(row.model.as_str(), |figure| figure.model.as_str());
+            if filled.replicates(place).is_some() {
+                replicates.push(name(table, &row.model));
+            } else if row.elsewhere.is_some() {
+                others.extend(filled.conditions(place).map(|_| name(table, &row.model)));
+            } else if results(model).next().is_some() && rows.iter().all(|(known, _)| *known != model) {
                 rows.push((model, results(model).find_map(|result| result.err())));
             }
         }
@@ -134,7 +140,14 @@ impl<'a> Tests<'a> {
             let of = if without.len() == rows.len() { String::new() } else { format!(" of {}", names.join(", ")) };
             Some(format!("{label}{of} ({})", reason.reason()))
         };
-        [Untested::NoAnswers, Untested::NoScores, Untested::OtherDocuments].into_iter().filter_map(of).collect()
+        let reasons = [Untested::NoAnswers, Untested::NoScores, Untested::OtherDocuments];
+        let mut untested: Vec<String> = reasons.into_iter().filter_map(of).collect();
+        for (names, why) in [(replicates, "a mean over replicates"), (others, "of another experiment")] {
+            if !names.is_empty() {
+                untested.push(format!("{label} of {} ({why})", names.join(", ")));
+            }
+        }
+        untested
     }
 }
 

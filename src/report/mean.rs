@@ -7,23 +7,19 @@
 //!   `100 s se / v²` where less is better. The specialists' values are taken as exact, so a specialist's own part, which is
 //!   always 100, has none. Where a part has no standard error, the mean has none.
 //!
+//! - **Replicates.** Each has its own mean, and the row shows the mean of those with their standard deviation.
+//!
 //! Only measured figures count, and no test is made of a mean. A row that lacks one has no mean.
 
 use indexmap::IndexSet;
 
-use super::filled::{Figures, Filled, Ranks, print};
+use super::filled::{Figures, Filled, Ranks, not_there, print};
 use super::grid::{Cell, Figure};
 use super::marks;
 use super::measurement::Measurement;
+use super::score::Score;
 use super::table::ColumnProblem;
 use crate::experiment::{Mean, MeanOf, Notation, Row, Table};
-
-/// A mean with its standard error.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Average {
-    pub(super) value: f64,
-    pub(super) stderr: Option<f64>,
-}
 
 /// A column of means.
 pub(super) struct Averaged<'a> {
@@ -31,7 +27,7 @@ pub(super) struct Averaged<'a> {
     /// Whether more is better.
     pub(super) higher: Option<bool>,
     /// Row by row; why there is none.
-    pub(super) rows: Vec<Result<Average, String>>,
+    pub(super) rows: Vec<Result<Score, String>>,
     /// What it is over, and what is 100 %.
     pub(super) remark: String,
 }
@@ -60,7 +56,7 @@ impl<'a> Averaged<'a> {
         if let Some(part) = undirected.filter(|part| part.filled.is_measured()) {
             return Err(ColumnProblem::NoDirection { column: part.filled.label() });
         }
-        let rows = table.rows.iter().enumerate().map(|(row, Row { model, .. })| average(&parts, row, model)).collect();
+        let rows = table.rows.iter().map(|row| of_row(&parts, (table, row), mean, figures)).collect();
         let names: Vec<String> = parts.iter().map(Part::name).collect();
         let exact = if mean.mean == MeanOf::Normalized { "; its ± takes what is 100 % as exact" } else { "" };
         let remark = format!("mean over {}{exact}", names.join(", "));
@@ -70,18 +66,15 @@ impl<'a> Averaged<'a> {
     /// How the best means print.
     pub(super) fn ranks(&self) -> Option<Ranks> {
         let means = self.rows.iter().flatten();
-        Ranks::of(
-            means.map(|average| (average.value, print(average.value, self.mean.digits, Notation::Fixed))),
-            self.higher,
-        )
+        Ranks::of(means.map(|mean| (mean.value, print(mean.value, self.mean.digits, Notation::Fixed))), self.higher)
     }
 
     /// The cell of a row.
     pub(super) fn cell(&self, row: usize, reasons: &mut IndexSet<String>) -> Cell {
         let print = |number| print(number, self.mean.digits, Notation::Fixed);
         match &self.rows[row] {
-            Ok(Average { value, stderr }) => Cell::Measured {
-                figure: Figure { value: print(*value), stderr: stderr.map(print) },
+            Ok(Score { value, spread, replicates, .. }) => Cell::Measured {
+                figure: Figure { value: print(*value), spread: spread.map(print), replicates: *replicates },
                 best: false,
                 second: false,
                 against: None,
@@ -140,14 +133,14 @@ impl Part<'_> {
         }
     }
 
-    /// What a row adds: a value with its standard error, or why there is none.
-    fn of(&self, row: usize, model: &str) -> Result<Average, String> {
+    /// What a model adds: a value with its standard error, or why there is none.
+    fn of(&self, model: &str, figures: &Figures<'_>) -> Result<(f64, Option<f64>), String> {
         let label = || self.filled.label();
-        let figure = self.filled.measured(row).ok_or_else(|| format!("no mean without {}", label()))?;
+        let figure = self.filled.measured_of(model, figures).ok_or_else(|| format!("no mean without {}", label()))?;
         let (value, stderr) = (figure.value, figure.stderr);
         let Some(Specialist { model: specialist, name, figure: full }) = &self.specialist else {
             let scale = self.filled.scale;
-            return Ok(Average { value: value * scale, stderr: stderr.map(|stderr| (stderr * scale).abs()) });
+            return Ok((value * scale, stderr.map(|stderr| (stderr * scale).abs())));
         };
         let full = full.ok_or_else(|| format!("no mean without {name} on {}", label()))?.value;
         let higher = self.filled.higher.unwrap_or(true);
@@ -155,17 +148,36 @@ impl Part<'_> {
             return Err(format!("no mean: a share of what is not above 0 on {}", label()));
         }
         if *specialist == model {
-            return Ok(Average { value: 100.0, stderr: Some(0.0) });
+            return Ok((100.0, Some(0.0)));
         }
         let (share, slope) = if higher { (value / full, 1.0 / full) } else { (full / value, full / value.powi(2)) };
-        Ok(Average { value: 100.0 * share, stderr: stderr.map(|stderr| 100.0 * slope * stderr) })
+        Ok((100.0 * share, stderr.map(|stderr| 100.0 * slope * stderr)))
     }
 }
 
-fn average(parts: &[Part<'_>], row: usize, model: &str) -> Result<Average, String> {
-    let parts = parts.iter().map(|part| part.of(row, model)).collect::<Result<Vec<_>, _>>()?;
+/// The mean of a row, over its replicates where it has some.
+fn of_row(
+    parts: &[Part<'_>],
+    (table, row): (&Table, &Row),
+    mean: &Mean,
+    figures: &Figures<'_>,
+) -> Result<Score, String> {
+    let models = row.models(mean.at.as_deref());
+    let means: Vec<Result<Score, String>> = models.iter().map(|model| average(parts, model, figures)).collect();
+    let first = means.first().cloned().unwrap_or_else(|| Err(not_there(row, mean.at.as_deref(), table)));
+    if row.replicates.is_none() {
+        return first;
+    }
+    let values: Vec<f64> = means.into_iter().flatten().map(|mean| mean.value).collect();
+    Score::over(&values).map_or(first, Ok)
+}
+
+/// The mean of one model.
+fn average(parts: &[Part<'_>], model: &str, figures: &Figures<'_>) -> Result<Score, String> {
+    let parts = parts.iter().map(|part| part.of(model, figures)).collect::<Result<Vec<_>, _>>()?;
     let count = parts.len() as f64;
-    let value = parts.iter().map(|part| part.value).sum::<f64>() / count;
-    let squares: Option<f64> = parts.iter().map(|part| part.stderr.map(|stderr| stderr * stderr)).sum();
-    Ok(Average { value, stderr: squares.map(|squares| squares.sqrt() / count) })
+    let value = parts.iter().map(|part| part.0).sum::<f64>() / count;
+    let squares: Option<f64> = parts.iter().map(|part| part.1.map(|stderr| stderr * stderr)).sum();
+    let stderr = squares.map(|squares| squares.sqrt() / count);
+    Ok(Score { value, spread: stderr, stderr, replicates: None })
 }

@@ -17,6 +17,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use crate::experiment::{Section, Table};
 
+mod alike;
 mod block;
 mod columns;
 mod errors;
@@ -34,22 +35,33 @@ mod metric;
 pub(crate) mod nearest;
 pub mod paired;
 pub mod published;
+mod replicates;
 pub mod results;
+mod score;
 mod select;
 mod sheet;
 mod table;
 mod text;
+mod unshown;
 
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_compared;
+#[cfg(test)]
+mod tests_latex;
+#[cfg(test)]
+mod tests_others;
+#[cfg(test)]
+mod tests_published;
+#[cfg(test)]
+mod tests_swept;
 
 pub use block::{Block, BlockError, Marker, markers, replace};
 pub use columns::{CsvError, CsvProblem};
 pub use errors::Errors;
 pub use files::FileError;
-pub use grid::{Against, Cell, Figure, Grid, Heading, Line, Origin, Published, Verdict};
+pub use grid::{Against, Cell, Compared, FAR, Figure, Grid, Heading, Line, Origin, Published, Verdict};
 pub(crate) use grid::{aside, letter, mark, missing, quoted};
 pub use html::html;
 pub use latex::latex;
@@ -61,6 +73,7 @@ pub use select::FiguresError;
 pub use sheet::sheet;
 pub use table::{Absent, ColumnProblem, TableError};
 pub(crate) use text::{plain, tame};
+pub use unshown::unshown;
 
 /// What the results of one experiment are made from.
 #[derive(Clone, Copy, Debug)]
@@ -72,12 +85,21 @@ pub struct Inputs<'a> {
     /// Measured figures in the order of the experiment, of all its suites: also what no table shows is kept, and says
     /// which metrics and filters a task has.
     pub measured: &'a [Measurement],
+    /// Measured figures of other experiments, of models under the names that they have here ([`files::others`]).
+    pub others: &'a [Measurement],
     /// Published figures by the path that tables name ([`files::published`]).
     pub published: &'a IndexMap<PathBuf, Vec<Measurement>>,
     /// What came of the tests that tables ask for ([`comparisons`]).
     pub paired: &'a [Paired],
     /// Why figures are missing, where more is known than that.
     pub absent: &'a Absent,
+}
+
+impl<'a> Inputs<'a> {
+    /// What was measured, here and by other experiments.
+    fn all_measured(&self) -> impl Iterator<Item = &'a Measurement> {
+        self.measured.iter().chain(self.others)
+    }
 }
 
 /// The results of one experiment; paths are relative to the project root.
@@ -159,23 +181,27 @@ impl ReportError {
             Self::Paired { .. } => {
                 Some("`mergelab render` makes it anew where the store has the evaluations and their answers".to_owned())
             }
-            Self::Figures { .. } | Self::Table { .. } | Self::NotRead { .. } | Self::File(_) => None,
+            Self::File(error) => error.hint(),
+            Self::Figures { .. } | Self::Table { .. } | Self::NotRead { .. } => None,
         }
     }
 }
 
-/// Where the results of an experiment lie, relative to the project root.
-pub fn folder(experiment: &str) -> PathBuf {
-    Path::new("results").join(experiment)
-}
+pub use crate::experiment::results_folder as folder;
 
-/// What tests found, in an experiment's folder.
-const PAIRED: &str = "paired.csv";
+/// Every figure of an experiment, in its folder.
+const RESULTS: &str = "results.csv";
+
+/// Which way is better, in an experiment's folder.
+const METRICS: &str = "metrics.csv";
+
+/// What tests found, in an experiment's folder and in a table's result.
+pub const PAIRED: &str = "paired.csv";
 
 /// The tests that tables ask for, each once, in the order of tables, columns and rows. A table that the figures cannot
 /// fill asks for none.
 pub fn comparisons(inputs: &Inputs<'_>) -> Vec<Comparison> {
-    let measured = select::Index::new(inputs.measured);
+    let measured = select::Index::new(inputs.all_measured());
     let mut wanted: IndexSet<Comparison> = IndexSet::new();
     for (name, table) in inputs.tables.iter().filter(|(_, table)| table.is_tested()) {
         let published = select::Index::new(figures_published(inputs, table).unwrap_or_default());
@@ -203,12 +229,12 @@ fn figures_published<'a>(inputs: &Inputs<'a>, table: &'a Table) -> Result<&'a [M
 pub fn grids(inputs: &Inputs<'_>) -> Result<Vec<Grid>, Errors<ReportError>> {
     let experiment = || inputs.experiment.to_owned();
     let mut errors = Vec::new();
-    if let Err(found) = select::check(inputs.measured) {
+    if let Err(found) = select::check(inputs.all_measured()) {
         errors.extend(
             found.into_vec().into_iter().map(|source| ReportError::Figures { experiment: experiment(), source }),
         );
     }
-    let measured = select::Index::new(inputs.measured);
+    let measured = select::Index::new(inputs.all_measured());
     let paired = paired::Index::new(inputs.paired);
     let mut grids = Vec::new();
     for (name, table) in inputs.tables {
@@ -271,9 +297,9 @@ pub fn render(inputs: &Inputs<'_>) -> Result<Output, Errors<ReportError>> {
     // Two tables may name one file, so a figure counts once.
     let used: IndexSet<&PathBuf> = inputs.tables.values().filter_map(|table| table.published.as_ref()).collect();
     let published = used.into_iter().filter_map(|path| inputs.published.get(path)).flatten();
-    file("results.csv", results::to_csv(inputs.measured.iter().chain(published)));
+    file(RESULTS, results::to_csv(inputs.measured.iter().chain(published)));
     // Also without a direction in it, so that an older one does not stay.
-    file("metrics.csv", results::directions_to_csv(inputs.measured));
+    file(METRICS, results::directions_to_csv(inputs.measured));
     if inputs.tables.values().any(Table::is_tested) {
         let paired = paired::Index::new(inputs.paired);
         file(PAIRED, paired::to_csv(comparisons(inputs).iter().filter_map(|wanted| paired.get(wanted).ok())));

@@ -203,6 +203,21 @@ impl<'a> Index<'a> {
     }
 }
 
+/// Tests that tables ask for, parted into what came of those that are among `found`, of the same evaluations whatever keys
+/// stand there, and those that have to be made.
+pub fn known(wanted: Vec<Comparison>, found: &[Paired]) -> (Vec<Paired>, Vec<Comparison>) {
+    let index = Index::new(found);
+    let (mut there, mut rest) = (Vec::new(), Vec::new());
+    for comparison in wanted {
+        let Comparison { task, metric, filter, baseline, model, .. } = &comparison;
+        match index.0.get(&place(task, metric, filter.as_deref(), &baseline.model, &model.model)) {
+            Some(found) => there.push(comparison.with(found.result)),
+            None => rest.push(comparison),
+        }
+    }
+    (there, rest)
+}
+
 /// The text of `paired.csv`, lines in the order given.
 pub fn to_csv<'a>(paired: impl IntoIterator<Item = &'a Paired>) -> String {
     let lines = paired.into_iter().map(|one| {

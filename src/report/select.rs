@@ -61,7 +61,7 @@ pub(super) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    pub(super) fn new(figures: &'a [Measurement]) -> Self {
+    pub(super) fn new(figures: impl IntoIterator<Item = &'a Measurement>) -> Self {
         let mut index = Self { cells: HashMap::new(), tasks: HashMap::new() };
         for figure in figures {
             let key = (figure.model.as_str(), figure.task.as_str(), figure.metric.as_str());
@@ -95,7 +95,7 @@ impl<'a> Index<'a> {
 ///
 /// # Errors
 /// All contradictions.
-pub(super) fn check(measured: &[Measurement]) -> Result<(), Errors<FiguresError>> {
+pub(super) fn check<'a>(measured: impl IntoIterator<Item = &'a Measurement>) -> Result<(), Errors<FiguresError>> {
     let mut errors = Vec::new();
     let mut seen = IndexSet::new();
     let mut directions: BTreeMap<(&str, &str), [Option<&str>; 2]> = BTreeMap::new();

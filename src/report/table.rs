@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use indexmap::IndexSet;
 
 use super::Errors;
+use super::alike;
 use super::filled::{Figures, Filled, Ranks};
-use super::grid::{Cell, Grid, Heading, Line};
+use super::grid::{Cell, Grid, Heading};
 use super::marks::{self, Tests};
 use super::mean::Averaged;
 use super::nearest::{listed, suggestion};
+use super::replicates;
 use super::text::plain;
-use crate::experiment::{Table, TableColumn};
+use crate::experiment::{Column, Mean, Row, Table, TableColumn};
 use crate::stats::SIGNIFICANCE;
 
 /// Why there is no measurement, by (model, task), where more is known than "not measured". For output that must not
@@ -125,7 +127,7 @@ pub(super) fn fill<'a>(
     for column in &table.columns {
         columns.push(match column {
             TableColumn::Mean(_) => None,
-            TableColumn::Metric(column) => match Filled::of(column, &table.rows, figures) {
+            TableColumn::Metric(column) => match Filled::of(column, table, figures) {
                 Ok(filled) => Some(filled),
                 Err(problem) => {
                     let column = format!("`{}` of task `{}`", column.metric, column.task);
@@ -151,16 +153,29 @@ pub(super) fn build<'a>(
 ) -> Result<Grid, Errors<TableError>> {
     let mut errors = Vec::new();
     let (mut origins, mut reasons) = (IndexSet::new(), IndexSet::new());
-    let mut shown = Vec::new();
+    let (mut shown, mut headings) = (Vec::new(), Vec::new());
     for ((column, filled), tests) in table.columns.iter().zip(columns).zip(tests) {
         match (column, filled) {
-            (TableColumn::Metric(_), Some(filled)) => {
+            (TableColumn::Metric(column), Some(filled)) => {
+                let heading = Head::of(column).heading(table);
+                let beside = (table.comparison && filled.is_compared()).then(|| Heading {
+                    label: format!("{} minus published", filled.label()),
+                    note: heading.note.clone(),
+                    link: None,
+                    compares: true,
+                });
+                headings.push(heading);
                 shown.push((Shown::Metric(filled, tests), filled.ranks()));
+                if let Some(beside) = beside {
+                    headings.push(beside);
+                    shown.push((Shown::Comparison(filled), None));
+                }
             }
             (TableColumn::Metric(_), None) => {}
             (TableColumn::Mean(mean), _) => match Averaged::of(mean, columns, table, figures) {
                 Ok(averaged) => {
                     let ranks = averaged.ranks();
+                    headings.push(Head::of_mean(mean).heading(table));
                     shown.push((Shown::Mean(averaged), ranks));
                 }
                 Err(problem) => {
@@ -170,50 +185,100 @@ pub(super) fn build<'a>(
             },
         }
     }
-    // Row by row, so that marks are given out in reading order.
-    let rows = table.rows.iter().enumerate().map(|(i, row)| Line {
-        label: plain(row.label.as_ref().unwrap_or(&row.model)),
-        cells: shown
-            .iter()
-            .map(|(column, ranks)| {
-                let mut cell = match column {
-                    Shown::Metric(filled, tests) => filled.cell(i, row, tests, figures, &mut origins, &mut reasons),
-                    Shown::Mean(averaged) => averaged.cell(i, &mut reasons),
-                };
-                if let (Cell::Measured { figure, best, second, .. }, Some(ranks)) = (&mut cell, ranks) {
-                    *best |= figure.value == ranks.best;
-                    *second = table.second && ranks.second.as_ref() == Some(&figure.value);
-                }
-                cell
-            })
-            .collect(),
-    });
-    let rows = rows.collect();
-    let heading = |label: &str, note: Option<&str>| Heading {
-        label: plain(label),
-        note: note.map(plain).filter(|note| !note.is_empty()),
+    let mut cell = |row: usize, column: usize| {
+        let (column, ranks) = &shown[column];
+        let mut cell = match column {
+            Shown::Metric(filled, tests) => {
+                filled.cell(row, &table.rows[row], tests, figures, &mut origins, &mut reasons)
+            }
+            Shown::Mean(averaged) => averaged.cell(row, &mut reasons),
+            Shown::Comparison(filled) => filled.comparison(row, &mut reasons),
+        };
+        if let (Cell::Measured { figure, best, second, .. }, Some(ranks)) = (&mut cell, ranks) {
+            *best |= figure.value == ranks.best;
+            *second = table.second && ranks.second.as_ref() == Some(&figure.value);
+        }
+        cell
     };
-    let headings = table.columns.iter().map(|column| match column {
-        TableColumn::Metric(column) => heading(column.label.as_ref().unwrap_or(&column.task), column.note.as_deref()),
-        TableColumn::Mean(mean) => heading(&mean.label, mean.note.as_deref()),
-    });
+    let (all_rows, all_columns) = (0..table.rows.len(), 0..shown.len());
+    // In the order of reading, in which marks are given out.
+    let cells: Vec<Vec<Cell>> = if table.turned {
+        let mut columns: Vec<_> = all_columns
+            .map(|column| all_rows.clone().map(|row| cell(row, column)).collect::<Vec<_>>().into_iter())
+            .collect();
+        all_rows.map(|_| columns.iter_mut().filter_map(Iterator::next).collect()).collect()
+    } else {
+        all_rows.map(|row| all_columns.clone().map(|column| cell(row, column)).collect()).collect()
+    };
+    let line = |(row, cells): (&Row, Vec<Cell>)| {
+        let label = plain(row.label.as_ref().unwrap_or(&row.model));
+        Heading { label, note: None, link: row.link.clone(), compares: false }.line(cells)
+    };
+    let rows = table.rows.iter().zip(cells).map(line).collect();
     let (origins, reasons) = (origins.into_iter().collect(), reasons.into_iter().collect());
     let grid = Grid {
         name: name.to_owned(),
-        columns: headings.collect(),
+        columns: headings,
         rows,
         origins,
         reasons,
         bold: table.bold,
+        turned: false,
         remarks: remarks(table, &shown, figures),
     };
-    Errors::unless_any(errors, grid)
+    Errors::unless_any(errors, if table.turned { grid.turn() } else { grid })
 }
 
 /// A column, ready to give its cells.
 enum Shown<'a> {
     Metric(&'a Filled<'a>, &'a Tests<'a>),
     Mean(Averaged<'a>),
+    Comparison(&'a Filled<'a>),
+}
+
+/// What is said over a column.
+struct Head<'a> {
+    label: &'a str,
+    unit: Option<&'a str>,
+    note: Option<&'a str>,
+    link: Option<&'a str>,
+    at: Option<&'a str>,
+}
+
+impl<'a> Head<'a> {
+    fn of(column: &'a Column) -> Self {
+        let Column { task, label, unit, note, link, at, .. } = column;
+        let label = label.as_ref().unwrap_or(task);
+        Self { label, unit: unit.as_deref(), note: note.as_deref(), link: link.as_deref(), at: at.as_deref() }
+    }
+
+    fn of_mean(mean: &'a Mean) -> Self {
+        let Mean { label, unit, note, at, .. } = mean;
+        Self { label, unit: unit.as_deref(), note: note.as_deref(), link: None, at: at.as_deref() }
+    }
+
+    fn heading(&self, table: &Table) -> Heading {
+        let at = table.across.as_ref().zip(self.at).map(|(across, at)| plain(&across.says(at)));
+        let note = self.note.map(plain).filter(|note| !note.is_empty());
+        let notes: Vec<String> = at.into_iter().chain(note).collect();
+        let unit = self.unit.map(|unit| format!(" ({})", plain(unit))).unwrap_or_default();
+        Heading {
+            label: plain(self.label) + &unit,
+            note: (!notes.is_empty()).then(|| notes.join("; ")),
+            link: self.link.map(str::to_owned),
+            compares: false,
+        }
+    }
+}
+
+impl<'a> Shown<'a> {
+    /// The column, if it shows a metric.
+    fn filled(&self) -> Option<&'a Filled<'a>> {
+        match self {
+            Self::Metric(filled, _) => Some(filled),
+            Self::Mean(_) | Self::Comparison(_) => None,
+        }
+    }
 }
 
 /// What stands under a table about its tests and means.
@@ -231,7 +296,7 @@ fn remarks(table: &Table, shown: &[(Shown<'_>, Option<Ranks>)], figures: &Figure
             Shown::Mean(averaged) if table.is_tested() => {
                 untested.push(format!("{} (a mean)", plain(&averaged.mean.label)));
             }
-            Shown::Mean(_) => {}
+            Shown::Mean(_) | Shown::Comparison(_) => {}
         }
     }
     if let Some(baseline) = table.baseline.as_deref().filter(|_| count > 0) {
@@ -245,9 +310,16 @@ fn remarks(table: &Table, shown: &[(Shown<'_>, Option<Ranks>)], figures: &Figure
     if !untested.is_empty() {
         remarks.push(("Not tested:".to_owned(), untested.join("; ")));
     }
+    let filled = || shown.iter().filter_map(|(column, _)| column.filled());
+    remarks.extend(replicates::remarks(table, filled()));
+    remarks.extend(alike::remark(table, filled()));
     for (column, _) in shown {
         if let Shown::Mean(averaged) = column {
-            remarks.push((format!("{}:", plain(&averaged.mean.label)), averaged.remark.clone()));
+            let remark = (format!("{}:", plain(&averaged.mean.label)), averaged.remark.clone());
+            // One mean at several values of what stands across is over columns of one name.
+            if !remarks.contains(&remark) {
+                remarks.push(remark);
+            }
         }
     }
     remarks

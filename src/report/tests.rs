@@ -47,16 +47,29 @@ pub(super) fn column(task: &str, metric: &str) -> Column {
         digits: None,
         notation: Notation::Fixed,
         specialist: None,
+        unit: None,
+        link: None,
+        at: None,
     }
 }
 
 pub(super) fn row(model: &str) -> Row {
-    Row { model: model.to_owned(), label: None }
+    Row { model: model.to_owned(), ..Row::default() }
 }
 
 pub(super) fn table() -> Table {
-    let (rows, columns, published, into) = (Vec::new(), Vec::new(), None, None);
-    Table { rows, columns, baseline: None, bold: Bold::Best, second: false, published, into }
+    Table {
+        rows: Vec::new(),
+        columns: Vec::new(),
+        turned: false,
+        across: None,
+        baseline: None,
+        bold: Bold::Best,
+        second: false,
+        published: None,
+        comparison: false,
+        into: None,
+    }
 }
 
 /// A small experiment: one table, more on request.
@@ -64,6 +77,7 @@ pub(super) fn table() -> Table {
 pub(super) struct Project {
     pub(super) tables: IndexMap<String, Table>,
     pub(super) measured: Vec<Measurement>,
+    pub(super) others: Vec<Measurement>,
     pub(super) published: IndexMap<PathBuf, Vec<Measurement>>,
     pub(super) paired: Vec<Paired>,
     pub(super) absent: Absent,
@@ -89,8 +103,8 @@ impl Project {
     }
 
     pub(super) fn inputs(&self) -> Inputs<'_> {
-        let Self { tables, measured, published, paired, absent } = self;
-        Inputs { experiment: "x", tables, measured, published, paired, absent }
+        let Self { tables, measured, others, published, paired, absent } = self;
+        Inputs { experiment: "x", tables, measured, others, published, paired, absent }
     }
 
     pub(super) fn grid(&self) -> Grid {

@@ -7,7 +7,15 @@ use super::*;
 use crate::experiment::{Bold, Column, Mean, MeanOf, TableColumn};
 
 fn mean(of: MeanOf, label: &str, columns: &[usize]) -> TableColumn {
-    TableColumn::Mean(Mean { mean: of, of: columns.to_vec(), label: label.to_owned(), note: None, digits: None })
+    TableColumn::Mean(Mean {
+        mean: of,
+        of: columns.to_vec(),
+        label: label.to_owned(),
+        note: None,
+        digits: None,
+        unit: None,
+        at: None,
+    })
 }
 
 fn specialist(model: &str, column: Column) -> Column {

@@ -61,7 +61,7 @@ pub use launch::{Ending, Launcher, Program};
 pub use lora::{extract as extract_lora, name_of_model};
 pub use needs::{Gpus, bytes_written, config_number, gpus_needed, memory_needed};
 pub use shards::shards_of;
-pub use table::{measurements, tests};
+pub use table::{found, measurements, tests};
 pub use tasks::{Definition, TaskFiles};
 
 use crate::artifact::{Output, adapter_roles, model_roles};

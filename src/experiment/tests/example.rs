@@ -85,7 +85,8 @@ fn a_suite_expands_swept_models_and_keeps_lm_evals_names() {
 #[test]
 fn a_table_and_the_settings_are_read() {
     let design = design();
-    let row = |model: &str, label: Option<&str>| Row { model: model.into(), label: label.map(Into::into) };
+    let row =
+        |model: &str, label: Option<&str>| Row { model: model.into(), label: label.map(Into::into), ..Row::default() };
     let table = &design.tables["main"];
     assert_eq!(table.rows, [row("math", Some("Math model")), row("avg", None), row("regmean", None)]);
     assert_eq!(table.metrics().next().and_then(|column| column.filter.as_deref()), Some("flexible-extract"));

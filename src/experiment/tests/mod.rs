@@ -4,11 +4,13 @@ mod example;
 mod files;
 mod mergekit;
 mod messages;
+mod others;
 mod properties;
 mod rules;
 mod schema;
 mod slices;
 mod sweeps;
+mod tables;
 
 use std::path::Path;
 
