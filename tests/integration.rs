@@ -34,6 +34,8 @@ mod processes;
 mod publishing;
 mod recipes;
 mod render;
+#[cfg(feature = "fetch")]
+mod report;
 mod repository;
 mod reruns;
 #[cfg(feature = "fetch")]

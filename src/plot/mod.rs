@@ -20,8 +20,8 @@ mod heat;
 mod layers;
 mod measure;
 mod page;
-mod scale;
-mod series;
+pub(crate) mod scale;
+pub(crate) mod series;
 mod svg;
 mod sweep;
 #[cfg(test)]
