@@ -21,8 +21,14 @@ function sortable(table, numbersOf, higherFirst) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
     const button = make("button", { type: "button", class: "sort" });
-    button.append(...head.childNodes);
-    button.insertBefore(make("span", { class: "arrow", "aria-hidden": "true" }), button.querySelector("small"));
+    const arrow = make("span", { class: "arrow", "aria-hidden": "true" });
+    // A heading that leads elsewhere goes on doing so: the button stands beside it.
+    if (head.querySelector("a")) {
+      button.append(make("span", { class: "unseen" }, `Sort by ${head.textContent}`));
+    } else {
+      button.append(...head.childNodes);
+    }
+    button.insertBefore(arrow, button.querySelector("small"));
     head.append(button);
     const first = higherFirst(column) ? "descending" : "ascending";
     const second = first === "descending" ? "ascending" : "descending";
