@@ -66,8 +66,8 @@ pub(crate) fn done() -> Project {
     let project = project.variable("MADE", &made).variable("TENSOR_LAYERS", &layers);
     project.run(&["--only", "merges.avg", "--only", "merges.regmean"]);
     let average = fs::canonicalize(project.path("runs/x/merges.avg")).unwrap();
-    make(&project, average.file_name().unwrap().to_str().unwrap(), "add", &["0", "2", "5", HOSTILE]);
-    make(&project, "b", "add", &["0", "3", "4", "6"]);
+    make(&project, average.file_name().unwrap().to_str().unwrap(), "add", HOSTILE, &["0", "2", "5", HOSTILE]);
+    make(&project, "b", "add", HOSTILE, &["0", "3", "4", "6"]);
     project.run(&[]);
     project
 }
@@ -98,7 +98,7 @@ fn layers(count: usize) -> Value {
 }
 
 /// Puts answers to documents 0, 1, … where the driver finds them; twice the number is right.
-fn make(project: &Project, model: &str, task: &str, answers: &[&str]) {
+fn make(project: &Project, model: &str, task: &str, question: &str, answers: &[&str]) {
     let mut right = 0;
     let mut samples = GzEncoder::new(Vec::new(), flate2::Compression::none());
     for (doc_id, answer) in answers.iter().enumerate() {
@@ -106,8 +106,8 @@ fn make(project: &Project, model: &str, task: &str, answers: &[&str]) {
         let is_right = *answer == target;
         right += usize::from(is_right);
         let record = json!({
-            "task": task, "doc_id": doc_id, "doc": { "question": format!("{doc_id} + {doc_id} = {HOSTILE}") }, "target": target,
-            "arguments": [[format!("{doc_id} + {doc_id} = {HOSTILE}"), {}]], "responses": [[answer]], "filtered": { "none": [answer] },
+            "task": task, "doc_id": doc_id, "doc": { "question": format!("{doc_id} + {doc_id} = {question}") }, "target": target,
+            "arguments": [[format!("{doc_id} + {doc_id} = {question}"), {}]], "responses": [[answer]], "filtered": { "none": [answer] },
             "metrics": { "none": { "exact_match": f64::from(u8::from(is_right)) } },
         });
         writeln!(samples, "{record}").unwrap();
@@ -209,6 +209,16 @@ fn answers_that_differ_stand_in_the_page_with_the_test() {
 }
 
 #[test]
+fn answers_that_cannot_be_compared_are_said_and_the_rest_is_there() {
+    let project = done();
+    make(&project, "b", "add", "something else", &["0", "3", "4", "6"]);
+    project.run(&["--force", "evals.suite/b/add"]);
+    let page = project.read(PAGE);
+    assert!(page.contains("Not compared: add: document 0 of add is not the same in both"), "no reason");
+    assert!(page.contains("id=\"results\"") && !page.contains("items differ"));
+}
+
+#[test]
 fn a_page_names_neither_the_projects_place_nor_a_script_of_the_experiment() {
     let project = done();
     let page = project.read(PAGE);
@@ -278,7 +288,7 @@ pub(crate) fn large() -> Project {
         let answers: Vec<String> = (0..40)
             .map(|i| if i % 2 == usize::from(*model == "a") { (2 * i).to_string() } else { text.clone() })
             .collect();
-        make(&project, model, task, &answers.iter().map(String::as_str).collect::<Vec<_>>());
+        make(&project, model, task, "", &answers.iter().map(String::as_str).collect::<Vec<_>>());
     }
     project.run(&[]);
     project

@@ -23,9 +23,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, CliError> {
     let mut changes = results::changes(&session, &experiments, &results)?;
     if !arguments.check {
         // What they say of times and answers is the store's, so where there is none they stay, and are not checked.
-        let has_results =
-            |experiment: &usize| results.keys().any(|id| session.graph.stage(*id).experiment == *experiment);
-        let known: Vec<usize> = experiments.into_iter().filter(has_results).collect();
+        let is_known = |experiment: &usize| {
+            let has_results = || results.keys().any(|id| session.graph.stage(*id).experiment == *experiment);
+            !session.graph.experiments[*experiment].evals.is_empty() && has_results()
+        };
+        let known: Vec<usize> = experiments.into_iter().filter(is_known).collect();
         changes.extend(super::report::changes(&session, &known, (&outlooks, &facts))?);
     }
     results::settle(&session.project.root, &changes, arguments.check, "mergelab render")
