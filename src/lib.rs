@@ -8,6 +8,7 @@ pub mod exec;
 pub mod experiment;
 pub mod layers;
 pub mod methods;
+pub mod page;
 pub mod plan;
 pub mod plot;
 pub mod project;

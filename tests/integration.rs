@@ -1,12 +1,14 @@
 //! Integration tests: one binary, one file per behaviour.
 //!
 //! They need neither Python nor libtorch, but for some in `datasets`, `engines`, `evaluations`, `losses`, `sandbox` and
-//! `vllm`, which say so where they have to skip, and for those of the hub, which start a hub in plain Python. Most
-//! experiments here are made of commands; where models are merged and evaluated, two shell scripts in `fakes/` stand in for
-//! `mergelab-tensor` and for Python.
+//! `vllm`, which say so where they have to skip, as those of `browser` do where there is no Chromium, and for those of the
+//! hub, which start a hub in plain Python. Most experiments here are made of commands; where models are merged and
+//! evaluated, two shell scripts in `fakes/` stand in for `mergelab-tensor` and for Python.
 
 mod project;
 
+#[cfg(feature = "fetch")]
+mod browser;
 mod comparisons;
 mod crash;
 #[cfg(feature = "fetch")]
@@ -35,6 +37,8 @@ mod processes;
 mod publishing;
 mod recipes;
 mod render;
+#[cfg(feature = "fetch")]
+mod report;
 mod repository;
 mod reruns;
 #[cfg(feature = "fetch")]

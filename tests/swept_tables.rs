@@ -77,6 +77,35 @@ fn a_cell_of_replicates_leads_to_each_of_them() {
 }
 
 #[test]
+fn in_a_page_a_cell_of_any_shape_leads_to_its_replicates() {
+    let project = project();
+    project.mergelab(&["report", "x.yaml"]).exits(0);
+    let page = project.read("results/x/report.html");
+    let (_, rest) = page.split_once("id=\"data\">").unwrap();
+    let data: serde_json::Value = serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap();
+    let models = |table: usize, row: usize, column: usize| -> Vec<&str> {
+        let places = data["tables"][table]["cells"][row][column]["from"].as_array().unwrap();
+        let figures = places.iter().map(|place| &data["figures"][place.as_u64().unwrap() as usize]);
+        figures.map(|figure| figure["model"].as_str().unwrap()).collect()
+    };
+    let replicates = ["dare-0.5-0", "dare-0.5-1", "dare-0.5-2"];
+    assert_eq!(
+        (models(0, 2, 0), models(1, 1, 1), models(2, 2, 0)),
+        (replicates.into(), replicates.into(), replicates.into())
+    );
+    // Average has no model at a density, and the table that is turned says so.
+    assert_eq!((models(1, 0, 0), models(1, 0, 1)), (vec!["average"], vec![]));
+    assert_eq!(
+        (&data["tables"][2]["turned"], &data["tables"][2]["rows"][2]["model"]),
+        (&true.into(), &"dare-0.5".into())
+    );
+    let turned = page.split("<article class=\"table\"").nth(3).unwrap();
+    let row = turned.split("<tr>").nth(2).unwrap();
+    assert!(row.contains("GSM8k") && row.contains("data-cell=\"2-2-0\""), "{row}");
+    assert_eq!(data["tables"][0]["sweeps"][0]["key"], "density");
+}
+
+#[test]
 fn replicates_are_one_point_of_what_else_is_swept_in_a_picture() {
     let project = project();
     project.mergelab(&["plot", "x.yaml"]).exits(0).says("new: results/x/plots/seeds-sweep.svg\n");

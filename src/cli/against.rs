@@ -1,6 +1,5 @@
 //! `mergelab samples --against`: two evaluations on the same documents.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -9,7 +8,7 @@ use super::evaluated::Evaluated;
 use super::session::Session;
 use super::{CliError, output};
 use crate::plan::StageId;
-use crate::samples::{Choice, Comparison, Pair, PairError, Pairs, Sample, Scored, Test, Width, pair, side_by_side};
+use crate::samples::{self, Choice, Comparison, Pair, PairError, Pairs, Scored, Test, Width, pair, side_by_side};
 use crate::stats::{Bootstrap, RESAMPLES, SEED};
 
 /// What is shown, and how.
@@ -244,9 +243,10 @@ fn items(
     show: &Show,
 ) -> Result<(), CliError> {
     let wanted = &differing[..differing.len().min(show.limit)];
-    let [first, second] = [found(sides[0], wanted)?, found(sides[1], wanted)?];
+    let found = |side: &Evaluated<'_>| samples::find(side.samples()?, wanted).map_err(|error| side.refuse(error));
+    let [first, second] = [found(sides[0])?, found(sides[1])?];
     for pair in wanted {
-        if let (Some(first), Some(second)) = (first.get(&key(pair)), second.get(&key(pair))) {
+        if let (Some(first), Some(second)) = (first.get(&pair.document()), second.get(&pair.document())) {
             output::print(&format!("\n{}", side_by_side(pair, [first, second], names, choice, show.width)));
         }
     }
@@ -254,25 +254,4 @@ fn items(
         say!("{} of {} items that differ; --limit {} shows all", wanted.len(), differing.len(), differing.len());
     }
     Ok(())
-}
-
-/// The answers of one evaluation to some documents.
-fn found(side: &Evaluated<'_>, wanted: &[&Pair]) -> Result<HashMap<(String, u64), Sample>, CliError> {
-    let mut open: HashSet<(String, u64)> = wanted.iter().map(|pair| key(pair)).collect();
-    let mut found = HashMap::new();
-    let mut samples = side.samples()?;
-    while !open.is_empty()
-        && let Some(sample) = samples.next()
-    {
-        let sample = sample.map_err(|error| side.refuse(error))?;
-        let key = (sample.task.clone(), sample.doc_id);
-        if open.remove(&key) {
-            found.insert(key, sample);
-        }
-    }
-    Ok(found)
-}
-
-fn key(pair: &Pair) -> (String, u64) {
-    (pair.task.clone(), pair.doc_id)
 }

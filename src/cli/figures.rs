@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use chrono::DateTime;
 use serde_json::Value;
 
 use crate::report::{higher_is_better, plain};
@@ -11,7 +10,7 @@ use crate::store::Manifest;
 /// The lines of an evaluation's artifact. Files that are not there, as of programs of others, have no lines.
 pub(super) fn lines(artifact: &Path, manifest: &Manifest, metrics: &Value) -> String {
     let mut text = String::new();
-    if let Some(seconds) = seconds(manifest) {
+    if let Some(seconds) = manifest.seconds() {
         text += &format!("  took    {seconds:.1} s\n");
     }
     let versions = json(artifact, "task.json")["versions"].take();
@@ -21,10 +20,13 @@ pub(super) fn lines(artifact: &Path, manifest: &Manifest, metrics: &Value) -> St
     for metric in metrics.as_array().into_iter().flatten() {
         text += &format!("  metric  {}\n", line(metric));
     }
-    for warning in json(artifact, "warnings.json").as_array().into_iter().flatten() {
-        text += &format!("  warning {}\n", sentence(warning));
-    }
+    text.extend(warnings(artifact).iter().map(|warning| format!("  warning {warning}\n")));
     text
+}
+
+/// What speaks against the figures of an evaluation, a sentence each.
+pub(super) fn warnings(artifact: &Path) -> Vec<String> {
+    json(artifact, "warnings.json").as_array().into_iter().flatten().map(sentence).collect()
 }
 
 /// `exact_match (flexible-extract) 0.704 ± 0.0126, higher is better, 5-shot, 1319 samples`.
@@ -63,16 +65,6 @@ fn sentence(warning: &Value) -> String {
         text += &format!(", such as {}", examples.join(", "));
     }
     text
-}
-
-/// How long it took: what the program says of it, else from the stage's start to its end.
-fn seconds(manifest: &Manifest) -> Option<f64> {
-    let told = manifest.facts.get("seconds").and_then(Value::as_f64);
-    told.or_else(|| {
-        let time = |text: &str| DateTime::parse_from_rfc3339(text).ok();
-        let took = time(&manifest.ended)? - time(&manifest.started)?;
-        Some(took.num_milliseconds() as f64 / 1000.0)
-    })
 }
 
 /// A number or text without quotes.

@@ -32,6 +32,7 @@ mod progress;
 mod publish;
 mod rate;
 mod render;
+mod report;
 mod results;
 mod revisions;
 mod run;
@@ -83,6 +84,11 @@ enum Command {
     Render(render::Arguments),
     /// Draw the tables as pictures, for papers and documents
     Plot(plot::Arguments),
+    /// Write an experiment as one page, to look at and to send
+    ///
+    /// Tables, charts, figures of layers, stages with their times, answers that differ, and where each number comes from, in one
+    /// file that needs nothing else.
+    Report(report::Arguments),
     /// Show an artifact: path, manifest, metrics, log
     Show(show::Arguments),
     /// Say how two models, two sets of results or two experiments differ
@@ -133,6 +139,7 @@ pub fn main(cli: Cli) -> u8 {
         Command::Graph(arguments) => graph::run(&arguments),
         Command::Render(arguments) => render::run(&arguments),
         Command::Plot(arguments) => plot::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments, &interrupts),
         Command::Samples(arguments) => samples::run(&arguments),

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use super::session::Session;
 use super::status::look;
 use super::{CliError, results, solved};
-use crate::experiment::{Loaded, Row};
 use crate::plot::{self, RowOrigin};
 use crate::report::{self, Output};
 
@@ -77,7 +76,7 @@ fn of_tables(session: &Session) -> Result<Pictures, CliError> {
     let up_to_date = results::up_to_date(&outlooks, &facts);
     let grids = results::with_figures(session, 0, &up_to_date, report::grids)?;
     let pictures = grids.iter().zip(experiment.tables.values()).flat_map(|(grid, table)| {
-        let rows: Vec<_> = table.rows.iter().map(|row| origin(&session.loaded[0], row)).collect();
+        let rows: Vec<_> = table.rows.iter().map(|row| RowOrigin::of(&session.loaded[0], row)).collect();
         plot::files(&experiment.name, grid, &rows)
     });
     Ok(pictures.collect())
@@ -123,19 +122,4 @@ fn as_png(output: &mut Output, fonts: &[PathBuf]) -> Result<(), CliError> {
 fn as_png(_: &mut Output, _: &[PathBuf]) -> Result<(), CliError> {
     let message = "this mergelab was built without its feature `png`: write SVG, and convert that";
     Err(CliError::Usage(message.to_owned()))
-}
-
-/// What the file says of a row's model. Replicates are one point of whatever else they are swept over.
-fn origin(loaded: &Loaded, row: &Row) -> RowOrigin {
-    let model = row.members.first().map_or(&row.model, |member| &member.model);
-    let expansion = loaded.expansion(&format!("merges.{model}")).cloned().map(|mut expansion| {
-        expansion.coordinates.retain(|(key, _)| row.replicates.as_ref() != Some(key));
-        expansion
-    });
-    // What stands across the table is on no axis.
-    let is_across = row.members.iter().any(|member| member.at.is_some());
-    RowOrigin {
-        merge: loaded.experiment.merges.contains_key(model),
-        expansion: expansion.filter(|expansion| !is_across && !expansion.coordinates.is_empty()),
-    }
 }

@@ -15,7 +15,7 @@ use super::{CliError, Files, commands, elsewhere, output, revisions, vocabularie
 use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, shortfalls, unsupported};
 use crate::experiment;
 use crate::plan::{self, Facts, Graph, Kind, Open, Spec, StageId};
-use crate::report::{self, State};
+use crate::report::{self, Change, State};
 use crate::stage::Context;
 use crate::store::Store;
 
@@ -287,10 +287,26 @@ fn write_results(
         })
         .collect();
     let changes = results::changes(session, &complete, &results)?;
+    write(session, &changes)?;
+
+    let ran = |experiment: usize| {
+        let mut outcomes = report.outcomes.iter().filter(|(id, _)| session.graph.stage(**id).experiment == experiment);
+        outcomes.any(|(_, outcome)| matches!(outcome, Outcome::Ran(_)))
+    };
+    let has_page = |experiment: usize| session.project.root.join(super::report::place(session, experiment)).exists();
+    let new: Vec<usize> = complete.into_iter().filter(|&experiment| ran(experiment) || !has_page(experiment)).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let (outlooks, facts) = look(session)?;
+    write(session, &super::report::changes(session, &new, (&outlooks, &facts))?)
+}
+
+fn write(session: &Session, changes: &[Change]) -> Result<(), CliError> {
     for change in changes.iter().filter(|change| change.state != State::Same) {
         say!("wrote   {}", change.path.display());
     }
-    Ok(report::files::write(&session.project.root, &changes)?)
+    Ok(report::files::write(&session.project.root, changes)?)
 }
 
 fn summarize(graph: &Graph, report: &Report, blocked: &[Vec<String>], seconds: f64, json: bool) {

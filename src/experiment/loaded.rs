@@ -177,6 +177,11 @@ impl Loaded {
         place
     }
 
+    /// The text of the file.
+    pub fn text(&self) -> &str {
+        &self.source.text
+    }
+
     /// Names of the stages that a swept entry became: `merges.alphas-0.1`, … for `merges.alphas`; none for others.
     pub fn expansions(&self, entry: &str) -> impl Iterator<Item = &str> {
         let (section, entry) = entry.split_once('.').unwrap_or_default();

@@ -23,8 +23,8 @@ mod measure;
 mod page;
 #[cfg(feature = "png")]
 pub mod png;
-mod scale;
-mod series;
+pub(crate) mod scale;
+pub(crate) mod series;
 mod svg;
 mod sweep;
 #[cfg(test)]
@@ -33,7 +33,7 @@ mod tests;
 pub use difference::difference;
 pub use layers::layers;
 
-use crate::experiment::Expansion;
+use crate::experiment::{Expansion, Loaded, Row};
 use crate::report::Grid;
 
 /// What a picture has to know of a row beside its cells.
@@ -43,6 +43,23 @@ pub struct RowOrigin {
     pub merge: bool,
     /// The sweep that it comes from.
     pub expansion: Option<Expansion>,
+}
+
+impl RowOrigin {
+    /// What the file says of a row's model. Replicates are one point of whatever else they are swept over.
+    pub fn of(loaded: &Loaded, row: &Row) -> Self {
+        let model = row.members.first().map_or(&row.model, |member| &member.model);
+        let expansion = loaded.expansion(&format!("merges.{model}")).cloned().map(|mut expansion| {
+            expansion.coordinates.retain(|(key, _)| row.replicates.as_ref() != Some(key));
+            expansion
+        });
+        // What stands across the table is on no axis.
+        let is_across = row.members.iter().any(|member| member.at.is_some());
+        Self {
+            merge: loaded.experiment.merges.contains_key(model),
+            expansion: expansion.filter(|expansion| !is_across && !expansion.coordinates.is_empty()),
+        }
+    }
 }
 
 /// The pictures of a table by file name; `rows` are those of the grid with models as rows.

@@ -4,7 +4,7 @@
 pub(super) const LARGEST: f64 = f64::MAX / 16.0;
 
 /// A number as a table prints it. The table prints numbers only; what is none has no place on an axis.
-pub(super) fn number(printed: &str) -> Option<f64> {
+pub(crate) fn number(printed: &str) -> Option<f64> {
     printed.parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number.clamp(-LARGEST, LARGEST))
 }
 

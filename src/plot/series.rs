@@ -6,37 +6,37 @@ use crate::report::Grid;
 
 /// A sweep over one key: what one picture shows.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Chart {
+pub(crate) struct Chart {
     /// The key.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// Its lines.
-    pub(super) series: Vec<Series>,
+    pub(crate) series: Vec<Series>,
     /// The rows that no sweep over a number has, by place; true where it is a merge.
-    pub(super) others: Vec<(usize, bool)>,
+    pub(crate) others: Vec<(usize, bool)>,
 }
 
 /// One line: the expansions of one entry that differ in nothing but the key.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Series {
+pub(crate) struct Series {
     /// What it is called.
-    pub(super) label: String,
+    pub(crate) label: String,
     /// Its points by value.
-    pub(super) points: Vec<Point>,
+    pub(crate) points: Vec<Point>,
 }
 
 /// One expansion.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Point {
+pub(crate) struct Point {
     /// The swept value.
-    pub(super) x: f64,
+    pub(crate) x: f64,
     /// As the file spells it.
-    pub(super) spelling: String,
+    pub(crate) spelling: String,
     /// The place of its row.
-    pub(super) row: usize,
+    pub(crate) row: usize,
 }
 
 /// One chart for each key; entries that are swept over the same one share it.
-pub(super) fn charts(grid: &Grid, rows: &[RowOrigin]) -> Vec<Chart> {
+pub(crate) fn charts(grid: &Grid, rows: &[RowOrigin]) -> Vec<Chart> {
     let mut entries: Vec<(&str, Vec<usize>)> = Vec::new();
     for (place, row) in rows.iter().enumerate() {
         let Some(expansion) = &row.expansion else { continue };

@@ -22,6 +22,11 @@ pub(super) fn page(title: &str, grids: &[Grid]) -> String {
 
 /// The table and its notes as a fragment; LF, ends with one.
 pub fn html(grid: &Grid) -> String {
+    html_with(grid, &|_, _, inside| inside)
+}
+
+/// As [`html`], with what `wrap` makes of the inside of each cell, by row and column.
+pub(crate) fn html_with(grid: &Grid, wrap: &dyn Fn(usize, usize, String) -> String) -> String {
     let mut text = format!(
         "<table>\n<caption>{}</caption>\n<thead>\n<tr><th scope=\"col\">{}</th>",
         escape(&grid.name),
@@ -31,9 +36,10 @@ pub fn html(grid: &Grid) -> String {
         text += &head("col", &column.label, column.note.as_deref(), column.link.as_deref());
     }
     text += "</tr>\n</thead>\n<tbody>\n";
-    for row in &grid.rows {
+    for (i, row) in grid.rows.iter().enumerate() {
         text.extend(["<tr>", &head("row", &row.label, row.note.as_deref(), row.link.as_deref())]);
-        text.extend(row.cells.iter().map(|cell| format!("<td>{}</td>", inside(cell, grid))));
+        let cells = row.cells.iter().enumerate();
+        text.extend(cells.map(|(j, cell)| format!("<td>{}</td>", wrap(i, j, inside(cell, grid)))));
         text += "</tr>\n";
     }
     text += "</tbody>\n</table>\n";

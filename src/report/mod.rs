@@ -64,6 +64,7 @@ pub use files::FileError;
 pub use grid::{Against, Cell, Compared, FAR, Figure, Grid, Heading, Line, Origin, Published, Verdict};
 pub(crate) use grid::{aside, letter, mark, missing, quoted};
 pub use html::html;
+pub(crate) use html::html_with;
 pub use latex::latex;
 pub use markdown::markdown;
 pub use measurement::{Measurement, Metric, MetricsError, Source, parse_metrics};

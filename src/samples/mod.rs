@@ -28,8 +28,9 @@ use serde_json::{Map, Value};
 pub use choice::{Choice, ChoiceError};
 pub use comparison::{Comparison, Test};
 pub use paired::{TestError, held_against, scored, test};
-pub use pairs::{Pair, PairError, Pairs, Scored, pair};
-pub use text::{Width, answer, side_by_side};
+pub use pairs::{Pair, PairError, Pairs, Scored, find, pair};
+pub(crate) use text::number;
+pub use text::{Both, Width, answer, side_by_side};
 
 use crate::stage::rows::Rows;
 use crate::stats::Part;

@@ -1,5 +1,7 @@
 //! The documents that two models were both asked, with both scores.
 
+use std::collections::{HashMap, HashSet};
+
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
@@ -22,6 +24,11 @@ impl Pair {
     /// Its own score on each model; `None` where it adds to a figure and has none of its own.
     pub fn scores(&self) -> [Option<f64>; 2] {
         self.parts.map(Part::value)
+    }
+
+    /// Which document it is: its task and number.
+    pub fn document(&self) -> (String, u64) {
+        (self.task.clone(), self.doc_id)
     }
 
     /// Whether the scores are two.
@@ -53,6 +60,25 @@ impl Pairs {
         }
         tasks
     }
+}
+
+/// The answers of one evaluation to some documents, by task and number. The rest of them is not read.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn find(mut samples: Samples, wanted: &[&Pair]) -> Result<HashMap<(String, u64), Sample>, SamplesError> {
+    let mut open: HashSet<(String, u64)> = wanted.iter().map(|pair| pair.document()).collect();
+    let mut found = HashMap::new();
+    while !open.is_empty()
+        && let Some(sample) = samples.next()
+    {
+        let sample = sample?;
+        let document = (sample.task.clone(), sample.doc_id);
+        if open.remove(&document) {
+            found.insert(document, sample);
+        }
+    }
+    Ok(found)
 }
 
 /// Why two evaluations cannot be held against each other.

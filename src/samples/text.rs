@@ -48,6 +48,25 @@ pub fn answer(sample: &Sample, choice: &Choice, width: Width) -> String {
     text
 }
 
+/// One document with the answers of two models, as texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Both {
+    /// What was asked.
+    pub question: String,
+    /// What the filter made of each response, or the response where it made no text of it.
+    pub answers: [String; 2],
+    /// The right answer.
+    pub target: String,
+}
+
+impl Both {
+    /// Of two samples of one document.
+    pub fn of(samples: [&Sample; 2], choice: &Choice) -> Self {
+        let answers = samples.map(|sample| filtered(sample, choice).unwrap_or_else(|| responses(sample)));
+        Self { question: asked(samples[0]), answers, target: target(samples[0]) }
+    }
+}
+
 /// The answers of two models to one document.
 pub fn side_by_side(pair: &Pair, samples: [&Sample; 2], names: [&str; 2], choice: &Choice, width: Width) -> String {
     let scores = pair.scores().map(|score| score.map_or_else(|| "—".to_owned(), number));
@@ -60,11 +79,12 @@ pub fn side_by_side(pair: &Pair, samples: [&Sample; 2], names: [&str; 2], choice
         names[1],
         scores[1]
     );
-    field(&mut text, "question", &asked(samples[0]), width);
-    for (name, sample) in names.iter().zip(samples) {
-        field(&mut text, name, &filtered(sample, choice).unwrap_or_else(|| responses(sample)), width);
+    let Both { question, answers, target } = Both::of(samples, choice);
+    field(&mut text, "question", &question, width);
+    for (name, answer) in names.iter().zip(&answers) {
+        field(&mut text, name, answer, width);
     }
-    field(&mut text, "target", &target(samples[0]), width);
+    field(&mut text, "target", &target, width);
     text
 }
 
@@ -198,7 +218,7 @@ fn joined(texts: &[String]) -> String {
 }
 
 /// At most four digits after the point.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 { format!("{value:.0}") } else { format!("{value:.4}") }
 }
 

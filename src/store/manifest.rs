@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
@@ -62,6 +63,16 @@ impl Manifest {
     /// Whether files of it were dropped, and must be made again before they can be read.
     pub fn is_dropped(&self) -> bool {
         any_dropped(&self.outputs)
+    }
+
+    /// How long the stage took: what its program says of it, else from its start to its end.
+    pub fn seconds(&self) -> Option<f64> {
+        let told = self.facts.get("seconds").and_then(serde_json::Value::as_f64);
+        told.or_else(|| {
+            let time = |text: &str| DateTime::parse_from_rfc3339(text).ok();
+            let took = time(&self.ended)? - time(&self.started)?;
+            Some(took.num_milliseconds() as f64 / 1000.0)
+        })
     }
 }
 
