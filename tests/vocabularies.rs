@@ -28,12 +28,12 @@ fn other_ids_for_one_token_are_found_before_anything_runs() {
     let project = project();
     let said = project.mergelab(&["run", "x.yaml"]).exits(3);
     said.says("the token \"x\" is 0 in `a` and 1 in `b`").says("x.yaml:6:").says("`tokenizer: union`");
-    assert!(project.in_store("artifacts").is_empty(), "nothing ran");
+    assert!(project.in_store("objects").is_empty(), "nothing ran");
     // What is not asked for is nobody's business.
     project.run(&["--only", "commands.hours"]).ran(&["commands.hours"]);
     // By token they go together, in the tokens of either.
     project.edit("x.yaml", "models: [a, b]", "models: [a, b], tokenizer: b");
-    project.run(&[]).ran(&["merges.m", "models.a", "models.b", "models.c"]);
+    project.run(&[]).ran(&["models.a", "models.b", "models.c", "merges.m"]);
     project.edit("x.yaml", "tokenizer: b", "tokenizer: union");
     project.run(&[]).ran(&["merges.m"]);
 }
@@ -46,7 +46,7 @@ fn tables_of_other_sizes_are_found_unless_a_rule_takes_one_model_s() {
     let said = project.mergelab(&["run", "x.yaml"]).exits(3);
     said.says("the vocabulary of `a` has 4 rows, and that of `c` 5").says("x.yaml:6:").says("`tokenizer: NAME`");
     project.edit("x.yaml", "[a, c]", "[a, c], rules: [{ match: '*embed*', use: { model: c } }]");
-    project.run(&[]).ran(&["commands.hours", "merges.m", "models.a", "models.b", "models.c"]);
+    project.run(&[]).ran(&["models.a", "models.b", "models.c", "commands.hours", "merges.m"]);
 }
 
 #[test]
@@ -54,8 +54,8 @@ fn a_tokenizer_changes_a_merge_by_token_and_not_one_by_ids() {
     let project = project();
     project.edit("x.yaml", "[a, b]", "[a, c]");
     project.edit("x.yaml", "  m:", "  t: { method: average, models: [a, c], tokenizer: a }\n  m:");
-    project.run(&[]).ran(&["commands.hours", "merges.m", "merges.t", "models.a", "models.b", "models.c"]);
+    project.run(&[]).ran(&["models.a", "models.b", "models.c", "commands.hours", "merges.t", "merges.m"]);
     // That of the second model counts only where rows go by token.
     project.edit("models/c/tokenizer.json", "<c>", "<d>");
-    project.run(&[]).ran(&["merges.t", "models.c"]);
+    project.run(&[]).ran(&["models.c", "merges.t"]);
 }

@@ -52,7 +52,10 @@ fn written(experiment: &Experiment, merge: &Merge) -> String {
         }
     }
     if let Some(source) = &merge.tokenizer {
-        key("tokenizer", tokenizer(source, merge.alignment.as_ref()));
+        // Words that mean something else here go by the longer form.
+        let is_plain = source != "union" && (source != "base" || merge.base.as_deref() == Some("base"));
+        let source = if is_plain { word(source) } else { format!("{{ model: {} }}", word(source)) };
+        key("tokenizer", tokenizer(&source, merge.alignment.as_ref()));
     }
     for (name, value) in &merge.params {
         key(name, flow(value));
@@ -117,11 +120,10 @@ fn said(weight: &Weight, params: &IndexMap<String, Json>) -> String {
 
 /// Whose tokenizer the merge has, and how rows belong together.
 fn tokenizer(source: &str, alignment: Option<&Alignment>) -> String {
-    let source = word(source);
     let Some(Alignment { union, base, pad_to_multiple_of, tokens }) = alignment else {
-        return format!("{{ source: {{ model: {source} }}, rows: ids }}");
+        return format!("{{ source: {source}, rows: ids }}");
     };
-    let mut keys = vec![if *union { "source: union".to_owned() } else { format!("source: {{ model: {source} }}") }];
+    let mut keys = vec![if *union { "source: union".to_owned() } else { format!("source: {source}") }];
     keys.extend(base.as_ref().map(|base| format!("base: {}", word(base))));
     keys.extend(pad_to_multiple_of.map(|multiple| format!("pad_to_multiple_of: {multiple}")));
     if !tokens.is_empty() {
