@@ -156,7 +156,7 @@ class Drawn(unittest.TestCase):
         self.assertEqual(families.make(again, 7), self.families)
         families.make(other, 8)
         first = digests(self.root / "one")
-        self.assertEqual(len(first), 4 * len(families.STORED) * (2 + len(families.DENSE) + len(families.SPARSE)))
+        self.assertEqual(len(first), 4 * len(families.STORED) * (2 + len(families.DENSE) + len(families.SPARSE) + len(families.TOKENS)))
         self.assertEqual(digests(again), first)
         self.assertNotEqual(digests(other), first)
 
