@@ -35,7 +35,7 @@ const TOKENIZER_FILES: [&str; 14] = [
 ];
 
 /// Those of them that say what the tokens are and know nothing of any that were added to `tokenizer.json`.
-const WITHOUT_ADDED: [&str; 8] = [
+pub(super) const WITHOUT_ADDED: [&str; 8] = [
     "tokenizer.model",
     "added_tokens.json",
     "vocab.json",

@@ -7,19 +7,9 @@ use mergelab_wire::Alignment;
 use tokenizers::AddedToken;
 
 use super::error::MergeError;
+use super::output::WITHOUT_ADDED;
 use crate::text::TextError;
 use crate::text::tokenizer::{Tokenizer, TokenizerConfig, extended};
-
-/// Files of tokenizers that are not read here.
-const OTHER_FILES: [&str; 7] = [
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tekken.json",
-    "tokenizer_config.json",
-];
 
 /// How tokens spell a space: tokens of one spelling are never found in a text that is cut up by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +63,8 @@ impl Tokens {
     /// # Errors
     /// When it has one without a `tokenizer.json`, or that is not a tokenizer.
     pub(super) fn read(model: &Path) -> Result<Option<Self>, TextError> {
-        if !model.join("tokenizer.json").exists() && !OTHER_FILES.iter().any(|name| model.join(name).exists()) {
+        let is_there = |name: &&str| model.join(name).exists();
+        if !["tokenizer.json", "tokenizer_config.json"].iter().chain(&WITHOUT_ADDED).any(is_there) {
             return Ok(None);
         }
         let tokenizer = Tokenizer::read(model, &TokenizerConfig::read(model)?, false, None)?;

@@ -58,7 +58,7 @@ fn models_that_differ_are_named_with_both_shapes_before_anything_is_written() {
     let home = tempfile::tempdir().unwrap();
     let models = two(&home, |second| replace(second, "model.embed_tokens.weight", Some(random(&[11, 4]))));
     let outcome = run(Job::Merge(merge_job("average", models)), 1);
-    refused(&outcome, 3, &["vocabularies differ: a has 9 tokens, b has 11", "resize_token_embeddings"]);
+    refused(&outcome, 3, &["vocabularies differ: a has 9 tokens, b has 11", "`tokenizer: union`"]);
 
     let home = tempfile::tempdir().unwrap();
     let models = two(&home, |second| replace(second, &weight, None));
