@@ -11,8 +11,8 @@ use crate::experiment::{Giver, Merge, Model};
 use crate::plan::{Facts, Spec, Stage};
 use crate::stage;
 
-const WAY_OUT: &str =
-    "add `tokenizer: NAME`, the model whose tokens and rows the merge has, or `tokenizer: union` for those of all";
+const WAY_OUT: &str = "add `tokenizer: NAME`, the model whose tokens and rows the merge has, or `tokenizer: union` for those of all; \
+     in a mergekit configuration that is `tokenizer_source`";
 
 /// What is known of a model that is there.
 struct Seen {

@@ -453,6 +453,22 @@ impl Reader<'_> {
             let message = format!("`{}` needs the parameter `{}`", method.name, param.name);
             self.context.report.add(Diagnostic::new(place, message));
         }
+        // Filters that fit some tensors leave the others without a value.
+        let fits_all = |item: &serde_json::Value| {
+            let filter = item.as_object().map(|item| item.get("filter").and_then(serde_json::Value::as_str));
+            filter.is_none_or(|filter| filter.is_none_or(|filter| filter == "*"))
+        };
+        let is_partial = |value: &serde_json::Value| value.as_array().is_some_and(|items| !items.iter().any(fits_all));
+        for param in method.params.iter().filter(|param| param.default.is_none()) {
+            if found.get(param.name).is_some_and(is_partial) {
+                let place = self.fields.field(param.name).map_or(place, |field| field.key);
+                let message =
+                    format!("`{}` needs `{}` for all tensors, and no filter fits the others", method.name, param.name);
+                self.context
+                    .report
+                    .add(Diagnostic::new(place, message).hint("add an item without `filter`: `{ value: … }`"));
+            }
+        }
     }
 
     /// Adds the experiment's seed for a method that draws, where the merge has none of its own.

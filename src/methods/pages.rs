@@ -81,7 +81,7 @@ pub(super) const PAGES: &[Page] = &[
         method: "ties",
         title: "TIES-Merging",
         summary: "task vectors trimmed, their signs elected, and what agrees averaged",
-        formula: "τ̂ᵢ = the ⌊density·n⌋ largest elements of τᵢ;   s = sign Σ wᵢ τ̂ᵢ;   W = W₀ + λ Σ_{sign τ̂ᵢ = s} wᵢ τ̂ᵢ / Σ_{sign τ̂ᵢ = s} wᵢ",
+        formula: "τ̂ᵢ = the ⌊density·n⌋ largest elements of τᵢ;   s = sign Σ wᵢ τ̂ᵢ;   W = W₀ + λ Σ_{sign wᵢ τ̂ᵢ = s} wᵢ τ̂ᵢ / Σ_{sign wᵢ τ̂ᵢ = s} wᵢ",
         details: "Per tensor; one element stays at least unless density is 0; a sum of 0 elects plus. `rescale` brings a trimmed vector \
                   to its former sum of magnitudes.",
         source: "Yadav et al., *TIES-Merging*, 2023, <https://arxiv.org/abs/2306.01708>",
@@ -298,7 +298,7 @@ pub(super) const PARAMS: &[(&str, &str, &str)] = &[
     ("ram", "epsilon", "what differs by more is changed"),
     ("ramplus_tl", "epsilon", "what differs by more is changed"),
     ("ramplus_tl", "alpha", "the most that ρ counts as"),
-    ("*", "normalize", "divide by the sum of the weights that count"),
+    ("*", "normalize", "divide by the sum of the weights that count, where that is not zero"),
     ("*", "lambda", "factor of the merged task vector"),
     ("*", "density", "share of elements that stay"),
     ("*", "gamma", "share of the largest elements that go"),

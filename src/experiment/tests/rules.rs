@@ -671,6 +671,16 @@ fn rules_use_what_is_in_the_merge() {
 }
 
 #[test]
+fn a_parameter_without_a_default_needs_a_value_for_all_tensors() {
+    let slerp = |t: &str| format!("merges: {{ m: {{ method: slerp, base: a, models: [b], t: {t} }} }}");
+    let partial = "[{ filter: mlp, value: 0.3 }, { filter: norm, value: 0 }]";
+    assert_eq!(one(&slerp(partial)), "`slerp` needs `t` for all tensors, and no filter fits the others");
+    valid(&slerp("[{ filter: mlp, value: 0.3 }, { value: 0.5 }]"));
+    valid(&slerp("[{ filter: mlp, value: 0.3 }, { filter: '*', value: 0.5 }]"));
+    valid(&slerp("[0, 0.5, 1]"));
+}
+
+#[test]
 fn a_tokenizer_comes_from_a_model_of_the_merge() {
     assert_eq!(one(&merge("method: average, tokenizer: base")), "`base` is not a model of this merge");
     assert_eq!(valid(&merge("method: average, tokenizer: union")).merges["m"].tokenizer.as_deref(), Some("union"));

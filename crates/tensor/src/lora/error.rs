@@ -126,6 +126,18 @@ pub enum LoraError {
         /// The model that it is held against.
         base: String,
     },
+    /// Tables that would be kept whole, in the order of another tokenizer.
+    #[error("the token {token:?} is {} in {name} and {} in {base}: embeddings and head of {name} are not for the tokenizer of {base}", ids.0, ids.1)]
+    Tokens {
+        /// The model.
+        name: String,
+        /// The model that it is held against.
+        base: String,
+        /// A token that both have.
+        token: String,
+        /// Its ids in the two.
+        ids: (u64, u64),
+    },
     /// A number of the adapter that is none.
     #[error("{}: {name} is not finite at element {position}: {value}", path.display())]
     NotFinite {
@@ -171,6 +183,7 @@ impl Diagnosis for LoraError {
             }
             Self::Type { .. } => "apply it to the model that was not quantised".into(),
             Self::Same { .. } => "name the model that it was trained from, or merged over (`--base`)".into(),
+            Self::Tokens { .. } => "leave `--modules-to-save` out, for an adapter of the layers alone".into(),
             Self::NotFinite { .. } => "the adapter is damaged: fetch or train it again".into(),
             Self::Config { .. } | Self::Name { .. } | Self::Half { .. } | Self::Empty { .. } | Self::Rank { .. } => {
                 "an adapter is what `save_pretrained` of PEFT writes".into()

@@ -93,6 +93,14 @@ fn compare_ids(
     reporter: &Reporter,
 ) -> Result<(), MergeError> {
     if ids.is_empty() || theirs.is_empty() {
+        // Models without any tokenizer are nobody's mistake.
+        if ids.is_empty() != theirs.is_empty() {
+            let lacks = if ids.is_empty() { first } else { other };
+            reporter.note(format!(
+                "{lacks} has no tokenizer.json that can be read: whether {first} and {other} number their tokens in the same \
+                 way was not looked at"
+            ));
+        }
         return Ok(());
     }
     if let Some(two) = ids.conflict(theirs) {

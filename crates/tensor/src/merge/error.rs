@@ -479,7 +479,7 @@ impl Diagnosis for MergeError {
             Self::FisherShape { .. } => "the Fisher information is of a model of another size".to_owned(),
             Self::Rule { .. } => "`use:` is average, base, regmean, or { model: NAME }".to_owned(),
             Self::Config { .. } => {
-                "`tokenizer:` of the merge must name a model whose vocabulary fits the weights".to_owned()
+                "`tokenizer:` of the merge must name a model whose configuration fits the weights".to_owned()
             }
         })
     }

@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mergelab_wire::{ExtractLoraJob, MergeJob};
+use mergelab_wire::{ExtractLoraJob, MergeJob, TokenIds};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use tch::{Kind, TchError, Tensor};
@@ -41,6 +41,7 @@ pub fn run(job: &ExtractLoraJob, out: &Path, machine: Machine, reporter: &Report
     let of_two = MergeJob { base, ..of_one(&job.name, &job.model) };
     let mut sources = Sources::open(&of_two, false)?;
     check_names(&sources)?;
+    check_tokens(job, reporter)?;
     let (linear, others): (Vec<String>, Vec<String>) =
         sources.names().iter().cloned().partition(|name| is_low_rank(&sources, name));
     let compared = linear.iter().chain(if job.whole { &others[..] } else { &[] });
@@ -67,6 +68,20 @@ pub fn run(job: &ExtractLoraJob, out: &Path, machine: Machine, reporter: &Report
     };
     write(&written, (model, sources.family.as_deref()), &layers, out)?;
     report(&layers, (&whole, &left_out), out, reporter)?;
+    Ok(())
+}
+
+/// Refuses to keep tables whole by which another token would have each row: the tokenizer of an adapter is its base's.
+fn check_tokens(job: &ExtractLoraJob, reporter: &Reporter) -> Result<(), LoraError> {
+    let Some(two) = TokenIds::read(&job.model).conflict(&TokenIds::read(&job.base)) else { return Ok(()) };
+    let (name, base) = (job.name.clone(), job.base_name.clone());
+    if job.whole {
+        return Err(LoraError::Tokens { name, base, token: two.token, ids: (two.first, two.other) });
+    }
+    reporter.note(format!(
+        "the token {:?} is {} in {name} and {} in {base}: the adapter is of the layers alone, and its tokenizer is that of {base}",
+        two.token, two.first, two.other
+    ));
     Ok(())
 }
 

@@ -65,17 +65,20 @@ pub(super) fn values(job: &MergeJob) -> Result<IndexMap<String, Value>, MergeErr
 /// # Errors
 /// When it is so.
 pub(super) fn check_head(job: &MergeJob, has_head: bool) -> Result<(), MergeError> {
-    let Some(last) = job.slices.last() else { return Ok(()) };
     let config = config(&job.tokenizer)?;
     let is_tied = config.get("tie_word_embeddings").and_then(Value::as_bool);
     let class = config.get("architectures").and_then(|classes| classes.get(0)?.as_str());
-    if is_tied != Some(has_head) || class.is_some_and(|class| !class.ends_with("ForCausalLM")) {
+    // A checkpoint that was read as it is may lack a head that its configuration does not tie: old libraries wrote such.
+    if (job.slices.is_empty() && !has_head)
+        || is_tied != Some(has_head)
+        || class.is_some_and(|class| !class.ends_with("ForCausalLM"))
+    {
         return Ok(());
     }
     let has = if has_head { "has a head of its own" } else { "has none" };
-    let reason =
-        format!("tie_word_embeddings is {has_head}, and {}, which the last slice is of, {has}", last.models[0].name);
-    Err(wrong(&job.tokenizer, reason))
+    let whose = job.slices.last().map(|last| format!("{}, which the last slice is of,", last.models[0].name));
+    let whose = whose.unwrap_or_else(|| "the merge".to_owned());
+    Err(wrong(&job.tokenizer, format!("tie_word_embeddings is {has_head}, and {whose} {has}")))
 }
 
 /// For each layer of the result the directory of its base or first model, and its number there.

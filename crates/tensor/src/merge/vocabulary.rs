@@ -155,9 +155,8 @@ pub(super) fn lay_out(directory: &Path, giver: Of<'_>, others: &[Of<'_>], how: &
         })?;
         added.push((id, token));
     }
-    // A tokenizer may know tokens that its model has no rows for; in a union others may have them.
-    let all = if how.union { giver.tokens.end() } else { 0 };
-    let end = added.iter().map(|(id, _)| *id as usize + 1).fold(giver.rows.max(all), usize::max);
+    // A tokenizer may know tokens that its model has no rows for: such a text would end with an error.
+    let end = added.iter().map(|(id, _)| *id as usize + 1).fold(giver.rows.max(giver.tokens.end()), usize::max);
     let rows = end.next_multiple_of(multiple(&giver, end, how.pad_to_multiple_of));
     let mut tokens = vec![None; rows];
     for (token, id) in ids {

@@ -48,8 +48,10 @@ fn model(home: &Path, name: &str, tokenizer: Option<&Value>, values: &[f64]) -> 
             ("model.norm.weight", Tensor::ones([2], (Kind::Float, Device::Cpu))),
         ],
     );
-    let config =
-        format!("{{\"model_type\": \"llama\", \"vocab_size\": {}, \"torch_dtype\": \"float32\"}}\n", values.len());
+    let config = format!(
+        "{{\"model_type\": \"llama\", \"num_hidden_layers\": 1, \"vocab_size\": {}, \"torch_dtype\": \"float32\"}}\n",
+        values.len()
+    );
     fs::write(directory.join("config.json"), config).unwrap();
     if let Some(tokenizer) = tokenizer {
         fs::write(directory.join("tokenizer.json"), tokenizer.to_string()).unwrap();
@@ -305,15 +307,23 @@ fn rows_of_single_tokens_can_be_stated() {
 }
 
 #[test]
-fn a_token_without_a_row_in_its_own_model_gets_one_in_a_union() {
+fn a_token_without_a_row_in_its_own_model_gets_one() {
     let home = tempfile::tempdir().unwrap();
     let tokens = tokenizer(&["x", "y"], &["<pad>"]);
     let models = [
         model(home.path(), "a", Some(&tokens), &[1.0, 2.0]),
         model(home.path(), "b", Some(&tokens), &[10.0, 20.0, 30.0]),
     ];
-    assert_eq!(embedding(&run(Job::Merge(aligned("average", &models, by_token())), 1).ok()), [5.5, 11.0]);
-    assert_eq!(embedding(&run(Job::Merge(aligned("average", &models, union())), 1).ok()), [5.5, 11.0, 30.0]);
+    for alignment in [by_token(), union()] {
+        let outcome = run(Job::Merge(aligned("average", &models, alignment)), 1).ok();
+        assert_eq!((embedding(&outcome), vocab_size(&outcome)), (vec![5.5, 11.0, 30.0], json!(3)));
+    }
+    // Where no model has one, it is the mean of the others; where one is stated, that.
+    let alone = [models[0].clone(), MergeSource { name: "again".to_owned(), ..models[0].clone() }];
+    assert_eq!(embedding(&run(Job::Merge(aligned("average", &alone, by_token())), 1).ok()), [1.0, 2.0, 1.5]);
+    let row = TokenRow { source: Some(RowSource::Zero), force: false };
+    let stated = Alignment { tokens: IndexMap::from([("<pad>".to_owned(), row)]), ..by_token() };
+    assert_eq!(embedding(&run(Job::Merge(aligned("average", &alone, stated)), 1).ok()), [1.0, 2.0, 0.0]);
 }
 
 #[test]
