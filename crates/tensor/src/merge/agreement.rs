@@ -92,6 +92,9 @@ fn compare_ids(
     (other, theirs): (&str, &TokenIds),
     reporter: &Reporter,
 ) -> Result<(), MergeError> {
+    if ids.is_same(theirs) {
+        return Ok(());
+    }
     if ids.is_empty() || theirs.is_empty() {
         // Models without any tokenizer are nobody's mistake.
         if ids.is_empty() != theirs.is_empty() {

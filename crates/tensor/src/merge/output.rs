@@ -16,25 +16,17 @@ use super::sources::Sources;
 use crate::dtype::FloatType;
 use crate::failure::FileError;
 
-/// Files that a tokenizer may consist of.
-const TOKENIZER_FILES: [&str; 14] = [
+/// Files that a tokenizer may consist of, beside [`WITHOUT_ADDED`].
+const TOKENIZER_FILES: [&str; 6] = [
     "tokenizer.json",
-    "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tekken.json",
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
 ];
 
-/// Those of them that say what the tokens are and know nothing of any that were added to `tokenizer.json`.
+/// Files of a tokenizer that say what the tokens are and know nothing of any that were added to `tokenizer.json`.
 pub(super) const WITHOUT_ADDED: [&str; 8] = [
     "tokenizer.model",
     "added_tokens.json",
@@ -107,7 +99,7 @@ pub fn copy(
     let config = with_values(&read(&path)?, values).and_then(|config| with_dtype(&config, dtype));
     let config = config.map_err(|error| MergeError::Config { path, reason: error.to_string() })?;
     put(&out.join("config.json"), &config)?;
-    for name in TOKENIZER_FILES {
+    for name in TOKENIZER_FILES.iter().chain(&WITHOUT_ADDED) {
         let from = model.join(name);
         if from.is_file() {
             put(&out.join(name), &read(&from)?)?;
