@@ -112,7 +112,8 @@ pub(super) const PAGES: &[Page] = &[
         summary: "elements dropped at random, small ones more often, then signs elected",
         formula: "as dare_ties, mᵢ drawn with probability density - ε + 2ε · rank",
         details: "The rank runs from 0 for the smallest magnitude of a row to 1 for the largest; density - ε and density + ε must lie \
-                  between 0 and 1.",
+                  between 0 and 1. Magnitudes of one row that share their exponent and the five bits behind it, so that they are within \
+                  3 % of each other, share the mean of their ranks.",
         source: "Deep et al., *DELLA-Merging*, 2024, <https://arxiv.org/abs/2406.11617>",
         when: "Where DARE drops too much of what counts.",
     },

@@ -446,7 +446,7 @@ impl Reader<'_> {
         if !merge.slices.is_empty() {
             params["slices"] = merge.slices.iter().map(|slice| self::slice(merge, slice)).collect();
         }
-        if let Some(revision) = revision(&merge.method) {
+        if let Some(revision) = revision(merge) {
             params["revision"] = json!(revision);
         }
         if let Some(how) = &merge.alignment {
@@ -515,9 +515,15 @@ fn alpha(alpha: &Alpha) -> Value {
 
 /// The revision of a method whose results changed, where it is not the first; the others do not run again for it.
 ///
-/// 2, methods that look at rows and columns see layers that are stored as `[in, out]` (GPT-2) turned.
-fn revision(method: &str) -> Option<u32> {
-    matches!(method, "wudi" | "tsv" | "iso_c").then_some(2)
+/// 2, methods that look at rows and columns see layers that are stored as `[in, out]` (GPT-2) turned; what is drawn is drawn
+/// in another way; sums of magnitudes, by which `rescale` scales, are added up in another order.
+fn revision(merge: &Merge) -> Option<u32> {
+    let rescales = || merge.params.get("rescale").is_some_and(|rescale| *rescale == json!(true));
+    match merge.method.as_str() {
+        "wudi" | "tsv" | "iso_c" | "dare_linear" | "dare_ties" | "della" | "della_linear" => Some(2),
+        "ties" | "breadcrumbs" | "breadcrumbs_ties" => rescales().then_some(2),
+        _ => None,
+    }
 }
 
 /// A weight: a list, one number among them.

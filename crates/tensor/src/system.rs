@@ -47,18 +47,28 @@ impl Deref for MappedFile {
     }
 }
 
-/// Runs a loop that is compiled a second time for processors with 256-bit vectors, where this is one. Arithmetic is the
-/// same to the bit: nothing is reordered, and products and sums are not fused.
+/// Runs a loop that is compiled again for processors with 256-bit and with 512-bit vectors, where this is one. Arithmetic is
+/// the same to the bit: nothing is reordered, and products and sums are not fused.
 #[inline]
 pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
+        use std::arch::is_x86_feature_detected as has;
+
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        fn with_avx512<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
         #[target_feature(enable = "avx2")]
         fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
             work()
         }
-        if std::arch::is_x86_feature_detected!("avx2") {
+        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
             // SAFETY: the processor has what the function is compiled for.
+            return unsafe { with_avx512(work) };
+        }
+        if has!("avx2") {
+            // SAFETY: as above.
             return unsafe { with_avx2(work) };
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use mergelab_wire::MergeJob;
 use tch::{Kind, TchError, Tensor};
 
-use super::elementwise::{Kernel, Tile, on_tensors};
+use super::elementwise::{BLOCK, Kernel, TILE, Tile, on_tensors};
 use super::error::MergeError;
 use super::magnitude::kth_largest;
 use super::method::{Context, Method, Unit};
@@ -20,6 +20,7 @@ use super::pair::other;
 use super::params::Params;
 use super::rules::AlphaRule;
 use super::vectors::Vectors;
+use crate::system::vectorized;
 
 /// Added to probabilities.
 const LEAST: f64 = 1e-8;
@@ -88,9 +89,21 @@ struct Fusion {
 }
 
 impl Fusion {
-    #[inline]
-    fn importance(&self, base: f32, model: f32, position: usize) -> f32 {
-        (model - base).abs() * self.divergences[position / self.row]
+    /// The importances of some elements from a position on.
+    fn importances(&self, start: usize, base: &[f32], model: &[f32], importances: &mut [f32]) {
+        let mut at = 0;
+        while at < importances.len() {
+            let position = start + at;
+            let part = at..importances.len().min(at + self.row - position % self.row);
+            at = part.end;
+            let divergence = self.divergences[position / self.row];
+            let pairs = base[part.clone()].iter().zip(&model[part.clone()]);
+            vectorized(|| {
+                for (importance, (base, model)) in importances[part].iter_mut().zip(pairs) {
+                    *importance = (model - base).abs() * divergence;
+                }
+            });
+        }
     }
 
     /// The threshold of a tensor.
@@ -102,12 +115,11 @@ impl Fusion {
         // The place from below, in fp32 as there, is one from above here.
         let place = |share: f32| count - ((share * (count - 1) as f32) as usize).min(count - 1);
         let found = kth_largest(&[place(0.25), place(0.5), place(0.75)], |visit| {
-            let mut importances = Vec::new();
+            let mut importances = [0.0; TILE];
             vectors.each(1, |start, tiles| {
-                importances.clear();
-                let pairs = (start..).zip(tiles[0].iter().zip(&*tiles[1]));
-                importances.extend(pairs.map(|(position, (base, model))| self.importance(*base, *model, position)));
-                visit(start, &importances);
+                let importances = &mut importances[..tiles[0].len()];
+                self.importances(start, tiles[0], tiles[1], importances);
+                visit(0, start, importances);
             })
         })?;
         Ok(found[1] + 1.5 * (found[2] - found[0]))
@@ -116,10 +128,20 @@ impl Fusion {
 
 impl Kernel for Fusion {
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        let base = tile.base.expect("it goes from a base");
-        for (at, (out, (base, model))) in out.iter_mut().zip(base.iter().zip(tile.models[0])).enumerate() {
-            let taken = self.importance(*base, *model, tile.start + at) >= self.threshold;
-            *out = if taken { base + (model - base) } else { *base };
+        let mut importances = [0.0; BLOCK];
+        let (threshold, mut position) = (self.threshold, tile.start);
+        for (block, out) in tile.blocks(out) {
+            let importances = &mut importances[..out.len()];
+            for model in block.models() {
+                self.importances(position, block.base(), model, importances);
+                vectorized(|| {
+                    let pairs = block.base().iter().zip(model);
+                    for ((out, importance), (base, model)) in out.iter_mut().zip(&*importances).zip(pairs) {
+                        *out = if *importance >= threshold { base + (model - base) } else { *base };
+                    }
+                });
+            }
+            position += out.len();
         }
     }
 }

@@ -8,12 +8,13 @@
 use mergelab_wire::MergeJob;
 
 use super::error::MergeError;
-use super::magnitude::Trim;
+use super::magnitude::{Trim, masked};
 use super::method::{Context, Method, Unit};
 use super::params::Params;
 use super::rules::AlphaRule;
 use super::sparse::{self, Consensus, Dense, Sparse};
 use super::ties::trims;
+use crate::system::vectorized;
 
 /// Model Breadcrumbs.
 #[derive(Debug)]
@@ -40,17 +41,23 @@ impl Method for Breadcrumbs {
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
         let consensus = Consensus { elect: self.elect, normalize: false, rescale: false };
-        sparse::units(context, tensors, consensus, |params, vector, name, model| {
-            let density = params.for_model(model, "density", name, 1.0);
-            if density >= 1.0 {
-                return Ok(Box::new(Dense));
-            }
-            let count = vector.elements();
+        sparse::units(context, tensors, consensus, |params, vectors, name| {
+            let count = vectors.elements();
             let of = |share: f64| (share * count as f64) as usize;
-            let kept = of(density);
-            let outliers = of(params.for_model(model, "gamma", name, 0.01)).min(count - kept);
-            let trims = trims(vector, &[outliers + kept, outliers])?;
-            Ok(Box::new(Between { all: trims[0], without: trims[1] }))
+            let bounds = |model| {
+                let density = params.for_model(model, "density", name, 1.0);
+                if density >= 1.0 {
+                    return Vec::new();
+                }
+                let outliers = of(params.for_model(model, "gamma", name, 0.01)).min(count - of(density));
+                vec![outliers + of(density), outliers]
+            };
+            let trims = trims(vectors, &(0..vectors.count()).map(bounds).collect::<Vec<_>>())?;
+            let sparse = |trims: Vec<Trim>| match trims.as_slice() {
+                [all, without] => Box::new(Between { all: *all, without: *without }) as Box<dyn Sparse>,
+                _ => Box::new(Dense),
+            };
+            Ok(trims.into_iter().map(sparse).collect())
         })
     }
 }
@@ -63,11 +70,12 @@ struct Between {
 
 impl Sparse for Between {
     fn sparsify(&self, start: usize, vector: &mut [f32]) {
-        for (position, value) in (start..).zip(vector) {
-            let size = value.abs();
-            if !self.all.keeps(size, position) || self.without.keeps(size, position) {
-                *value = 0.0;
+        let (all, without) = (self.all.from(start), self.without.from(start));
+        vectorized(|| {
+            for (place, value) in (0..).zip(vector) {
+                let size = value.abs();
+                *value = masked(*value, all.mask(size, place) & !without.mask(size, place));
             }
-        }
+        });
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mergelab_wire::MergeJob;
 
-use super::elementwise::{Kernel, Tile, on_task_vectors};
+use super::elementwise::{BLOCK, Kernel, Tile, on_task_vectors};
 use super::error::MergeError;
 use super::method::{Context, Method, Unit};
 use super::params::Params;
@@ -62,17 +62,35 @@ struct Agreed {
 
 impl Kernel for Agreed {
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        let base = tile.base.expect("task vectors start from a base");
-        vectorized(|| {
-            for (at, (out, base)) in out.iter_mut().zip(base).enumerate() {
-                let vectors =
-                    || tile.models.iter().zip(&self.weights).map(|(model, w)| w * f64::from(model[at] - base));
-                let sum: f64 = vectors().sum();
-                let matters = |vector: f64| vector.abs() >= self.mask_lambda * (sum - vector).abs();
-                let agreeing: f64 = vectors().map(|vector| f64::from(u8::from(matters(vector)))).sum();
-                let moved = if agreeing >= self.agree { self.lambda * sum } else { 0.0 };
-                *out = (f64::from(*base) + moved) as f32;
+        let (mut sums, mut counts) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
+        for (block, out) in tile.blocks(out) {
+            let (sums, counts) = (&mut sums[..out.len()], &mut counts[..out.len()]);
+            sums.fill(0.0);
+            counts.fill(0.0);
+            for (model, &weight) in block.models().zip(&self.weights) {
+                vectorized(|| {
+                    for ((sum, model), base) in sums.iter_mut().zip(model).zip(block.base()) {
+                        *sum += weight * f64::from(model - base);
+                    }
+                });
             }
-        });
+            let Self { lambda, mask_lambda, agree, .. } = *self;
+            for (model, &weight) in block.models().zip(&self.weights) {
+                vectorized(|| {
+                    let places = counts.iter_mut().zip(&*sums);
+                    for ((count, sum), (model, base)) in places.zip(model.iter().zip(block.base())) {
+                        let vector = weight * f64::from(model - base);
+                        *count += f64::from(u8::from(vector.abs() >= mask_lambda * (sum - vector).abs()));
+                    }
+                });
+            }
+            vectorized(|| {
+                let places = sums.iter().zip(&*counts);
+                for ((out, base), (sum, count)) in out.iter_mut().zip(block.base()).zip(places) {
+                    let moved = if *count >= agree { lambda * sum } else { 0.0 };
+                    *out = (f64::from(*base) + moved) as f32;
+                }
+            });
+        }
     }
 }

@@ -7,12 +7,15 @@
 
 use mergelab_wire::MergeJob;
 
+use super::elementwise::BLOCK;
 use super::error::MergeError;
+use super::magnitude::masked;
 use super::method::{Context, Method, Unit};
 use super::params::Params;
 use super::rules::AlphaRule;
 use super::sparse::{self, Consensus, Dense, Sparse};
-use crate::draw::Draws;
+use crate::draw::{Draws, threshold};
+use crate::system::vectorized;
 
 /// DARE.
 #[derive(Debug)]
@@ -39,12 +42,12 @@ impl Method for Dare {
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
         let consensus = Consensus { elect: self.elect, normalize: false, rescale: true };
-        sparse::units(context, tensors, consensus, |params, _, name, model| {
-            let density = params.for_model(model, "density", name, 1.0);
-            if density >= 1.0 {
-                return Ok(Box::new(Dense));
-            }
-            Ok(Box::new(Dropped { draws: Draws::named(params.seed(), name, model), density }))
+        sparse::units(context, tensors, consensus, |params, vectors, name| {
+            let sparse = |model| match params.for_model(model, "density", name, 1.0) {
+                density if density >= 1.0 => Box::new(Dense) as Box<dyn Sparse>,
+                density => Box::new(Dropped::new(Draws::named(params.seed(), name, model), density)),
+            };
+            Ok((0..vectors.count()).map(sparse).collect())
         })
     }
 }
@@ -52,15 +55,27 @@ impl Method for Dare {
 #[derive(Debug)]
 struct Dropped {
     draws: Draws,
-    density: f64,
+    /// What is drawn below it stays.
+    threshold: u32,
+}
+
+impl Dropped {
+    fn new(draws: Draws, density: f64) -> Self {
+        Self { draws, threshold: threshold(density) }
+    }
 }
 
 impl Sparse for Dropped {
     fn sparsify(&self, start: usize, vector: &mut [f32]) {
-        for (position, value) in (start..).zip(vector) {
-            if self.draws.at(position) >= self.density {
-                *value = 0.0;
-            }
+        let (threshold, mut draws) = (self.threshold, [0; BLOCK]);
+        for (number, part) in vector.chunks_mut(BLOCK).enumerate() {
+            let draws = &mut draws[..part.len()];
+            self.draws.fill(start + number * BLOCK, draws);
+            vectorized(|| {
+                for (value, draw) in part.iter_mut().zip(draws) {
+                    *value = masked(*value, u32::from(*draw < threshold).wrapping_neg());
+                }
+            });
         }
     }
 }
@@ -72,7 +87,7 @@ mod tests {
     #[test]
     fn as_many_elements_stay_as_the_density_says_and_the_same_in_any_pieces() {
         let count = 200_000;
-        let dropped = Dropped { draws: Draws::named(7, "a.weight", 1), density: 0.3 };
+        let dropped = Dropped::new(Draws::named(7, "a.weight", 1), 0.3);
         let mut whole = vec![1.0; count];
         dropped.sparsify(0, &mut whole);
         let share = f64::from(whole.iter().sum::<f32>()) / count as f64;

@@ -2,17 +2,22 @@
 //!
 //! In each row of a task vector (the whole of a tensor with one dimension) elements stay with a probability that grows with the
 //! rank of their magnitude, evenly from `density - epsilon` for the smallest to `density + epsilon` for the largest; both must be
-//! in (0, 1) unless density is 0 or 1. Drawn and scaled as in [`super::dare`]; `della` elects signs as TIES does and
-//! normalizes.
+//! in (0, 1) unless density is 0 or 1. Magnitudes that have a binary exponent and five bits behind it in common, and so are within
+//! 3 % of each other, share the mean of their ranks: rows need not be sorted, and the mean of all probabilities is the density as
+//! before. Drawn and scaled as in [`super::dare`]; `della` elects signs as TIES does and normalizes.
+
+use std::ops::RangeInclusive;
 
 use mergelab_wire::MergeJob;
 
 use super::error::MergeError;
+use super::magnitude::masked;
 use super::method::{Context, Method, Unit};
 use super::params::Params;
 use super::rules::AlphaRule;
 use super::sparse::{self, Consensus, Dense, Sparse};
-use crate::draw::Draws;
+use crate::draw::{Draws, threshold};
+use crate::system::vectorized;
 
 /// DELLA.
 #[derive(Debug)]
@@ -40,33 +45,85 @@ impl Method for Della {
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
         let consensus = Consensus { elect: self.elect, normalize: self.elect, rescale: true };
-        sparse::units(context, tensors, consensus, |params, vector, name, model| {
-            let density = params.for_model(model, "density", name, 1.0);
-            let epsilon = params.for_model(model, "epsilon", name, 0.15);
-            let row = vector.shape.last().copied().unwrap_or(1).max(1);
-            if density >= 1.0 {
-                return Ok(Box::new(Dense));
-            }
-            if density > 0.0 && (density + epsilon >= 1.0 || density - epsilon <= 0.0) {
-                return Err(MergeError::Request {
-                    method: context.job.method.clone(),
-                    reason: format!("density {density} and epsilon {epsilon} at {name}"),
-                    hint: "density - epsilon and density + epsilon must lie between 0 and 1; epsilon is 0.15 unless stated",
-                });
-            }
-            let draws = Draws::named(params.seed(), name, model);
-            Ok(Box::new(Ranked { draws, row, density, epsilon }))
+        sparse::units(context, tensors, consensus, |params, vectors, name| {
+            let row = vectors.shape.last().copied().unwrap_or(1).max(1);
+            let sparse = |model| {
+                let density = params.for_model(model, "density", name, 1.0);
+                let epsilon = params.for_model(model, "epsilon", name, 0.15);
+                if density >= 1.0 {
+                    return Ok(Box::new(Dense) as Box<dyn Sparse>);
+                }
+                if density > 0.0 && (density + epsilon >= 1.0 || density - epsilon <= 0.0) {
+                    return Err(MergeError::Request {
+                        method: context.job.method.clone(),
+                        reason: format!("density {density} and epsilon {epsilon} at {name}"),
+                        hint: "density - epsilon and density + epsilon must lie between 0 and 1; epsilon is 0.15 unless stated",
+                    });
+                }
+                let draws = Draws::named(params.seed(), name, model);
+                Ok(Box::new(Ranked::new(draws, row, density, epsilon)))
+            };
+            (0..vectors.count()).map(sparse).collect()
         })
     }
 }
+
+/// Bits of a magnitude that are not looked at.
+const IGNORED: u32 = 18;
+
+/// Magnitudes are told apart by so many bits.
+const KINDS: usize = 1 << (31 - IGNORED);
 
 #[derive(Debug)]
 struct Ranked {
     draws: Draws,
     /// Elements of a row.
     row: usize,
-    density: f64,
-    epsilon: f64,
+    /// What the probability is for the smallest, and by how much it grows from rank to rank.
+    least: f64,
+    step: f64,
+}
+
+impl Ranked {
+    fn new(draws: Draws, row: usize, density: f64, epsilon: f64) -> Self {
+        let (least, step) = match (density, row) {
+            (density, _) if density <= 0.0 => (0.0, 0.0),
+            (_, 1) => (density, 0.0),
+            _ => (density - epsilon, 2.0 * epsilon / (row - 1) as f64),
+        };
+        Self { draws, row, least, step }
+    }
+
+    /// For each kind of magnitude in a row: what is drawn below it stays. `kinds` is zero before, and is told which are not after.
+    fn thresholds(&self, row: &[f32], kinds: &mut [u32; KINDS]) -> RangeInclusive<usize> {
+        // Zeros are the smallest, and stay what they are.
+        let smallest = |low: u32, value: &f32| low.min(value.abs().to_bits().wrapping_sub(1));
+        let largest = |high: u32, value: &f32| high.max(value.abs().to_bits());
+        let low = vectorized(|| row.iter().fold(u32::MAX, smallest)).wrapping_add(1);
+        let high = vectorized(|| row.iter().fold(0, largest));
+        for value in row {
+            kinds[kind(*value)] += 1;
+        }
+        let present = (low >> IGNORED) as usize..=(high >> IGNORED) as usize;
+        let mut below = if present.contains(&0) { 0 } else { std::mem::take(&mut kinds[0]) };
+        for count in &mut kinds[present.clone()] {
+            let rank = f64::from(2 * below + count.saturating_sub(1)) / 2.0;
+            below += *count;
+            *count = threshold(self.least + self.step * rank);
+        }
+        present
+    }
+}
+
+/// Counts of kinds, all zero.
+fn no_kinds() -> Box<[u32; KINDS]> {
+    vec![0; KINDS].into_boxed_slice().try_into().expect("there are as many")
+}
+
+/// Which kind of magnitude a value has.
+#[inline]
+fn kind(value: f32) -> usize {
+    (value.abs().to_bits() >> IGNORED) as usize
 }
 
 impl Sparse for Ranked {
@@ -75,26 +132,19 @@ impl Sparse for Ranked {
     }
 
     fn sparsify(&self, start: usize, vector: &mut [f32]) {
-        if self.density <= 0.0 {
-            vector.fill(0.0);
-            return;
-        }
-        // Magnitude and place in one number, so that equal magnitudes have an order.
-        let mut order: Vec<u64> = Vec::with_capacity(self.row);
+        let (mut draws, mut below, mut kinds) = (vec![0; self.row], vec![0; self.row], no_kinds());
         for (number, row) in vector.chunks_mut(self.row).enumerate() {
-            let magnitudes = row.iter().zip(0u64..);
-            order.clear();
-            order.extend(magnitudes.map(|(value, at)| u64::from(value.abs().to_bits()) << 32 | at));
-            order.sort_unstable();
-            let last = (row.len() - 1) as f64;
-            for (rank, entry) in order.iter().enumerate() {
-                let at = (entry & u64::from(u32::MAX)) as usize;
-                let share = if last > 0.0 { rank as f64 / last } else { 0.5 };
-                let probability = self.density - self.epsilon + 2.0 * self.epsilon * share;
-                if self.draws.at(start + number * self.row + at) >= probability {
-                    row[at] = 0.0;
-                }
+            self.draws.fill(start + number * self.row, &mut draws);
+            let present = self.thresholds(row, &mut kinds);
+            for (below, value) in below.iter_mut().zip(&*row) {
+                *below = kinds[kind(*value)];
             }
+            kinds[present].fill(0);
+            vectorized(|| {
+                for (value, (draw, below)) in row.iter_mut().zip(draws.iter().zip(&below)) {
+                    *value = masked(*value, u32::from(draw < below).wrapping_neg());
+                }
+            });
         }
     }
 }
@@ -106,7 +156,7 @@ mod tests {
     #[test]
     fn large_elements_stay_more_often_than_small_ones_row_by_row() {
         let (row, rows) = (1000, 400);
-        let ranked = Ranked { draws: Draws::named(0, "a", 0), row, density: 0.5, epsilon: 0.2 };
+        let ranked = Ranked::new(Draws::named(0, "a", 0), row, 0.5, 0.2);
         // In every row a permutation of 1..=1000, rows of very different size.
         let value = |at: usize| ((at * 7 % row + 1) as f32) * 10f32.powi((at / row % 5) as i32);
         let mut vector: Vec<f32> = (0..row * rows).map(value).collect();
@@ -120,5 +170,40 @@ mod tests {
         for (found, expected) in [(stays(0, 100), 0.32), (stays(900, 1000), 0.68), (stays(0, 1000), 0.5)] {
             assert!((found - expected).abs() < 5.0 * (0.25 / 40_000f64).sqrt(), "{found} {expected}");
         }
+    }
+
+    #[test]
+    fn elements_stay_with_the_probability_of_their_rank() {
+        let row: Vec<f32> = (0..2000).map(|at| ((at * 7919 % 2003) as f32 - 900.0) * 1e-3).chain([0.0; 500]).collect();
+        let (density, epsilon) = (0.4, 0.3);
+        let ranked = Ranked::new(Draws::named(0, "a", 0), row.len(), density, epsilon);
+        let mut kinds = no_kinds();
+        let present = ranked.thresholds(&row, &mut kinds);
+        let probability = |value: f32| f64::from(kinds[kind(value)]) / 2f64.powi(32);
+        let mut order: Vec<usize> = (0..row.len()).collect();
+        order.sort_by(|a, b| row[*a].abs().total_cmp(&row[*b].abs()));
+        let nonzero = order.iter().enumerate().filter(|(_, at)| row[**at] != 0.0);
+        for (rank, at) in nonzero {
+            let expected = density - epsilon + 2.0 * epsilon * rank as f64 / (row.len() - 1) as f64;
+            // A kind has 3 % of the magnitudes below it, at most 3 % of the row.
+            assert!((probability(row[*at]) - expected).abs() < 0.03 * epsilon, "{} {expected}", probability(row[*at]));
+        }
+        kinds[present].fill(0);
+        assert!(kinds.iter().all(|count| *count == 0));
+    }
+
+    #[test]
+    fn equal_magnitudes_share_the_mean_of_their_ranks_and_one_element_has_the_density() {
+        let probability = |row: &[f32], value: f32| {
+            let mut kinds = no_kinds();
+            Ranked::new(Draws::named(0, "a", 0), row.len(), 0.5, 0.25).thresholds(row, &mut kinds);
+            f64::from(kinds[kind(value)]) / 2f64.powi(32)
+        };
+        // Ranks 0 to 4 are 0.25, 0.375, 0.5, 0.625, 0.75.
+        let row = [1.0, -1.0, 8.0, 4.0, 1.0];
+        for (value, expected) in [(1.0, 0.375), (-1.0, 0.375), (4.0, 0.625), (8.0, 0.75)] {
+            assert!((probability(&row, value) - expected).abs() < 1e-9, "{value}");
+        }
+        assert!((probability(&[3.0], 3.0) - 0.5).abs() < 1e-9);
     }
 }

@@ -21,6 +21,9 @@ use crate::system::vectorized;
 /// Elements of a tile: a few of them, as fp32, stay in a core's nearest caches.
 pub const TILE: usize = 4096;
 
+/// Elements whose sums are held at a time: they stay in the nearest cache, whatever the number of models.
+pub const BLOCK: usize = 512;
+
 /// One method on one tensor, tile by tile.
 pub trait Kernel: Debug + Send + Sync {
     /// Fills `out` from as many elements of each input.
@@ -48,6 +51,53 @@ pub struct Tile<'a> {
     pub models: &'a [&'a [f32]],
     /// Of what the work reads beside the models.
     pub beside: &'a [&'a [f32]],
+}
+
+impl Tile<'_> {
+    /// The tile in blocks, each with its part of `out`.
+    pub fn blocks<'a>(&'a self, out: &'a mut [f32]) -> impl Iterator<Item = (Block<'a>, &'a mut [f32])> {
+        self.blocks_from(0, out)
+    }
+
+    /// As [`Self::blocks`] as many elements as `out` has, from one of the tile on.
+    pub fn blocks_from<'a>(
+        &'a self,
+        from: usize,
+        out: &'a mut [f32],
+    ) -> impl Iterator<Item = (Block<'a>, &'a mut [f32])> {
+        out.chunks_mut(BLOCK).enumerate().map(move |(number, out)| {
+            let first = from + number * BLOCK;
+            (Block { tile: self, range: first..first + out.len() }, out)
+        })
+    }
+}
+
+/// Elements of a tile that are worked on together, [`BLOCK`] at most.
+///
+/// What is done with it is a sequence of small loops, each [`vectorized`]: larger ones the compiler does not repeat for wider
+/// vectors.
+#[derive(Clone, Debug)]
+pub struct Block<'a> {
+    tile: &'a Tile<'a>,
+    range: Range<usize>,
+}
+
+impl<'a> Block<'a> {
+    /// Of the base.
+    ///
+    /// # Panics
+    /// When the work reads none.
+    #[inline]
+    pub fn base(&self) -> &'a [f32] {
+        &self.tile.base.expect("work from a base reads one")[self.range.clone()]
+    }
+
+    /// Of each model.
+    #[inline]
+    pub fn models(&self) -> impl Iterator<Item = &'a [f32]> + use<'a> {
+        let Self { tile, range } = self.clone();
+        tile.models.iter().map(move |model| &model[range.clone()])
+    }
 }
 
 /// How the elements of one tensor come about.
@@ -280,34 +330,28 @@ impl Mean {
 
 impl Kernel for Mean {
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        vectorized(|| self.add_up(tile, out));
-    }
-}
-
-impl Mean {
-    #[inline(always)]
-    fn add_up(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        /// Sums that are held at a time: they stay in the nearest cache, whatever the number of models.
-        const BLOCK: usize = 512;
         let mut sums = [0.0f64; BLOCK];
-        for (number, out) in out.chunks_mut(BLOCK).enumerate() {
+        let factor = self.factor;
+        for (block, out) in tile.blocks(out) {
             let sums = &mut sums[..out.len()];
-            let range = number * BLOCK..number * BLOCK + out.len();
-            for (index, (model, weight)) in tile.models.iter().zip(&self.weights).enumerate() {
-                let values = &model[range.clone()];
-                if index == 0 {
-                    for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum = f64::from(*value) * weight;
+            for (index, (values, &weight)) in block.models().zip(&self.weights).enumerate() {
+                vectorized(|| {
+                    if index == 0 {
+                        for (sum, value) in sums.iter_mut().zip(values) {
+                            *sum = f64::from(*value) * weight;
+                        }
+                    } else {
+                        for (sum, value) in sums.iter_mut().zip(values) {
+                            *sum += f64::from(*value) * weight;
+                        }
                     }
-                } else {
-                    for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum += f64::from(*value) * weight;
-                    }
+                });
+            }
+            vectorized(|| {
+                for (out, sum) in out.iter_mut().zip(&*sums) {
+                    *out = (sum * factor) as f32;
                 }
-            }
-            for (out, sum) in out.iter_mut().zip(&*sums) {
-                *out = (sum * self.factor) as f32;
-            }
+            });
         }
     }
 }

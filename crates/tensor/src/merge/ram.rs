@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mergelab_wire::MergeJob;
 
-use super::elementwise::{Kernel, Tile, on_task_vectors};
+use super::elementwise::{BLOCK, Kernel, TILE, Tile, on_task_vectors};
 use super::error::MergeError;
 use super::method::{Context, Method, Unit};
 use super::params::Params;
@@ -58,14 +58,26 @@ impl Method for Ram {
 
 /// Each model's number of elements that others changed too, over that of its own.
 fn overlaps(vectors: &Vectors<'_>, epsilon: f64) -> Result<Vec<f64>, MergeError> {
-    let mut counts = vec![(0usize, 0usize); vectors.count()];
+    let mut counts = vec![(0u64, 0u64); vectors.count()];
     let beyond = epsilon as f32;
+    let mut changed = [0u32; TILE];
     vectors.each(1, |_, tiles| {
-        for at in 0..tiles[0].len() {
-            let changed = tiles.iter().filter(|tile| tile[at].abs() > beyond).count();
-            for ((shared, own), _) in counts.iter_mut().zip(&*tiles).filter(|(_, tile)| tile[at].abs() > beyond) {
-                *(if changed > 1 { shared } else { own }) += 1;
-            }
+        let changed = &mut changed[..tiles[0].len()];
+        changed.fill(0);
+        let is_changed = move |value: &f32| u32::from(value.abs() > beyond);
+        for tile in &*tiles {
+            vectorized(|| {
+                for (count, value) in changed.iter_mut().zip(&**tile) {
+                    *count += is_changed(value);
+                }
+            });
+        }
+        for ((shared, own), tile) in counts.iter_mut().zip(&*tiles) {
+            let all: u32 = vectorized(|| tile.iter().map(is_changed).sum());
+            let is_alone = move |(count, value): (&u32, &f32)| is_changed(value) & u32::from(*count == 1);
+            let alone: u32 = vectorized(|| changed.iter().zip(&**tile).map(is_alone).sum());
+            *shared += u64::from(all - alone);
+            *own += u64::from(alone);
         }
     })?;
     Ok(counts.into_iter().map(|(shared, own)| shared as f64 / (own as f64).max(epsilon)).collect())
@@ -80,21 +92,36 @@ struct Apart {
 
 impl Kernel for Apart {
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        let base = tile.base.expect("task vectors start from a base");
-        vectorized(|| {
-            for (at, (out, base)) in out.iter_mut().zip(base).enumerate() {
-                let (mut sum, mut scaled, mut changed) = (0.0f64, 0.0f64, 0.0f64);
-                for (model, factor) in tile.models.iter().zip(&self.factors) {
-                    let vector = model[at] - base;
-                    let counts = f64::from(u8::from(vector.abs() > self.epsilon));
-                    let vector = f64::from(vector) * counts;
-                    sum += vector;
-                    scaled += vector * factor;
-                    changed += counts;
-                }
-                let moved = if changed > 1.0 { sum / changed } else { scaled };
-                *out = (f64::from(*base) + moved) as f32;
+        let (mut sums, mut scaled, mut changed) = ([0.0f64; BLOCK], [0.0f64; BLOCK], [0.0f64; BLOCK]);
+        for (block, out) in tile.blocks(out) {
+            let [sums, scaled, changed] = [&mut sums, &mut scaled, &mut changed].map(|all| &mut all[..out.len()]);
+            for values in [&mut *sums, scaled, changed] {
+                values.fill(0.0);
             }
-        });
+            let epsilon = self.epsilon;
+            for (model, &factor) in block.models().zip(&self.factors) {
+                let counts = move |vector: f32| f64::from(u8::from(vector.abs() > epsilon));
+                vectorized(|| {
+                    let places = sums.iter_mut().zip(&mut *scaled);
+                    for ((sum, scaled), (model, base)) in places.zip(model.iter().zip(block.base())) {
+                        let vector = f64::from(model - base) * counts(model - base);
+                        *sum += vector;
+                        *scaled += vector * factor;
+                    }
+                });
+                vectorized(|| {
+                    for (changed, (model, base)) in changed.iter_mut().zip(model.iter().zip(block.base())) {
+                        *changed += counts(model - base);
+                    }
+                });
+            }
+            vectorized(|| {
+                let places = sums.iter().zip(&*scaled).zip(&*changed);
+                for ((out, base), ((sum, scaled), changed)) in out.iter_mut().zip(block.base()).zip(places) {
+                    let moved = if *changed > 1.0 { sum / changed } else { *scaled };
+                    *out = (f64::from(*base) + moved) as f32;
+                }
+            });
+        }
     }
 }

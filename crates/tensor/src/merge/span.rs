@@ -3,9 +3,9 @@
 //! First the inner products of all pairs are taken, over whole tensors or over their rows or columns; factors follow from
 //! these few numbers in fp64; then one pass adds up.
 
-use super::elementwise::{Kernel, Tile};
+use super::elementwise::{BLOCK, Kernel, Tile};
 use super::error::MergeError;
-use super::vectors::Vectors;
+use super::vectors::{Vectors, total};
 use crate::system::vectorized;
 
 /// Which elements make one vector.
@@ -149,20 +149,7 @@ pub fn scale(factors: &mut [f64], by: f64) {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
-    /// Sums side by side, whose order is the same with wider vectors.
-    const LANES: usize = 8;
-    vectorized(|| {
-        let mut sums = [0.0f64; LANES];
-        let (left, right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-        let rest = left.remainder().iter().zip(right.remainder());
-        let rest: f64 = rest.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        for (a, b) in left.zip(right) {
-            for lane in 0..LANES {
-                sums[lane] += f64::from(a[lane]) * f64::from(b[lane]);
-            }
-        }
-        sums.iter().sum::<f64>() + rest
-    })
+    total(a, b, |a, b| f64::from(a) * f64::from(b))
 }
 
 /// `f₀ W₀ + Σ fᵢ xᵢ` in fp64, rounded once: `xᵢ` is what a model differs from the base by where there is one, and the model itself
@@ -185,26 +172,35 @@ impl Combination {
 impl Kernel for Combination {
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
         let width = tile.models.len() + 1;
+        let (zeros, mut sums) = ([0.0f32; BLOCK], [0.0f64; BLOCK]);
         let mut at = 0;
         for (group, taken) in self.groups.runs(tile.start, out.len()) {
             let part = at..at + taken;
             at += taken;
             let factors = &self.factors[group * width..(group + 1) * width];
-            vectorized(|| add_up(factors, tile, part.start, &mut out[part.clone()]));
+            for (block, out) in tile.blocks_from(part.start, &mut out[part]) {
+                let base = if tile.base.is_some() { block.base() } else { &zeros[..out.len()] };
+                let sums = &mut sums[..out.len()];
+                let factor = factors[0];
+                vectorized(|| {
+                    for (sum, base) in sums.iter_mut().zip(base) {
+                        *sum = factor * f64::from(*base);
+                    }
+                });
+                for (model, &factor) in block.models().zip(&factors[1..]) {
+                    vectorized(|| {
+                        for ((sum, model), base) in sums.iter_mut().zip(model).zip(base) {
+                            *sum += factor * (f64::from(*model) - f64::from(*base));
+                        }
+                    });
+                }
+                vectorized(|| {
+                    for (out, sum) in out.iter_mut().zip(&*sums) {
+                        *out = *sum as f32;
+                    }
+                });
+            }
         }
-    }
-}
-
-/// Of the elements of a tile from one on, all in one group.
-#[inline]
-fn add_up(factors: &[f64], tile: &Tile<'_>, from: usize, out: &mut [f32]) {
-    for (at, out) in (from..).zip(out) {
-        let base = tile.base.map_or(0.0, |base| f64::from(base[at]));
-        let mut sum = factors[0] * base;
-        for (model, factor) in tile.models.iter().zip(&factors[1..]) {
-            sum += factor * (f64::from(model[at]) - base);
-        }
-        *out = sum as f32;
     }
 }
 

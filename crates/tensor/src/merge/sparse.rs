@@ -7,12 +7,13 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::elementwise::{Kernel, Tile, on_task_vectors};
+use super::elementwise::{BLOCK, Kernel, Tile, on_task_vectors};
 use super::error::MergeError;
 use super::method::{Context, Unit};
 use super::params::Params;
 use super::rules::AlphaRule;
-use super::vectors::Vectors;
+use super::vectors::{Vectors, total};
+use crate::system::vectorized;
 
 /// Sums of weights smaller than this divide nothing, as in mergekit.
 pub(super) const NO_WEIGHT: f64 = 1e-8;
@@ -50,7 +51,7 @@ pub struct Consensus {
     pub rescale: bool,
 }
 
-/// The work of such a method. `sparse` says what stays of a tensor's vector of one model, by its index.
+/// The work of such a method. `sparse` says what stays of each model's vector of a tensor.
 ///
 /// # Errors
 /// When integers differ or a tensor cannot be read, and what `sparse` says.
@@ -58,7 +59,7 @@ pub fn units(
     context: &Context<'_>,
     tensors: Vec<(String, Option<AlphaRule>)>,
     consensus: Consensus,
-    sparse: impl Fn(&Params<'_>, &Vectors<'_>, &str, usize) -> Result<Box<dyn Sparse>, MergeError> + Sync,
+    sparse: impl Fn(&Params<'_>, &Vectors<'_>, &str) -> Result<Vec<Box<dyn Sparse>>, MergeError> + Sync,
 ) -> Result<Vec<Unit>, MergeError> {
     let params = Params::of(context);
     let models: Vec<usize> = (0..context.sources.models.len()).collect();
@@ -67,13 +68,15 @@ pub fn units(
     on_task_vectors(context, tensors, |name| {
         let vectors = Vectors::from_base(context, name, &models)?;
         let lambda = params.number("lambda", name, 1.0);
-        let mut parts = Vec::with_capacity(models.len());
-        for (index, weight) in context.sources.weights(name).into_iter().enumerate() {
-            let vector = vectors.only(index);
-            let sparse = sparse(&params, &vector, name, index)?;
-            let scale = if rescale { rescaling(&vector, &*sparse)? } else { 1.0 };
-            parts.push(Part { weight, scale, sparse });
-        }
+        let sparse = sparse(&params, &vectors, name)?;
+        let scales = if rescale { scales(&vectors, &sparse)? } else { vec![1.0; sparse.len()] };
+        let parts: Vec<Part> = context
+            .sources
+            .weights(name)
+            .into_iter()
+            .zip(scales.into_iter().zip(sparse))
+            .map(|(weight, (scale, sparse))| Part { weight, scale, sparse })
+            .collect();
         let total: f64 = parts.iter().map(|part| part.weight).sum();
         let divisor = if normalize && total.abs() >= NO_WEIGHT { total } else { 1.0 };
         Ok(if consensus.elect {
@@ -84,16 +87,24 @@ pub fn units(
     })
 }
 
-/// What brings the sum of magnitudes that stay to that of all; 1 where there is nothing to scale.
-fn rescaling(vector: &Vectors<'_>, sparse: &dyn Sparse) -> Result<f64, MergeError> {
-    let size = |vector: &[f32]| vector.iter().map(|value| f64::from(value.abs())).sum::<f64>();
-    let (mut all, mut kept) = (0.0, 0.0);
-    vector.each(sparse.grain(), |start, tiles| {
-        all += size(tiles[0]);
-        sparse.sparsify(start, tiles[0]);
-        kept += size(tiles[0]);
+/// What brings each vector's sum of magnitudes that stay to that of all; 1 where there is nothing to scale.
+fn scales(vectors: &Vectors<'_>, sparse: &[Box<dyn Sparse>]) -> Result<Vec<f64>, MergeError> {
+    let mut sizes = vec![(0.0, 0.0); sparse.len()];
+    let grain = sparse.iter().map(|sparse| sparse.grain()).max().unwrap_or(1);
+    vectors.each(grain, |start, tiles| {
+        for (((all, kept), sparse), tile) in sizes.iter_mut().zip(sparse).zip(tiles) {
+            *all += size(tile);
+            sparse.sparsify(start, tile);
+            *kept += size(tile);
+        }
     })?;
-    Ok(if all < NO_SIZE || kept < NO_SIZE { 1.0 } else { all / kept })
+    let scale = |(all, kept)| if all < NO_SIZE || kept < NO_SIZE { 1.0 } else { all / kept };
+    Ok(sizes.into_iter().map(scale).collect())
+}
+
+/// The sum of magnitudes.
+fn size(vector: &[f32]) -> f64 {
+    total(vector, vector, |value, _| f64::from(value.abs()))
 }
 
 /// One model's part.
@@ -104,15 +115,20 @@ struct Part {
     sparse: Box<dyn Sparse>,
 }
 
-impl Part {
-    /// The elements that stay of a tile, zero where they do not.
-    fn vector<'a>(&self, tile: &Tile<'_>, model: &[f32], buffer: &'a mut Vec<f32>) -> &'a [f32] {
-        let base = tile.base.expect("task vectors start from a base");
-        buffer.clear();
-        buffer.extend(model.iter().zip(base).map(|(model, base)| model - base));
-        self.sparse.sparsify(tile.start, buffer);
-        buffer
-    }
+/// What stays of each model's vector, one after another, zero where nothing does.
+fn staying(parts: &[Part], tile: &Tile<'_>) -> Vec<Vec<f32>> {
+    let base = tile.base.expect("task vectors start from a base");
+    let vector = |(part, model): (&Part, &&[f32])| {
+        let mut vector = vec![0.0; base.len()];
+        vectorized(|| {
+            for ((value, model), base) in vector.iter_mut().zip(*model).zip(base) {
+                *value = model - base;
+            }
+        });
+        part.sparse.sparsify(tile.start, &mut vector);
+        vector
+    };
+    parts.iter().zip(tile.models).map(vector).collect()
 }
 
 fn grain(parts: &[Part]) -> usize {
@@ -133,16 +149,35 @@ impl Kernel for Sum {
     }
 
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        let base = tile.base.expect("task vectors start from a base");
-        let mut sums: Vec<f64> = base.iter().map(|base| f64::from(*base)).collect();
-        let mut buffer = Vec::new();
-        for (part, model) in self.parts.iter().zip(tile.models) {
-            let factor = part.weight * part.scale * self.factor;
-            let vector = part.vector(tile, model, &mut buffer);
-            sums.iter_mut().zip(vector).for_each(|(sum, value)| *sum += f64::from(*value) * factor);
+        let vectors = staying(&self.parts, tile);
+        let vectors: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+        let mut sums = [0.0f64; BLOCK];
+        for (block, out) in (Tile { models: &vectors, ..*tile }).blocks(out) {
+            let sums = &mut sums[..out.len()];
+            vectorized(|| {
+                for (sum, base) in sums.iter_mut().zip(block.base()) {
+                    *sum = f64::from(*base);
+                }
+            });
+            for (part, vector) in self.parts.iter().zip(block.models()) {
+                add(sums, vector, part.weight * part.scale * self.factor);
+            }
+            vectorized(|| {
+                for (out, sum) in out.iter_mut().zip(&*sums) {
+                    *out = *sum as f32;
+                }
+            });
         }
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum as f32);
     }
+}
+
+/// Adds numbers times a factor to sums.
+fn add(sums: &mut [f64], values: &[f32], factor: f64) {
+    vectorized(|| {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += f64::from(*value) * factor;
+        }
+    });
 }
 
 /// With an election.
@@ -159,28 +194,46 @@ impl Kernel for Elected {
     }
 
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        let base = tile.base.expect("task vectors start from a base");
-        let mut buffer = Vec::new();
-        let terms: Vec<Vec<f64>> = self
-            .parts
-            .iter()
-            .zip(tile.models)
-            .map(|(part, model)| {
-                let factor = part.scale * part.weight;
-                part.vector(tile, model, &mut buffer).iter().map(|value| f64::from(*value) * factor).collect()
-            })
-            .collect();
-        for (at, (out, base)) in out.iter_mut().zip(base).enumerate() {
-            let sign = if terms.iter().map(|terms| terms[at]).sum::<f64>() >= 0.0 { 1.0 } else { -1.0 };
-            let (mut sum, mut weights) = (0.0, 0.0);
-            for (terms, part) in terms.iter().zip(&self.parts) {
-                if terms[at] * sign > 0.0 {
-                    sum += terms[at];
-                    weights += part.weight;
-                }
+        let vectors = staying(&self.parts, tile);
+        let vectors: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+        let (mut signs, mut sums, mut weights) = ([0.0f64; BLOCK], [0.0f64; BLOCK], [0.0f64; BLOCK]);
+        for (block, out) in (Tile { models: &vectors, ..*tile }).blocks(out) {
+            let [signs, sums, weights] = [&mut signs, &mut sums, &mut weights].map(|all| &mut all[..out.len()]);
+            for values in [&mut *signs, sums, weights] {
+                values.fill(0.0);
             }
-            let divisor = if self.normalize && weights != 0.0 { weights } else { 1.0 };
-            *out = (f64::from(*base) + self.lambda * sum / divisor) as f32;
+            for (part, vector) in self.parts.iter().zip(block.models()) {
+                add(signs, vector, part.scale * part.weight);
+            }
+            for (part, vector) in self.parts.iter().zip(block.models()) {
+                let (factor, weight) = (part.scale * part.weight, part.weight);
+                vectorized(|| {
+                    let places = sums.iter_mut().zip(&mut *weights).zip(&*signs);
+                    for (((sum, total), sign), value) in places.zip(vector) {
+                        let term = f64::from(*value) * factor;
+                        let agrees = if *sign >= 0.0 { term > 0.0 } else { term < 0.0 };
+                        let counts = f64::from(u8::from(agrees));
+                        *sum += term * counts;
+                        *total += weight * counts;
+                    }
+                });
+            }
+            let lambda = self.lambda;
+            if !self.normalize {
+                vectorized(|| {
+                    for ((out, base), sum) in out.iter_mut().zip(block.base()).zip(&*sums) {
+                        *out = (f64::from(*base) + lambda * sum) as f32;
+                    }
+                });
+                continue;
+            }
+            vectorized(|| {
+                let places = sums.iter().zip(&*weights);
+                for ((out, base), (sum, total)) in out.iter_mut().zip(block.base()).zip(places) {
+                    let divisor = if *total == 0.0 { 1.0 } else { *total };
+                    *out = (f64::from(*base) + lambda * sum / divisor) as f32;
+                }
+            });
         }
     }
 }

@@ -6,12 +6,13 @@
 use mergelab_wire::MergeJob;
 
 use super::error::MergeError;
-use super::magnitude::{Trim, largest};
+use super::magnitude::{Trim, largest, masked};
 use super::method::{Context, Method, Unit};
 use super::params::Params;
 use super::rules::AlphaRule;
 use super::sparse::{self, Consensus, Sparse};
 use super::vectors::Vectors;
+use crate::system::vectorized;
 
 /// TIES.
 #[derive(Debug)]
@@ -32,25 +33,29 @@ impl Method for Ties {
 
     fn units(&self, context: &Context<'_>, tensors: Vec<(String, Option<AlphaRule>)>) -> Result<Vec<Unit>, MergeError> {
         let consensus = Consensus { elect: true, normalize: true, rescale: false };
-        sparse::units(context, tensors, consensus, |params, vector, name, model| {
-            let density = params.for_model(model, "density", name, 1.0);
-            let count = vector.elements();
-            let kept = if density > 0.0 { ((density * count as f64) as usize).max(1) } else { 0 };
-            let trims = trims(vector, &[kept])?;
-            Ok(Box::new(Largest(trims[0])))
+        sparse::units(context, tensors, consensus, |params, vectors, name| {
+            let count = vectors.elements();
+            let kept = |model| match params.for_model(model, "density", name, 1.0) {
+                density if density > 0.0 => ((density * count as f64) as usize).max(1),
+                _ => 0,
+            };
+            let trims = trims(vectors, &(0..vectors.count()).map(|model| vec![kept(model)]).collect::<Vec<_>>())?;
+            Ok(trims.into_iter().map(|trims| Box::new(Largest(trims[0])) as Box<dyn Sparse>).collect())
         })
     }
 }
 
-/// For each number of elements which ones of a single vector are the largest.
+/// Of each vector, for each of its numbers of elements which are the largest.
 ///
 /// # Errors
 /// When a tensor cannot be read or is not finite.
-pub(super) fn trims(vector: &Vectors<'_>, kept: &[usize]) -> Result<Vec<Trim>, MergeError> {
-    largest(vector.elements(), kept, |visit| {
-        vector.each(1, |start, tiles| {
-            tiles[0].iter_mut().for_each(|value| *value = value.abs());
-            visit(start, tiles[0]);
+pub(super) fn trims(vectors: &Vectors<'_>, kept: &[Vec<usize>]) -> Result<Vec<Vec<Trim>>, MergeError> {
+    largest(vectors.elements(), kept, |visit| {
+        vectors.each(1, |start, tiles| {
+            for (model, tile) in tiles.iter_mut().enumerate() {
+                vectorized(|| tile.iter_mut().for_each(|value| *value = value.abs()));
+                visit(model, start, tile);
+            }
         })
     })
 }
@@ -60,10 +65,11 @@ struct Largest(Trim);
 
 impl Sparse for Largest {
     fn sparsify(&self, start: usize, vector: &mut [f32]) {
-        for (position, value) in (start..).zip(vector) {
-            if !self.0.keeps(value.abs(), position) {
-                *value = 0.0;
+        let trim = self.0.from(start);
+        vectorized(|| {
+            for (place, value) in (0..).zip(vector) {
+                *value = masked(*value, trim.mask(value.abs(), place));
             }
-        }
+        });
     }
 }

@@ -4,6 +4,7 @@ use super::elementwise::{TILE, aligned};
 use super::error::MergeError;
 use super::method::Context;
 use super::sources::Source;
+use crate::system::vectorized;
 
 /// One tensor of some models, each less the base's where there is one: task vectors.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ impl<'a> Vectors<'a> {
                 let values = &mut values[..tile.len()];
                 model.decode(self.tensor, tile.clone(), values)?;
                 if self.base.is_some() {
-                    values.iter_mut().zip(&base).for_each(|(value, base)| *value -= base);
+                    vectorized(|| values.iter_mut().zip(&base).for_each(|(value, base)| *value -= base));
                 }
             }
             let mut tiles: Vec<&mut [f32]> = values.iter_mut().map(|values| &mut values[..tile.len()]).collect();
@@ -89,4 +90,22 @@ impl<'a> Vectors<'a> {
         }
         Ok(())
     }
+}
+
+/// The sum of a term of each pair of elements, in fp64 and in an order that does not depend on how wide a processor's
+/// vectors are.
+pub fn total(left: &[f32], right: &[f32], term: impl Fn(f32, f32) -> f64) -> f64 {
+    /// Sums side by side.
+    const LANES: usize = 8;
+    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<LANES>(), right.as_chunks::<LANES>());
+    vectorized(|| {
+        let rest: f64 = left_rest.iter().zip(right_rest).map(|(a, b)| term(*a, *b)).sum();
+        let mut sums = [0.0f64; LANES];
+        for (a, b) in left.iter().zip(right) {
+            for lane in 0..LANES {
+                sums[lane] += term(a[lane], b[lane]);
+            }
+        }
+        sums.iter().sum::<f64>() + rest
+    })
 }
