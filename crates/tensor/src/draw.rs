@@ -71,7 +71,7 @@ fn mix(state: u64) -> u64 {
 /// (<https://github.com/skeeto/hash-prospector>), with half of the key before each.
 #[inline]
 fn mix_place(key: u64, place: u32) -> u32 {
-    let mut bits = place.wrapping_mul(0x9e37_79b9).wrapping_add(key as u32);
+    let mut bits = place.wrapping_add(key as u32);
     bits = (bits ^ (bits >> 16)).wrapping_mul(0x21f0_aaad);
     bits ^= (key >> 32) as u32;
     bits = (bits ^ (bits >> 15)).wrapping_mul(0x735a_2d97);

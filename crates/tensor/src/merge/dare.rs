@@ -65,18 +65,33 @@ impl Dropped {
     }
 }
 
-impl Sparse for Dropped {
-    fn sparsify(&self, start: usize, vector: &mut [f32]) {
+impl Dropped {
+    /// Sets what does not stay to zero, block by block, with a look at each before and after.
+    fn sparsify_seen(&self, start: usize, vector: &mut [f32], mut see: impl FnMut(&[f32], bool)) {
         let (threshold, mut draws) = (self.threshold, [0; BLOCK]);
         for (number, part) in vector.chunks_mut(BLOCK).enumerate() {
             let draws = &mut draws[..part.len()];
             self.draws.fill(start + number * BLOCK, draws);
+            see(part, false);
             vectorized(|| {
                 for (value, draw) in part.iter_mut().zip(draws) {
                     *value = masked(*value, u32::from(*draw < threshold).wrapping_neg());
                 }
             });
+            see(part, true);
         }
+    }
+}
+
+impl Sparse for Dropped {
+    fn sparsify(&self, start: usize, vector: &mut [f32]) {
+        self.sparsify_seen(start, vector, |_, _| ());
+    }
+
+    fn sizes(&self, start: usize, vector: &mut [f32]) -> [f64; 2] {
+        let mut sizes = [0.0; 2];
+        self.sparsify_seen(start, vector, |part, after| sizes[usize::from(after)] += sparse::size(part));
+        sizes
     }
 }
 
@@ -98,5 +113,18 @@ mod tests {
         dropped.sparsify(1234, second);
         dropped.sparsify(0, first);
         assert_eq!(whole, pieces);
+    }
+
+    #[test]
+    fn sizes_are_those_of_what_there_is_and_of_what_stays() {
+        for count in [3, 8, 500, 1000, 4096] {
+            let dropped = Dropped::new(Draws::named(7, "a.weight", 1), 0.3);
+            let mut vector: Vec<f32> = (0..count).map(|at| (at as f32 - 100.0) * 0.01).collect();
+            let sizes = dropped.sizes(4000, &mut vector.clone());
+            let size = |vector: &[f32]| vector.iter().map(|value| f64::from(value.abs())).sum::<f64>();
+            assert!((sizes[0] - size(&vector)).abs() < 1e-9, "{sizes:?}");
+            dropped.sparsify(4000, &mut vector);
+            assert!((sizes[1] - size(&vector)).abs() < 1e-9, "{sizes:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! With an election (Yadav et al., <https://arxiv.org/abs/2306.01708>) the sign of `Σ wᵢ sᵢ τᵢ`, plus where that is 0, is that
 //! of the element, and models of the other sign do not count. With `normalize` the sum is divided by the weights that count.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -29,6 +30,13 @@ pub trait Sparse: Debug + Send + Sync {
     /// How many elements must come together.
     fn grain(&self) -> usize {
         1
+    }
+
+    /// The sums of magnitudes of all and of those that stay; what is in `vector` after it is of no use.
+    fn sizes(&self, start: usize, vector: &mut [f32]) -> [f64; 2] {
+        let all = size(vector);
+        self.sparsify(start, vector);
+        [all, size(vector)]
     }
 }
 
@@ -93,9 +101,9 @@ fn scales(vectors: &Vectors<'_>, sparse: &[Box<dyn Sparse>]) -> Result<Vec<f64>,
     let grain = sparse.iter().map(|sparse| sparse.grain()).max().unwrap_or(1);
     vectors.each(grain, |start, tiles| {
         for (((all, kept), sparse), tile) in sizes.iter_mut().zip(sparse).zip(tiles) {
-            *all += size(tile);
-            sparse.sparsify(start, tile);
-            *kept += size(tile);
+            let sizes = sparse.sizes(start, tile);
+            *all += sizes[0];
+            *kept += sizes[1];
         }
     })?;
     let scale = |(all, kept)| if all < NO_SIZE || kept < NO_SIZE { 1.0 } else { all / kept };
@@ -103,7 +111,7 @@ fn scales(vectors: &Vectors<'_>, sparse: &[Box<dyn Sparse>]) -> Result<Vec<f64>,
 }
 
 /// The sum of magnitudes.
-fn size(vector: &[f32]) -> f64 {
+pub(super) fn size(vector: &[f32]) -> f64 {
     total(vector, vector, |value, _| f64::from(value.abs()))
 }
 
@@ -115,20 +123,24 @@ struct Part {
     sparse: Box<dyn Sparse>,
 }
 
-/// What stays of each model's vector, one after another, zero where nothing does.
-fn staying(parts: &[Part], tile: &Tile<'_>) -> Vec<Vec<f32>> {
+thread_local! {
+    /// What stays of the vectors of a tile: memory that is used over again for the next.
+    static STAYING: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Merges a tile of what stays of each model's vector, zero where nothing does.
+fn on_staying(parts: &[Part], tile: &Tile<'_>, merge: impl FnOnce(&Tile<'_>)) {
     let base = tile.base.expect("task vectors start from a base");
-    let vector = |(part, model): (&Part, &&[f32])| {
-        let mut vector = vec![0.0; base.len()];
-        vectorized(|| {
-            for ((value, model), base) in vector.iter_mut().zip(*model).zip(base) {
-                *value = model - base;
-            }
-        });
-        part.sparse.sparsify(tile.start, &mut vector);
-        vector
-    };
-    parts.iter().zip(tile.models).map(vector).collect()
+    let mut staying = STAYING.take();
+    staying.clear();
+    for (part, model) in parts.iter().zip(tile.models) {
+        let before = staying.len();
+        vectorized(|| staying.extend(model.iter().zip(base).map(|(model, base)| model - base)));
+        part.sparse.sparsify(tile.start, &mut staying[before..]);
+    }
+    let vectors: Vec<&[f32]> = staying.chunks(base.len().max(1)).collect();
+    merge(&Tile { models: &vectors, ..*tile });
+    STAYING.set(staying);
 }
 
 fn grain(parts: &[Part]) -> usize {
@@ -149,10 +161,14 @@ impl Kernel for Sum {
     }
 
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        let vectors = staying(&self.parts, tile);
-        let vectors: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+        on_staying(&self.parts, tile, |tile| self.add_up(tile, out));
+    }
+}
+
+impl Sum {
+    fn add_up(&self, tile: &Tile<'_>, out: &mut [f32]) {
         let mut sums = [0.0f64; BLOCK];
-        for (block, out) in (Tile { models: &vectors, ..*tile }).blocks(out) {
+        for (block, out) in tile.blocks(out) {
             let sums = &mut sums[..out.len()];
             vectorized(|| {
                 for (sum, base) in sums.iter_mut().zip(block.base()) {
@@ -180,6 +196,12 @@ fn add(sums: &mut [f64], values: &[f32], factor: f64) {
     });
 }
 
+/// Whether a term is of the sign that was elected.
+#[inline]
+fn agrees(term: f64, sum: f64) -> bool {
+    term != 0.0 && (term > 0.0) == (sum >= 0.0)
+}
+
 /// With an election.
 #[derive(Debug)]
 struct Elected {
@@ -194,10 +216,14 @@ impl Kernel for Elected {
     }
 
     fn merge(&self, tile: &Tile<'_>, out: &mut [f32]) {
-        let vectors = staying(&self.parts, tile);
-        let vectors: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+        on_staying(&self.parts, tile, |tile| self.elect(tile, out));
+    }
+}
+
+impl Elected {
+    fn elect(&self, tile: &Tile<'_>, out: &mut [f32]) {
         let (mut signs, mut sums, mut weights) = ([0.0f64; BLOCK], [0.0f64; BLOCK], [0.0f64; BLOCK]);
-        for (block, out) in (Tile { models: &vectors, ..*tile }).blocks(out) {
+        for (block, out) in tile.blocks(out) {
             let [signs, sums, weights] = [&mut signs, &mut sums, &mut weights].map(|all| &mut all[..out.len()]);
             for values in [&mut *signs, sums, weights] {
                 values.fill(0.0);
@@ -208,15 +234,18 @@ impl Kernel for Elected {
             for (part, vector) in self.parts.iter().zip(block.models()) {
                 let (factor, weight) = (part.scale * part.weight, part.weight);
                 vectorized(|| {
-                    let places = sums.iter_mut().zip(&mut *weights).zip(&*signs);
-                    for (((sum, total), sign), value) in places.zip(vector) {
+                    for ((sum, sign), value) in sums.iter_mut().zip(&*signs).zip(vector) {
                         let term = f64::from(*value) * factor;
-                        let agrees = if *sign >= 0.0 { term > 0.0 } else { term < 0.0 };
-                        let counts = f64::from(u8::from(agrees));
-                        *sum += term * counts;
-                        *total += weight * counts;
+                        *sum += if agrees(term, *sign) { term } else { 0.0 };
                     }
                 });
+                if self.normalize {
+                    vectorized(|| {
+                        for ((total, sign), value) in weights.iter_mut().zip(&*signs).zip(vector) {
+                            *total += if agrees(f64::from(*value) * factor, *sign) { weight } else { 0.0 };
+                        }
+                    });
+                }
             }
             let lambda = self.lambda;
             if !self.normalize {
