@@ -312,9 +312,12 @@ fn write(session: &Session, changes: &[Change]) -> Result<(), CliError> {
 fn summarize(graph: &Graph, report: &Report, blocked: &[Vec<String>], seconds: f64, json: bool) {
     let count = |wanted: &str| report.outcomes.values().filter(|outcome| progress::word(outcome) == wanted).count();
     let (ran, hit, failed, stopped) = (count("ran"), count("hit"), count("failed"), count("blocked"));
+    // Each was shown when it came; where there are several they stand together at the end. What was interrupted is nothing to mend.
+    let is_to_mend = |outcome: &Outcome| matches!(outcome, Outcome::Failed(failure) if !failure.interrupted);
+    let are_several = report.outcomes.values().filter(|outcome| is_to_mend(outcome)).count() > 1;
     for (id, outcome) in &report.outcomes {
         match outcome {
-            Outcome::Failed(failure) if failed > 1 => {
+            Outcome::Failed(failure) if are_several && is_to_mend(outcome) => {
                 say!("failed  {}: {}", full_name(graph, *id), describe(failure));
             }
             Outcome::Blocked(reason) => say!("skipped {}: {reason}", full_name(graph, *id)),
