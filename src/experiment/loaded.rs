@@ -56,7 +56,8 @@ impl LoadError {
     }
 }
 
-/// What is looked at while an experiment is read: mergekit configurations, and whether their models are directories.
+/// What is looked at while an experiment is read: mergekit configurations, whether their models are directories, and how many layers
+/// models on disk have that give some of them to slices.
 pub trait Files {
     /// The contents of a file of the project.
     ///
@@ -167,7 +168,7 @@ impl Loaded {
                 Value::List(items) => {
                     part.parse::<usize>().ok().and_then(|index| items.get(index)).map(|item| (None, item))
                 }
-                Value::Scalar { .. } => None,
+                Value::Scalar { .. } | Value::Unread => None,
             };
             let Some((key, next)) = step else { break };
             let single = next.as_scalar().is_some() && !next.is_null();

@@ -105,7 +105,7 @@ impl Reader<'_> {
         let item = Item { place: node.span, ..self.item };
         let merge = Reader { context: &context, item, fields, method }.read(known);
         self.context.report.add_of(&config.source, report.into_list());
-        let merge = merge?;
+        let merge = merge.filter(|_| config.wrong.is_empty())?;
         Some(Merge { dtype: dtype.or(merge.dtype), shard_size, keep, ..merge })
     }
 
@@ -115,7 +115,7 @@ impl Reader<'_> {
             fields.refuse(&["config"], "but for `method: mergekit`");
         }
         if fields.has("slices") {
-            return self.sliced();
+            return self.sliced(known);
         }
         fields.require(&["models"]);
         let base = fields.get("base", |base| self.context.model(self.item, base));
@@ -131,8 +131,8 @@ impl Reader<'_> {
         self.check_grams(regmean_rule);
         self.check_fishers();
         let captures = match self.method {
-            Some(method) if method.captures() => self.captures(gram_list.as_deref()?, known)?,
-            _ => Vec::new(),
+            Some(method) if method.captures() => gram_list.as_deref().and_then(|grams| self.captures(grams, known)),
+            _ => Some(Vec::new()),
         };
         let with_grams = self.method.is_none_or(|method| method.grams != Need::No) || regmean_rule;
         let alpha = self.alpha(with_grams);
@@ -142,6 +142,8 @@ impl Reader<'_> {
         self.add_seed(&mut params);
         if let (Some(models), Some(method)) = (&models, self.method) {
             self.count_models(models, method, &params);
+            let mut names = models.iter().map(|(weighted, _)| weighted.model.as_str());
+            self.check_densities(None, names.find_map(|name| known.depths.of(name)));
         }
         if !with_grams {
             fields.refuse(&["solver"], "without Gram matrices");
@@ -151,12 +153,13 @@ impl Reader<'_> {
         let solver = fields.get("solver", |solver| solver.choice(SOLVERS)).unwrap_or_default();
         let of = tokenizer::Of { models: models.as_deref(), base: base.as_deref() };
         let (tokenizer, alignment) = fields.get("tokenizer", |tokenizer| self.tokenizer(tokenizer, of)).unzip();
+        let (dtype, shard_size, keep) = (self.dtype(), self.shard_size(), self.keep());
         Some(Merge {
             method: self.method?.name.to_owned(),
             models: models?.into_iter().map(|(weighted, _)| weighted).collect(),
             grams: gram_list?,
             fishers: fishers?,
-            captures,
+            captures: captures?,
             base,
             alpha,
             held_out: held_out?,
@@ -164,11 +167,11 @@ impl Reader<'_> {
             rules,
             normalize,
             solver,
-            dtype: self.dtype(),
-            shard_size: self.shard_size(),
+            dtype,
+            shard_size,
             tokenizer,
             alignment: alignment.flatten(),
-            keep: self.keep(),
+            keep,
             slices: Vec::new(),
         })
     }
@@ -284,47 +287,6 @@ impl Reader<'_> {
         };
         self.context.report.add(diagnostic);
         None
-    }
-
-    /// Weights of a mean do not add up to zero, and of Gram matrices and Fisher information none is negative.
-    fn check_weights(
-        &self,
-        models: &[(Weighted, Span)],
-        method: &Method,
-        params: &IndexMap<String, serde_json::Value>,
-    ) {
-        let adds_up = params.get("normalize") == Some(&false.into());
-        if !method.takes_a_mean() || method.name == "average" && adds_up {
-            return;
-        }
-        let negative = models.iter().find(|(model, _)| model.weight.stated().iter().any(|weight| *weight < 0.0));
-        if let Some((model, span)) = negative.filter(|_| method.name != "average") {
-            let message = format!("the weight of `{}` is negative", model.model);
-            let hint = format!("`{}` takes a mean: its weights are 0 or more", method.name);
-            self.context.report.add(Diagnostic::new(*span, message).hint(hint));
-            return;
-        }
-        let Some((_, span)) = models.first() else { return };
-        // By tensor name they are another for each tensor, which the merge itself looks at.
-        if models.iter().any(|(model, _)| matches!(model.weight, Weight::ByName(_))) {
-            return;
-        }
-        let weights =
-            |at: fn(&[f64]) -> Option<&f64>| models.iter().filter_map(move |(model, _)| at(model.weight.of("")));
-        let zero = |at: fn(&[f64]) -> Option<&f64>| weights(at).sum::<f64>() == 0.0;
-        let place = match (zero(<[f64]>::first), zero(<[f64]>::last)) {
-            (false, false) => return,
-            (true, true) => "",
-            (true, false) => " at the first layer",
-            (false, true) => " at the last layer",
-        };
-        let diagnostic = Diagnostic::new(*span, format!("the weights add up to 0{place}"));
-        let hint = if method.name == "average" {
-            "`normalize: false` takes their sum"
-        } else {
-            "one of them must be more than 0"
-        };
-        self.context.report.add(diagnostic.hint(hint));
     }
 
     /// Checks how many models there are, and their weights.

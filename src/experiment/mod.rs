@@ -7,8 +7,11 @@
 mod column;
 mod command;
 mod context;
+mod densities;
+mod depth;
 mod diagnostics;
 mod elsewhere;
+mod filters;
 mod fisher;
 mod gram;
 mod keys;
@@ -40,6 +43,7 @@ mod tests;
 mod tokenizer;
 mod tree;
 mod types;
+mod weights;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Source, Span};
 pub use layout::{

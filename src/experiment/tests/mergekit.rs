@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::experiment::{Diagnostics, Experiment, Files, Loaded, Lora, Merge, Model, import, parse, parse_with};
 
-/// A project in which every path under `models` and `/shared` is a directory, and other files are these.
+/// A project in which every path under `models` and `/shared` is a directory, `shelf` is an empty one, and other files are these.
 struct Disk<'a>(&'a [(&'a str, &'a str)]);
 
 impl Files for Disk<'_> {
@@ -18,7 +18,8 @@ impl Files for Disk<'_> {
     }
 
     fn is_directory(&self, path: &Path) -> bool {
-        path.starts_with("models") || path.starts_with("./models") || path.starts_with("/shared")
+        let is_model = path.starts_with("models") || path.starts_with("./models") || path.starts_with("/shared");
+        is_model || [Path::new("shelf"), Path::new("configs/shelf/beside")].contains(&path)
     }
 }
 
@@ -260,6 +261,8 @@ fn what_is_no_directory_and_looks_like_a_hub_id_is_one() {
     assert_eq!(of("org/name@abc"), Model::Hub { repo: "org/name".into(), revision: Some("abc".into()) });
     assert_eq!(of("models/a"), Model::Path("models/a".into()));
     assert_eq!(of("./no/such"), Model::Path("no/such".into()));
+    assert_eq!(of("./shelf/nope"), Model::Path("shelf/nope".into()));
+    assert_eq!(of("shelf/nope@main"), Model::Hub { repo: "shelf/nope".into(), revision: None });
     assert_eq!(of("some/deeper/path"), Model::Path("some/deeper/path".into()));
 }
 
@@ -341,6 +344,27 @@ fn a_configuration_that_is_not_there_or_names_a_model_that_is_not() {
 
 /// What is refused, by a name for the snapshot.
 const REFUSED: &[(&str, &str)] = &[
+    ("no models", "merge_method: passthrough\nmodels: []\n"),
+    ("no slices", "merge_method: passthrough\nslices: []\n"),
+    (
+        "too few models",
+        "merge_method: nuslerp\nbase_model: models/base\nparameters: { weight: 1 }\nmodels:\n  - model: models/a\n",
+    ),
+    ("missing directory", "merge_method: passthrough\nmodels: [{ model: shelf/nope }]\n"),
+    ("missing directory that lies beside the file", "merge_method: passthrough\nmodels: [{ model: shelf/beside }]\n"),
+    ("nearly a union", "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer_source: unions\n"),
+    (
+        "rows of words",
+        "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { source: bsae, tokens: { <x>: { source: zero } } }\n",
+    ),
+    (
+        "weights that cancel",
+        "merge_method: linear\nmodels:\n  - { model: models/a, parameters: { weight: 1 } }\n  - model: models/b\n    parameters:\n      weight:\n        - { filter: mlp, value: -1 }\n        - value: 1\n",
+    ),
+    (
+        "density without room",
+        "merge_method: della\nbase_model: models/base\nmodels:\n  - model: models/a\n    parameters:\n      weight: 1\n      density:\n        - { filter: mlp, value: 0.9 }\n        - value: 0.5\n",
+    ),
     ("moe", "base_model: models/a\ngate_mode: hidden\nexperts:\n  - source_model: models/b\n"),
     ("empty slice", "merge_method: passthrough\nslices:\n  - sources: [{ model: models/a, layer_range: [3, 3] }]\n"),
     ("no sources", "merge_method: passthrough\nslices:\n  - sources: []\n"),
@@ -423,6 +447,81 @@ fn what_is_not_supported_is_refused_by_name_and_line() {
     for (name, config) in REFUSED {
         let wrong = read(MERGE, config).expect_err(name);
         insta::assert_snapshot!(format!("refused_{}", name.replace(' ', "_")), wrong.render(false));
+    }
+}
+
+/// Each with mistakes of many kinds, some of which make it impossible to say what the rest means.
+const MANY: &[(&str, &str)] = &[
+    (
+        "models",
+        "merge_method: ties
+models:
+  - model: x/y@1@2
+    parameters: { weight: 1, density: 1.5 }
+  - modle: org/b
+    parameters: { wieght: 0.5, densty: 0.3 }
+  - model: org/c
+  - model: org/d
+    paramters: { weight: 2 }
+  - org/e
+parameters: { lambda: many, normalise: true }
+dtype: float64
+chat_template: auto
+tokenizer:
+  source: bass
+  pad_to_multiple_of: 0
+  tokens:
+    <a>: { source: { kind: zeros } }
+    <b>: { sorce: org/c }
+    <c>: 5
+",
+    ),
+    (
+        "slices",
+        "merge_method: slerp
+base_model: org/base
+slices:
+  - sources: []
+    parameters: { t: 0.5 }
+  - sources:
+      - { model: org/a, layer_range: [3, 3] }
+      - { model: org/base, layer_range: [0, 4], parameters: { t: 0.5 } }
+    parameters: { tt: 1 }
+  - sources:
+      - { model: org/a, layer_range: [0, 2] }
+      - { model: org/base, layer_range: [0, 4] }
+    parameters: { t: 3 }
+  - 5
+  - sources:
+      - { model: org/a, layer_range: [0, 2] }
+      - { model: org/b, layer_range: [0, 2] }
+tokenizer_source: unions
+out_dtype: bf16
+",
+    ),
+    (
+        "method",
+        "merge_method: tise
+base_modle: org/base
+models:
+  - { model: org/a, parameters: { density: 0.5, weight: x } }
+  - { model: org/base }
+parameters: [1]
+dtype: fp8
+",
+    ),
+    ("key", "merge_mthod: ties\nmodles: [{ model: org/a }]\nparamters: { weight: 1 }\ndtype: fp8\n"),
+    (
+        "base",
+        "merge_method: ties\nbase_model: [org/base]\nmodels: [{ model: org/a }, { model: org/a }]\nparameters: { density: 2 }\n",
+    ),
+];
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_and_nothing_that_only_follows_from_it() {
+    for (name, config) in MANY {
+        let wrong = read(MERGE, config).expect_err(name);
+        insta::assert_snapshot!(format!("many_{name}"), wrong.render(false));
     }
 }
 
