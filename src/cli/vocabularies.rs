@@ -11,8 +11,12 @@ use crate::experiment::{Giver, Merge, Model};
 use crate::plan::{Facts, Spec, Stage};
 use crate::stage;
 
-const WAY_OUT: &str = "add `tokenizer: NAME`, the model whose tokens and rows the merge has, or `tokenizer: union` for those of all; \
-     in a mergekit configuration that is `tokenizer_source`";
+const WAY_OUT: &str =
+    "add `tokenizer: NAME`, the model whose tokens and rows the merge has, or `tokenizer: union` for those of all";
+const OF_MERGEKIT: &str = "add `tokenizer_source: MODEL` to the configuration, the model whose tokens and rows the merge has, or \
+     `tokenizer_source: union` for those of all";
+const OF_IDS: &str =
+    "take `rows: ids` away, so that rows belong together by token, or merge models that number their tokens alike";
 
 /// What is known of a model that is there.
 struct Seen {
@@ -43,8 +47,15 @@ pub(super) fn check(session: &Session, wanted: &[bool], facts: &Facts) -> Result
         let Some(((first, of_first), others)) = places.split_first() else { continue };
         let others = others.iter().map(|(name, place)| (name.as_str(), &seen[place]));
         if let Some(message) = others.into_iter().find_map(|other| differ((first, &seen[of_first]), other, merge)) {
-            let place = ["models".to_owned()];
-            let error = session.error_with_hint(id, &place, &message, Some(WAY_OUT.to_owned()));
+            let (place, hint) = if session.states(id, &["config"]) {
+                (vec!["config"], OF_MERGEKIT)
+            } else if merge.tokenizer.is_some() {
+                (vec!["tokenizer", "rows"], OF_IDS)
+            } else {
+                (vec!["models"], WAY_OUT)
+            };
+            let place: Vec<String> = place.into_iter().map(str::to_owned).collect();
+            let error = session.error_with_hint(id, &place, &message, Some(hint.to_owned()));
             if !wrong.contains(&error) {
                 wrong.push(error);
             }
@@ -90,5 +101,5 @@ fn differ((first, ours): (&str, &Seen), (other, theirs): (&str, &Seen), merge: &
     let takes = |action: &Option<RuleUse>| matches!(action, Some(RuleUse::Base | RuleUse::Model(_)));
     let (ours, theirs) = (ours.rows?, theirs.rows?);
     (ours != theirs && !merge.rules.iter().any(|rule| takes(&rule.action)))
-        .then(|| format!("the vocabulary of `{first}` has {ours} rows, and that of `{other}` {theirs}"))
+        .then(|| format!("`vocab_size` in the config.json of `{first}` is {ours}, and in that of `{other}` {theirs}"))
 }
