@@ -28,6 +28,7 @@ fn other_ids_for_one_token_are_found_before_anything_runs() {
     let project = project();
     let said = project.mergelab(&["run", "x.yaml"]).exits(3);
     said.says("the token \"x\" is 0 in `a` and 1 in `b`").says("x.yaml:6:").says("`tokenizer: union`");
+    project.mergelab(&["run", "x.yaml", "--dry-run"]).exits(3).says("the token \"x\" is 0 in `a` and 1 in `b`");
     assert!(project.in_store("objects").is_empty(), "nothing ran");
     // What is not asked for is nobody's business.
     project.run(&["--only", "commands.hours"]).ran(&["commands.hours"]);

@@ -11,7 +11,7 @@ use super::progress::{self, Progress, describe, full_name};
 use super::results::{self, Results};
 use super::session::Session;
 use super::status::{self, look};
-use super::{CliError, Files, commands, elsewhere, output, revisions, vocabularies};
+use super::{CliError, Files, commands, depths, elsewhere, output, revisions, vocabularies};
 use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, shortfalls, unsupported};
 use crate::experiment;
 use crate::plan::{self, Facts, Graph, Kind, Open, Spec, StageId};
@@ -93,6 +93,7 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     let surveyor = Surveyor::new(&session.project, session.python.as_ref(), &store);
     session.look_at_sources(&surveyor, &wanted, &mut facts)?;
     vocabularies::check(&session, &wanted, &facts)?;
+    depths::check(&session, &wanted, &facts)?;
     if !arguments.keep_going {
         check_tools(&session, &wanted, &facts)?;
     }
@@ -219,6 +220,8 @@ fn dry_run(
 ) -> Result<u8, CliError> {
     say_blocked(&session.graph, blocked);
     let (mut outlooks, facts) = look(session)?;
+    vocabularies::check(session, wanted, &facts)?;
+    depths::check(session, wanted, &facts)?;
     for id in force {
         let outlook = &mut outlooks[id.0];
         (outlook.state, outlook.reason) = (exec::State::Run, "forced".to_owned());

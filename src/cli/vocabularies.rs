@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use mergelab_wire::{RuleUse, TokenIds};
 
 use super::error::CliError;
-use super::session::Session;
-use crate::experiment::{Giver, Merge, Model};
+use super::{at_hand, session::Session};
+use crate::experiment::{Giver, Merge};
 use crate::plan::{Facts, Spec, Stage};
 use crate::stage;
 
@@ -75,14 +75,7 @@ fn places(session: &Session, stage: &Stage, merge: &Merge, facts: &Facts) -> Vec
             Giver::Model(index) => &merge.models[*index].model,
             Giver::Base => merge.base.as_ref()?,
         };
-        let need = stage.needs.iter().find(|need| need.role == role.to_string())?;
-        let model = session.graph.stage(need.stage);
-        let directory = match &model.spec {
-            Spec::Model(Model::Path(path)) => session.project.resolve(path),
-            Spec::Model(Model::Hub { .. }) => crate::exec::hub_location(model, facts)?,
-            _ => return None,
-        };
-        Some((name.clone(), directory))
+        Some((name.clone(), at_hand::directory(session, stage, *role, facts)?))
     };
     // Without its giver nobody knows whose ids count.
     let found: Vec<Option<_>> = roles.iter().map(place).collect();

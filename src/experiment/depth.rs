@@ -38,9 +38,13 @@ impl<'a> Depths<'a> {
     }
 
     fn read(&self, directory: &Path) -> Option<u64> {
-        let config = self.files.read(&directory.join("config.json")).ok()?;
-        let config: Value = serde_json::from_slice(&config).ok()?;
-        let said = |of: &Value| KEYS.iter().find_map(|key| of.get(*key)?.as_u64());
-        said(&config).or_else(|| said(config.get("text_config")?))
+        layers(&self.files.read(&directory.join("config.json")).ok()?)
     }
+}
+
+/// How many layers a model has by its `config.json`, where that says so.
+pub fn layers(config: &[u8]) -> Option<u64> {
+    let config: Value = serde_json::from_slice(config).ok()?;
+    let said = |of: &Value| KEYS.iter().find_map(|key| of.get(*key)?.as_u64());
+    said(&config).or_else(|| said(config.get("text_config")?))
 }

@@ -45,6 +45,7 @@ mod tree;
 mod types;
 mod weights;
 
+pub use depth::layers;
 pub use diagnostics::{Diagnostic, Diagnostics, Source, Span};
 pub use layout::{
     Across, Bold, Column, Elsewhere, Mean, MeanOf, Member, Notation, Row, Table, TableColumn, results_folder,

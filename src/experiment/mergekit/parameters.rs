@@ -52,7 +52,10 @@ impl Stated {
 
     /// Whether a parameter may be meant that is not there under its name.
     pub(super) fn may_mean(&self, method: Option<&Method>, name: &str) -> bool {
-        let is_known = |key: &str| key == "weight" || method.is_none_or(|method| method.param(key).is_some());
+        let is_known = |key: &str| {
+            let of = |method: &Method| method.param(key).is_some() || is_without_effect(method, key);
+            key == "weight" || method.is_none_or(of)
+        };
         self.is_unread || self.map.keys().any(|key| !is_known(key) && nearest(key, std::iter::once(name)).is_some())
     }
 }
