@@ -33,7 +33,7 @@ impl Reader<'_> {
                 let places = own.into_iter().chain([self.fields.map]).chain(whole.map(|whole| whole.map));
                 all(places, name, default)
             };
-            let (densities, epsilons) = (stated("density"), stated("epsilon"));
+            let (Some(densities), Some(epsilons)) = (stated("density"), stated("epsilon")) else { continue };
             let by_density = reached(&densities)
                 .filter_map(|index| Some((&densities[index], partner(&densities, index, &epsilons)?)));
             let by_epsilon =
@@ -65,10 +65,12 @@ impl Reader<'_> {
     }
 }
 
-/// What counts of a parameter, from the nearest place to the furthest, each by what it says of names.
-fn all<'a>(places: impl Iterator<Item = &'a Map>, name: &str, default: f64) -> Vec<Filtered<'a>> {
-    let stated = places.filter_map(|map| map.get(name)).flat_map(|field| Filtered::of(&field.value));
-    stated.chain([Filtered::default(default)]).collect()
+/// What counts of a parameter, from the nearest place to the furthest, each by what it says of names; `None` where one is wrong.
+fn all<'a>(places: impl Iterator<Item = &'a Map>, name: &str, default: f64) -> Option<Vec<Filtered<'a>>> {
+    let stated = places.filter_map(|map| map.get(name)).map(|field| Filtered::of(&field.value));
+    let mut all = stated.collect::<Option<Vec<_>>>()?.concat();
+    all.push(Filtered::default(default));
+    Some(all)
 }
 
 /// Parts of the way from the first layer to the last at which there is one. Of an unknown number of layers there are both ends.

@@ -23,8 +23,8 @@ impl<'a> Filtered<'a> {
         Self { filter: None, values: vec![value].into(), place: None }
     }
 
-    /// What stands at a node, as far as it is numbers: what is not was reported where it is read.
-    pub(super) fn of(node: &'a Node) -> Vec<Self> {
+    /// What stands at a node; `None` where that is not numbers, which is reported where it is read.
+    pub(super) fn of(node: &'a Node) -> Option<Vec<Self>> {
         let one = |node: &'a Node, filter, place| {
             let values = match &node.value {
                 Value::List(items) => items.iter().map(|item| number(plain(item)?)).collect::<Option<Vec<_>>>()?,
@@ -34,14 +34,14 @@ impl<'a> Filtered<'a> {
             Some(Self { filter, values, place: Some(place) })
         };
         let items = node.as_list().filter(|items| items.iter().any(|item| item.as_map().is_some()));
-        let Some(items) = items else { return one(node, None, node.span).into_iter().collect() };
+        let Some(items) = items else { return Some(vec![one(node, None, node.span)?]) };
         let item = |item: &'a Node| {
             let map = item.as_map()?;
             let filter = map.get("filter").filter(|field| !field.value.is_null());
             let filter = filter.map(|field| field.value.as_scalar()).unwrap_or_default();
             one(&map.get("value")?.value, filter.filter(|filter| *filter != "*"), item.span)
         };
-        items.iter().filter_map(|node| item(node)).collect()
+        items.iter().map(|node| item(node)).collect()
     }
 
     /// Whether whatever fits another filter fits this one too.

@@ -43,6 +43,7 @@ mod tests;
 mod tokenizer;
 mod tree;
 mod types;
+mod weighted;
 mod weights;
 
 pub use depth::layers;

@@ -66,7 +66,8 @@ impl Reader<'_> {
         }
         let plain = |model| Weighted { model, weight: 1.0.into(), params: Params::new() };
         let models: Vec<_> = models.into_iter().map(|(name, span)| (plain(name), span)).collect();
-        let of = tokenizer::Of { models: slices.as_ref().map(|_| models.as_slice()), base };
+        let named = if slices.is_some() { Some(models.clone()) } else { self.named_in_slices() };
+        let of = tokenizer::Of { models: named.as_deref(), base };
         let (tokenizer, alignment) = self.fields.get("tokenizer", |tokenizer| self.tokenizer(tokenizer, of)).unzip();
         let (dtype, shard_size, keep) = (self.dtype(), self.shard_size(), self.keep());
         Some(Merge {
@@ -91,6 +92,19 @@ impl Reader<'_> {
         })
     }
 
+    /// The models that slices name, which may be known where something else is wrong with them.
+    fn named_in_slices(&self) -> Option<Vec<(Weighted, Span)>> {
+        let slices = self.fields.node("slices")?.as_list()?;
+        let lists = slices.iter().map(|slice| slice.as_map()?.get("models")?.value.as_list());
+        let items = lists.collect::<Option<Vec<_>>>()?;
+        let names = items.into_iter().flatten().map(|item| {
+            let model = &item.as_map()?.get("model")?.value;
+            let name = model.as_scalar().filter(|name| self.context.names.models.contains(name))?;
+            Some((Weighted { model: name.to_owned(), weight: 1.0.into(), params: Params::new() }, model.span))
+        });
+        names.collect()
+    }
+
     /// One slice, with the places of its models.
     fn slice(
         &self,
@@ -112,7 +126,7 @@ impl Reader<'_> {
             let value = before(value, shared.get(&name));
             (name, value)
         }));
-        slice.require_params(&params, slice.fields.place);
+        slice.require_params(&params, Some(&self.fields), slice.fields.place);
         // Some, where it is known whether there is one.
         let base = match base {
             _ if slice.fields.has("base") => {
@@ -122,13 +136,14 @@ impl Reader<'_> {
             base => Some(base.map(str::to_owned)),
         };
         let parts = slice.fields.get("models", |models| models.list(|item| Some(slice.part(item, known))))?;
-        let parts = parts.into_iter().collect::<Option<Vec<_>>>()?;
-        slice.check(&parts)?;
-        let layers = parts.first()?.count;
+        let parts = parts.into_iter().collect::<Option<Vec<_>>>().filter(|parts| slice.check(parts).is_some());
+        // Of how many layers it is not known, only what holds for any number of them is.
+        let layers = parts.as_ref().and_then(|parts| Some(parts.first()?.count));
+        slice.check_densities(Some(&self.fields), layers.or(Some(1)));
+        let (parts, layers) = (parts?, layers?);
         let (mut models, of_base) = slice.split(parts, base?.as_deref(), method)?;
         let weighted: Vec<_> = models.iter().map(|part| (part.weighted.clone(), part.places.0)).collect();
         slice.count_models(&weighted, method, &params);
-        slice.check_densities(Some(&self.fields), Some(layers));
         let spans = models.iter().map(|part| part.places.0).collect();
         let source = |part: Part| {
             let Weighted { model: name, weight, params } = part.weighted;

@@ -61,7 +61,13 @@ impl Config {
                 map.insert("models".to_owned(), unread(place));
             }
         }
-        for (name, field) in self.params(None) {
+        // What each slice needs for all tensors it has whole, or it is reported there.
+        let is_of_slices = |name: &str, field: &Field| {
+            let is_needed =
+                self.method.and_then(|method| method.param(name)).is_some_and(|param| param.default.is_none());
+            is_needed && !is_for_all(field) && matches!(self.parts, Some(Parts::Slices(..)))
+        };
+        for (name, field) in self.params(None).into_iter().filter(|(name, field)| !is_of_slices(name, field)) {
             map.entry(name).or_insert(field);
         }
         map.extend(self.dtype.clone().map(|field| ("dtype".to_owned(), plain_dtype(field))));

@@ -344,6 +344,14 @@ fn a_configuration_that_is_not_there_or_names_a_model_that_is_not() {
 
 /// What is refused, by a name for the snapshot.
 const REFUSED: &[(&str, &str)] = &[
+    (
+        "t of some tensors",
+        "merge_method: slerp\nbase_model: models/base\nslices:\n  - sources:\n      - { model: models/a, layer_range: [0, 2] }\n      - { model: models/base, layer_range: [0, 2] }\nparameters: { t: [{ filter: mlp, value: 0.5 }] }\n",
+    ),
+    (
+        "density beside a tokenizer",
+        "merge_method: ties\nbase_model: models/base\nmodels: [{ model: models/a, parameters: { weight: 1, density: 5 } }]\ntokenizer_source: models/c\n",
+    ),
     ("no models", "merge_method: passthrough\nmodels: []\n"),
     ("no slices", "merge_method: passthrough\nslices: []\n"),
     (
@@ -559,4 +567,117 @@ fn an_imported_configuration_is_the_same_merge() {
     let files = Disk(&[("configs/m.yml", slices)]);
     let text = import(Path::new("configs/m.yml"), "m", &files).unwrap_or_else(|errors| panic!("{errors}"));
     insta::assert_snapshot!("imported_slices", text);
+}
+
+/// Configurations with slips in them, which stand in different places.
+const SLIPS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "merge_method: della
+base_model: models/base
+models:
+  - model: models/a
+    parameters: { weight: 1, density: 0.5 }
+  - model: models/b
+    parameters: { weight: [{ filter: mlp, value: 2 }, { value: 1 }] }
+parameters: { lambda: 2, epsilon: 0.1 }
+dtype: bfloat16
+tokenizer: { source: models/a, tokens: { <x>: { source: models/b } }, pad_to_multiple_of: 8 }
+",
+        &[
+            ("merge_method: della", "merge_method: dela"),
+            ("merge_method: della", "merge_mthod: della"),
+            ("base_model: models/base\n", ""),
+            ("base_model: models/base", "base_modle: models/base"),
+            ("base_model: models/base", "base_model: []"),
+            ("  - model: models/a\n    parameters: { weight: 1, density: 0.5 }\n", "  - models/a\n"),
+            ("model: models/a\n", "model: org/a@b@c\n"),
+            ("model: models/a\n", "modle: models/a\n"),
+            ("weight: 1, ", ""),
+            ("weight: 1, ", "wieght: 1, "),
+            ("weight: 1, ", "weight: x, "),
+            ("density: 0.5", "density: 0.95"),
+            ("density: 0.5", "density: 5"),
+            ("density: 0.5", "densty: 0.5"),
+            ("    parameters: { weight: 1, density: 0.5 }", "    parameters: [1]"),
+            ("    parameters: { weight: 1, density: 0.5 }", "    paramters: { weight: 1 }"),
+            (", { value: 1 }]", "]"),
+            ("value: 2", "value: two"),
+            ("lambda: 2, ", "lambda: [], "),
+            ("epsilon: 0.1", "epsilon: 0.6"),
+            ("parameters: { lambda: 2, epsilon: 0.1 }", "parameters: 5"),
+            ("dtype: bfloat16", "dtype: bf16"),
+            ("dtype: bfloat16", "dtpye: bfloat16"),
+            ("source: models/a,", "source: unions,"),
+            ("source: models/a,", "source: [],"),
+            ("source: models/a,", "source: models/c,"),
+            ("{ source: models/b }", "{ source: zero }"),
+            ("{ source: models/b }", "5"),
+            ("pad_to_multiple_of: 8", "pad_to_multiple_of: 0"),
+            ("pad_to_multiple_of: 8", "pad_to: 8"),
+        ],
+    ),
+    (
+        "merge_method: slerp
+base_model: models/base
+slices:
+  - sources:
+      - { model: models/a, layer_range: [0, 2] }
+      - { model: models/base, layer_range: [0, 2] }
+    parameters: { t: 0.5 }
+  - sources:
+      - { model: models/b, layer_range: [4, 8] }
+      - { model: models/base, layer_range: [0, 4] }
+    base_model: models/base
+parameters: { t: [{ filter: mlp, value: 0.1 }, { value: 1 }] }
+out_dtype: float16
+tokenizer_source: union
+",
+        &[
+            ("merge_method: slerp", "merge_method: slrp"),
+            ("base_model: models/base\nslices", "slices"),
+            ("base_model: models/base\nslices", "base_model: 5@6@7\nslices"),
+            ("    base_model: models/base\nparam", "    base_model: models/c\nparam"),
+            ("    base_model: models/base\nparam", "    base_modl: models/base\nparam"),
+            ("{ model: models/a, layer_range: [0, 2] }", "5"),
+            ("models/a, layer_range: [0, 2]", "models/a, layer_range: [0, 3]"),
+            ("models/a, layer_range: [0, 2]", "models/a, layer_range: [2, 2]"),
+            ("models/a, layer_range: [0, 2]", "models/a"),
+            ("models/a, layer_range: [0, 2]", "models/a+x+y, layer_range: [0, 2]"),
+            ("    parameters: { t: 0.5 }", "    parameters: { t: 5 }"),
+            ("    parameters: { t: 0.5 }", "    parameters: { tt: 0.5 }"),
+            ("parameters: { t: [{ filter: mlp, value: 0.1 }, { value: 1 }] }\n", ""),
+            (", { value: 1 }]", "]"),
+            ("value: 0.1", "value: 7"),
+            ("out_dtype: float16", "out_dtype: float64"),
+            ("tokenizer_source: union", "tokenizer_source: unoin"),
+            ("tokenizer_source: union", "tokenizer_source: models/d"),
+        ],
+    ),
+];
+
+#[test]
+fn two_slips_give_no_error_that_neither_of_them_gives() {
+    for (config, slips) in SLIPS {
+        let of = |config: &str| -> Vec<String> {
+            let wrong = read(MERGE, config).expect_err(config);
+            wrong.list().iter().map(|wrong| wrong.message.clone()).collect()
+        };
+        let with = |config: &str, (from, to): &(&str, &str)| config.replacen(from, to, 1);
+        assert!(read(MERGE, config).is_ok());
+        for (index, one) in slips.iter().enumerate() {
+            assert_ne!(with(config, one), *config, "{one:?}");
+            for other in &slips[index + 1..] {
+                // Two slips in one place are one.
+                if !with(config, one).contains(other.0) || !with(config, other).contains(one.0) {
+                    continue;
+                }
+                let alone = [of(&with(config, one)), of(&with(config, other))].concat();
+                let both = of(&with(&with(config, one), other));
+                // Of two values that do not go together the message has both.
+                let is_new = |message: &&String| !alone.contains(message) && !message.contains("has no room for");
+                let new: Vec<_> = both.iter().filter(is_new).collect();
+                assert!(new.is_empty(), "{one:?} and {other:?}: {new:#?}");
+            }
+        }
+    }
 }

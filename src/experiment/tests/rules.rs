@@ -750,6 +750,9 @@ fn rows_go_by_the_tokens_of_a_tokenizer_that_is_named() {
     ] {
         assert_eq!(one(&merge(&format!("method: average, tokenizer: {tokenizer}"))), message, "{tokenizer}");
     }
+    let wrong_weight = "method: average, models: [{ model: a, weight: x }, b], tokenizer: base";
+    let found = errors(&format!("merges: {{ m: {{ {wrong_weight} }} }}"));
+    assert_eq!(found, ["`weight` must be a number, not text", "`base` is not a model of this merge"]);
     for (tokenizer, hint) in [
         ("unions", "did you mean `union`?"),
         ("{ source: bsae }", "did you mean `base`?"),

@@ -102,6 +102,10 @@ fn slices_that_cannot_be_are_refused() {
         let found = errors(&merge(keys, slices));
         assert!(found.iter().any(|message| message == says), "{says:?} is not in {found:#?}");
     }
+    let slerp = "{ models: [{ model: a, layers: [0, 2] }, { model: base, layers: [0, 2] }] }";
+    assert_eq!(one("method: slerp, base: base, t: 7", slerp), "`t` must be from 0 to 1, not 7");
+    let found = errors(&merge("method: passthrough, tokenizer: b", "{ models: [{ model: a, layers: [2, 2] }] }"));
+    assert_eq!(found, ["`b` is not a model of this merge", "layers 2 to 2 are none"]);
     assert_eq!(one(passthrough, "{ models: [{ model: c, layers: [0, 2] }] }"), "there is no model or merge called `c`");
 }
 
