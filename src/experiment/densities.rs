@@ -15,10 +15,10 @@ const MOST: u64 = 10_000;
 impl Reader<'_> {
     /// Checks what is stated for each model of the merge, or of a slice that is part of `whole`; the result has so many layers,
     /// where that is known.
-    pub(super) fn check_densities(&self, whole: Option<&Fields<'_>>, layers: Option<u64>) {
+    pub(super) fn check_densities(&self, whole: Option<&Fields<'_>>, layers: impl FnOnce() -> Option<u64>) {
         let Some(method) = self.method.filter(|method| method.name.starts_with("della")) else { return };
         let items = self.fields.node("models").and_then(|models| models.as_list()).unwrap_or_default();
-        let shares = shares(layers);
+        let shares = shares(layers());
         let bases =
             [Some(&self.fields), whole].map(|fields| fields.and_then(|fields| fields.node("base")?.as_scalar()));
         for item in items {

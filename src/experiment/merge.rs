@@ -144,7 +144,7 @@ impl Reader<'_> {
             self.count_models(models, method, &params);
         }
         let mut names = named.into_iter().flatten().map(|(weighted, _)| weighted.model.as_str());
-        self.check_densities(None, names.find_map(|name| known.depths.of(name)));
+        self.check_densities(None, || names.find_map(|name| known.depths.of(name)));
         if !with_grams {
             fields.refuse(&["solver"], "without Gram matrices");
         } else if self.method.is_some_and(|method| method.name == "mats") {

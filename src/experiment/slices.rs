@@ -139,7 +139,7 @@ impl Reader<'_> {
         let parts = parts.into_iter().collect::<Option<Vec<_>>>().filter(|parts| slice.check(parts).is_some());
         // Of how many layers it is not known, only what holds for any number of them is.
         let layers = parts.as_ref().and_then(|parts| Some(parts.first()?.count));
-        slice.check_densities(Some(&self.fields), layers.or(Some(1)));
+        slice.check_densities(Some(&self.fields), || layers.or(Some(1)));
         let (parts, layers) = (parts?, layers?);
         let (mut models, of_base) = slice.split(parts, base?.as_deref(), method)?;
         let weighted: Vec<_> = models.iter().map(|part| (part.weighted.clone(), part.places.0)).collect();

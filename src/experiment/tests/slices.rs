@@ -140,3 +140,17 @@ fn layers_that_a_model_on_disk_has_not_are_refused_at_their_place() {
     assert!(read("[4, 12]", "[0, 4]").is_ok());
     insta::assert_snapshot!(read("[4, 13]", "[4, 6]").expect_err("layers").render(false));
 }
+
+#[test]
+fn a_density_over_the_layers_of_a_model_on_disk_is_known_at_each_of_them() {
+    let text = |model: &str| {
+        let keys = format!("method: della, base: base, models: [{model}], density: [0.5, 0.95, 0.5]");
+        format!("{BASE}merges: {{ m: {{ {keys} }} }}\n")
+    };
+    // Of four layers the densities are 0.5, 0.8, 0.8 and 0.5.
+    assert!(parse_with(Path::new("x.yaml"), &text("b"), &Disk).is_ok());
+    let wrong = parse_with(Path::new("x.yaml"), &text("a"), &Disk).expect_err("12 layers");
+    let messages: Vec<_> = wrong.list().iter().map(|wrong| wrong.message.as_str()).collect();
+    // The sixth of twelve layers is 5/11 of the way: 0.5 + 0.45 · 10/11.
+    assert_eq!(messages, ["`density` 0.909091 has no room for an `epsilon` of 0.15"]);
+}
