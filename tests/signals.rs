@@ -35,6 +35,27 @@ fn int_term_and_hup_end_a_run_with_130_and_the_next_one_succeeds() {
 }
 
 #[test]
+fn what_is_interrupted_is_said_once() {
+    let project = Project::with(
+        r#"name: x
+commands:
+  one: { run: [sh, -c, 'echo $$ > one; sleep 1000', "{out}"] }
+  two: { run: [sh, -c, 'echo $$ > two; sleep 1000', "{out}"] }
+"#,
+    );
+    let run = project.start(&["run", "x.yaml", "--jobs", "2"]);
+    for name in ["one", "two"] {
+        project.wait_for(name);
+    }
+    run.signal(Signal::INT);
+    let said = run.wait(&project).exits(130);
+    for name in ["one", "two"] {
+        let line = format!("failed  commands.{name}: interrupted\n");
+        assert_eq!(said.stderr.matches(&line).count(), 1, "{}", said.stderr);
+    }
+}
+
+#[test]
 fn a_program_that_ignores_term_is_killed_after_the_grace() {
     let project = Project::with(
         r#"name: x

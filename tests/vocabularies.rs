@@ -28,6 +28,7 @@ fn other_ids_for_one_token_are_found_before_anything_runs() {
     let project = project();
     let said = project.mergelab(&["run", "x.yaml"]).exits(3);
     said.says("the token \"x\" is 0 in `a` and 1 in `b`").says("x.yaml:6:").says("`tokenizer: union`");
+    project.mergelab(&["run", "x.yaml", "--dry-run"]).exits(3).says("the token \"x\" is 0 in `a` and 1 in `b`");
     assert!(project.in_store("objects").is_empty(), "nothing ran");
     // What is not asked for is nobody's business.
     project.run(&["--only", "commands.hours"]).ran(&["commands.hours"]);
@@ -44,9 +45,33 @@ fn tables_of_other_sizes_are_found_unless_a_rule_takes_one_model_s() {
     project.edit("x.yaml", "[a, b]", "[a, c]");
     project.write("models/c/config.json", r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 5}"#);
     let said = project.mergelab(&["run", "x.yaml"]).exits(3);
-    said.says("the vocabulary of `a` has 4 rows, and that of `c` 5").says("x.yaml:6:").says("`tokenizer: NAME`");
+    let said = said.says("`vocab_size` in the config.json of `a` is 4, and in that of `c` 5");
+    said.says("x.yaml:6:").says("`tokenizer: NAME`");
     project.edit("x.yaml", "[a, c]", "[a, c], rules: [{ match: '*embed*', use: { model: c } }]");
     project.run(&[]).ran(&["models.a", "models.b", "models.c", "commands.hours", "merges.m"]);
+}
+
+#[test]
+fn the_way_out_is_not_what_is_stated() {
+    let project = project();
+    project.edit("x.yaml", "models: [a, b]", "models: [a, b], tokenizer: { source: a, rows: ids }");
+    let said = project.mergelab(&["run", "x.yaml"]).exits(3);
+    said.says("the token \"x\" is 0 in `a` and 1 in `b`")
+        .says("x.yaml:6:")
+        .says("take `rows: ids` away")
+        .says_nothing_of("tokenizer: NAME");
+    project.edit("x.yaml", ", rows: ids", "");
+    project.run(&["--only", "merges.m"]).ran(&["models.a", "models.b", "merges.m"]);
+    let config =
+        "merge_method: linear\nbase_model: models/a\nmodels: [{ model: models/b }]\nparameters: { weight: 1 }\n";
+    project.write("m.yml", config);
+    project.edit(
+        "x.yaml",
+        "method: average, models: [a, b], tokenizer: { source: a }",
+        "method: mergekit, config: m.yml",
+    );
+    let said = project.mergelab(&["run", "x.yaml"]).exits(3);
+    said.says("the token \"x\" is 0 in `a` and 1 in `b`").says("x.yaml:6:").says("add `tokenizer_source: MODEL`");
 }
 
 #[test]

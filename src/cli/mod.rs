@@ -10,8 +10,10 @@ macro_rules! say {
 
 mod against;
 mod alone;
+mod at_hand;
 mod cell;
 mod commands;
+mod depths;
 mod diff;
 mod elsewhere;
 mod error;

@@ -11,7 +11,7 @@ use super::progress::{self, Progress, describe, full_name};
 use super::results::{self, Results};
 use super::session::Session;
 use super::status::{self, look};
-use super::{CliError, Files, commands, elsewhere, output, revisions, vocabularies};
+use super::{CliError, Files, commands, depths, elsewhere, output, revisions, vocabularies};
 use crate::exec::{self, Ground, Machine, Options, Outcome, Report, Supervisor, Surveyor, shortfalls, unsupported};
 use crate::experiment;
 use crate::plan::{self, Facts, Graph, Kind, Open, Spec, StageId};
@@ -93,6 +93,7 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> Result<u8, 
     let surveyor = Surveyor::new(&session.project, session.python.as_ref(), &store);
     session.look_at_sources(&surveyor, &wanted, &mut facts)?;
     vocabularies::check(&session, &wanted, &facts)?;
+    depths::check(&session, &wanted, &facts)?;
     if !arguments.keep_going {
         check_tools(&session, &wanted, &facts)?;
     }
@@ -219,6 +220,8 @@ fn dry_run(
 ) -> Result<u8, CliError> {
     say_blocked(&session.graph, blocked);
     let (mut outlooks, facts) = look(session)?;
+    vocabularies::check(session, wanted, &facts)?;
+    depths::check(session, wanted, &facts)?;
     for id in force {
         let outlook = &mut outlooks[id.0];
         (outlook.state, outlook.reason) = (exec::State::Run, "forced".to_owned());
@@ -312,9 +315,12 @@ fn write(session: &Session, changes: &[Change]) -> Result<(), CliError> {
 fn summarize(graph: &Graph, report: &Report, blocked: &[Vec<String>], seconds: f64, json: bool) {
     let count = |wanted: &str| report.outcomes.values().filter(|outcome| progress::word(outcome) == wanted).count();
     let (ran, hit, failed, stopped) = (count("ran"), count("hit"), count("failed"), count("blocked"));
+    // Each was shown when it came; where there are several they stand together at the end. What was interrupted is nothing to mend.
+    let is_to_mend = |outcome: &Outcome| matches!(outcome, Outcome::Failed(failure) if !failure.interrupted);
+    let are_several = report.outcomes.values().filter(|outcome| is_to_mend(outcome)).count() > 1;
     for (id, outcome) in &report.outcomes {
         match outcome {
-            Outcome::Failed(failure) if failed > 1 => {
+            Outcome::Failed(failure) if are_several && is_to_mend(outcome) => {
                 say!("failed  {}: {}", full_name(graph, *id), describe(failure));
             }
             Outcome::Blocked(reason) => say!("skipped {}: {reason}", full_name(graph, *id)),

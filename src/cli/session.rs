@@ -127,6 +127,13 @@ impl Session {
         self.loaded[stage.experiment].error_at(&path, message, hint)
     }
 
+    /// Whether a stage's entry states something in the file of its experiment.
+    pub(super) fn states(&self, id: StageId, place: &[&str]) -> bool {
+        let stage = self.graph.stage(id);
+        let path = [&[stage.entry.0, stage.entry.1.as_str()], place].concat();
+        self.loaded[stage.experiment].states(&path)
+    }
+
     /// The stages of a name: one for each experiment that has it; all of its expansions for a swept entry.
     pub(super) fn find(&self, name: &str) -> Result<Vec<StageId>, CliError> {
         let expansions = self.loaded.iter().flat_map(|loaded| loaded.expansions(name));

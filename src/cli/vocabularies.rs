@@ -6,13 +6,17 @@ use std::path::PathBuf;
 use mergelab_wire::{RuleUse, TokenIds};
 
 use super::error::CliError;
-use super::session::Session;
-use crate::experiment::{Giver, Merge, Model};
+use super::{at_hand, session::Session};
+use crate::experiment::{Giver, Merge};
 use crate::plan::{Facts, Spec, Stage};
 use crate::stage;
 
-const WAY_OUT: &str = "add `tokenizer: NAME`, the model whose tokens and rows the merge has, or `tokenizer: union` for those of all; \
-     in a mergekit configuration that is `tokenizer_source`";
+const WAY_OUT: &str =
+    "add `tokenizer: NAME`, the model whose tokens and rows the merge has, or `tokenizer: union` for those of all";
+const OF_MERGEKIT: &str = "add `tokenizer_source: MODEL` to the configuration, the model whose tokens and rows the merge has, or \
+     `tokenizer_source: union` for those of all";
+const OF_IDS: &str =
+    "take `rows: ids` away, so that rows belong together by token, or merge models that number their tokens alike";
 
 /// What is known of a model that is there.
 struct Seen {
@@ -43,8 +47,15 @@ pub(super) fn check(session: &Session, wanted: &[bool], facts: &Facts) -> Result
         let Some(((first, of_first), others)) = places.split_first() else { continue };
         let others = others.iter().map(|(name, place)| (name.as_str(), &seen[place]));
         if let Some(message) = others.into_iter().find_map(|other| differ((first, &seen[of_first]), other, merge)) {
-            let place = ["models".to_owned()];
-            let error = session.error_with_hint(id, &place, &message, Some(WAY_OUT.to_owned()));
+            let (place, hint) = if session.states(id, &["config"]) {
+                (vec!["config"], OF_MERGEKIT)
+            } else if merge.tokenizer.is_some() {
+                (vec!["tokenizer", "rows"], OF_IDS)
+            } else {
+                (vec!["models"], WAY_OUT)
+            };
+            let place: Vec<String> = place.into_iter().map(str::to_owned).collect();
+            let error = session.error_with_hint(id, &place, &message, Some(hint.to_owned()));
             if !wrong.contains(&error) {
                 wrong.push(error);
             }
@@ -64,14 +75,7 @@ fn places(session: &Session, stage: &Stage, merge: &Merge, facts: &Facts) -> Vec
             Giver::Model(index) => &merge.models[*index].model,
             Giver::Base => merge.base.as_ref()?,
         };
-        let need = stage.needs.iter().find(|need| need.role == role.to_string())?;
-        let model = session.graph.stage(need.stage);
-        let directory = match &model.spec {
-            Spec::Model(Model::Path(path)) => session.project.resolve(path),
-            Spec::Model(Model::Hub { .. }) => crate::exec::hub_location(model, facts)?,
-            _ => return None,
-        };
-        Some((name.clone(), directory))
+        Some((name.clone(), at_hand::directory(session, stage, *role, facts)?))
     };
     // Without its giver nobody knows whose ids count.
     let found: Vec<Option<_>> = roles.iter().map(place).collect();
@@ -90,5 +94,5 @@ fn differ((first, ours): (&str, &Seen), (other, theirs): (&str, &Seen), merge: &
     let takes = |action: &Option<RuleUse>| matches!(action, Some(RuleUse::Base | RuleUse::Model(_)));
     let (ours, theirs) = (ours.rows?, theirs.rows?);
     (ours != theirs && !merge.rules.iter().any(|rule| takes(&rule.action)))
-        .then(|| format!("the vocabulary of `{first}` has {ours} rows, and that of `{other}` {theirs}"))
+        .then(|| format!("`vocab_size` in the config.json of `{first}` is {ours}, and in that of `{other}` {theirs}"))
 }

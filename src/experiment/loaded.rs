@@ -56,7 +56,8 @@ impl LoadError {
     }
 }
 
-/// What is looked at while an experiment is read: mergekit configurations, and whether their models are directories.
+/// What is looked at while an experiment is read: mergekit configurations, whether their models are directories, and how many layers
+/// models on disk have that give some of them to slices.
 pub trait Files {
     /// The contents of a file of the project.
     ///
@@ -150,10 +151,16 @@ impl Loaded {
     /// list or a mapping is found at its key. What is not in the file is found at the nearest thing around it that is;
     /// `None` when that is the file itself.
     pub fn locate(&self, path: &[&str]) -> Option<Range<usize>> {
-        self.find(path).map(Into::into)
+        self.find(path).0.map(Into::into)
     }
 
-    fn find(&self, path: &[&str]) -> Option<Span> {
+    /// Whether something stands in the text itself, and not only around it; `path` as for [`Self::locate`].
+    pub fn states(&self, path: &[&str]) -> bool {
+        self.find(path).1
+    }
+
+    /// The nearest place, and whether it is that of the whole path.
+    fn find(&self, path: &[&str]) -> (Option<Span>, bool) {
         let mut node = &self.tree;
         let mut place = None;
         for (depth, part) in path.iter().enumerate() {
@@ -167,14 +174,14 @@ impl Loaded {
                 Value::List(items) => {
                     part.parse::<usize>().ok().and_then(|index| items.get(index)).map(|item| (None, item))
                 }
-                Value::Scalar { .. } => None,
+                Value::Scalar { .. } | Value::Unread => None,
             };
-            let Some((key, next)) = step else { break };
+            let Some((key, next)) = step else { return (place, false) };
             let single = next.as_scalar().is_some() && !next.is_null();
             place = Some(key.filter(|_| !single).unwrap_or(next.span));
             node = next;
         }
-        place
+        (place, true)
     }
 
     /// The text of the file.
@@ -203,7 +210,7 @@ impl Loaded {
             ["models", name, ..] => self.elsewhere.get(*name),
             _ => None,
         };
-        let place = || (Arc::clone(&self.source), self.find(path).unwrap_or_default());
+        let place = || (Arc::clone(&self.source), self.find(path).0.unwrap_or_default());
         let (source, span) = elsewhere.cloned().unwrap_or_else(place);
         Diagnostics::new(source, vec![Diagnostic::new(span, message).maybe_hint(hint)])
     }

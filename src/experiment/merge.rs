@@ -1,13 +1,11 @@
 //! `merges:`.
 
-use std::collections::HashMap;
-
 use indexmap::IndexMap;
-use mergelab_wire::{Alpha, Normalize, Rule, RuleUse, Weight};
+use mergelab_wire::{Alpha, Normalize, Rule, RuleUse};
 
 use super::context::{Context, Item};
 use super::diagnostics::{Diagnostic, Report, Span};
-use super::keys::{ALPHAS, DTYPES, KEEP, MERGE, NORMALIZE, SOLVERS, WEIGHTED};
+use super::keys::{ALPHAS, DTYPES, KEEP, MERGE, NORMALIZE, SOLVERS};
 use super::mergekit::Mergekit;
 use super::methods::{METHODS, Method, Need, method, spellings};
 use super::params;
@@ -105,7 +103,7 @@ impl Reader<'_> {
         let item = Item { place: node.span, ..self.item };
         let merge = Reader { context: &context, item, fields, method }.read(known);
         self.context.report.add_of(&config.source, report.into_list());
-        let merge = merge?;
+        let merge = merge.filter(|_| config.wrong.is_empty())?;
         Some(Merge { dtype: dtype.or(merge.dtype), shard_size, keep, ..merge })
     }
 
@@ -115,48 +113,53 @@ impl Reader<'_> {
             fields.refuse(&["config"], "but for `method: mergekit`");
         }
         if fields.has("slices") {
-            return self.sliced();
+            return self.sliced(known);
         }
         fields.require(&["models"]);
         let base = fields.get("base", |base| self.context.model(self.item, base));
-        let models = fields.get("models", |models| self.models(models));
-        let models = models.and_then(|models| self.without_base(models, base.as_deref()));
-        let rules =
-            fields.get("rules", |rules| rules.list(|rule| self.rule(rule, models.as_deref()))).unwrap_or_default();
+        // Which models there are may be known where something else that is said of them is wrong.
+        let (named, is_whole) = fields.get("models", |models| Some(self.models(models))).unwrap_or_default();
+        let named = named.and_then(|models| self.without_base(models, base.as_deref()));
+        let named = named.as_deref();
+        let rules = fields.get("rules", |rules| rules.list(|rule| self.rule(rule, named))).unwrap_or_default();
         let regmean_rule = rules.iter().any(|rule| rule.action == Some(RuleUse::Regmean));
         self.check_base(&rules);
-        let gram_list = self.one_per_model("grams", "grams", models.as_deref(), known);
-        let held_out = self.one_per_model("held_out", "grams", models.as_deref(), known);
-        let fishers = self.one_per_model("fishers", "fishers", models.as_deref(), known);
+        let gram_list = self.one_per_model("grams", "grams", named, known);
+        let held_out = self.one_per_model("held_out", "grams", named, known);
+        let fishers = self.one_per_model("fishers", "fishers", named, known);
         self.check_grams(regmean_rule);
         self.check_fishers();
         let captures = match self.method {
-            Some(method) if method.captures() => self.captures(gram_list.as_deref()?, known)?,
-            _ => Vec::new(),
+            Some(method) if method.captures() => gram_list.as_deref().and_then(|grams| self.captures(grams, known)),
+            _ => Some(Vec::new()),
         };
         let with_grams = self.method.is_none_or(|method| method.grams != Need::No) || regmean_rule;
         let alpha = self.alpha(with_grams);
         let (normalize, mut params) = self.normalize(with_grams);
         params.extend(self.named_params());
-        self.require_params(&params, fields.field("method").map_or(self.item.place, |field| field.value.span));
+        self.require_params(&params, None, fields.field("method").map_or(self.item.place, |field| field.value.span));
         self.add_seed(&mut params);
-        if let (Some(models), Some(method)) = (&models, self.method) {
+        let models = named.filter(|_| is_whole);
+        if let (Some(models), Some(method)) = (models, self.method) {
             self.count_models(models, method, &params);
         }
+        let mut names = named.into_iter().flatten().map(|(weighted, _)| weighted.model.as_str());
+        self.check_densities(None, || names.find_map(|name| known.depths.of(name)));
         if !with_grams {
             fields.refuse(&["solver"], "without Gram matrices");
         } else if self.method.is_some_and(|method| method.name == "mats") {
             fields.refuse(&["solver"], "for `mats`, which goes by conjugate gradient");
         }
         let solver = fields.get("solver", |solver| solver.choice(SOLVERS)).unwrap_or_default();
-        let of = tokenizer::Of { models: models.as_deref(), base: base.as_deref() };
+        let of = tokenizer::Of { models: named, base: base.as_deref() };
         let (tokenizer, alignment) = fields.get("tokenizer", |tokenizer| self.tokenizer(tokenizer, of)).unzip();
+        let (dtype, shard_size, keep) = (self.dtype(), self.shard_size(), self.keep());
         Some(Merge {
             method: self.method?.name.to_owned(),
-            models: models?.into_iter().map(|(weighted, _)| weighted).collect(),
+            models: models?.iter().map(|(weighted, _)| weighted.clone()).collect(),
             grams: gram_list?,
             fishers: fishers?,
-            captures,
+            captures: captures?,
             base,
             alpha,
             held_out: held_out?,
@@ -164,11 +167,11 @@ impl Reader<'_> {
             rules,
             normalize,
             solver,
-            dtype: self.dtype(),
-            shard_size: self.shard_size(),
+            dtype,
+            shard_size,
             tokenizer,
             alignment: alignment.flatten(),
-            keep: self.keep(),
+            keep,
             slices: Vec::new(),
         })
     }
@@ -186,145 +189,6 @@ impl Reader<'_> {
 
     pub(super) fn keep(&self) -> super::types::Keep {
         self.fields.get("keep", |keep| keep.choice(KEEP)).or(self.context.settings.keep).unwrap_or_default()
-    }
-
-    /// The models with their weights and places; `None` when the list is not what it should be.
-    fn models(&self, reading: Reading<'_>) -> Option<Vec<(Weighted, Span)>> {
-        let before = self.context.report.count();
-        let mut whole = true;
-        let items = reading.list(|item| {
-            let found = self.weighted(item);
-            whole &= found.is_some();
-            found
-        })?;
-        let models: Vec<_> = items.into_iter().flatten().collect();
-        let mut first: HashMap<&str, Span> = HashMap::new();
-        for (weighted, span) in &models {
-            if let Some(other) = first.insert(&weighted.model, *span) {
-                let diagnostic =
-                    Diagnostic::new(*span, format!("`{}` is merged twice", weighted.model)).other(other, "first here");
-                self.context.report.add(diagnostic.hint("give it a weight instead"));
-            }
-        }
-        (whole && self.context.report.count() == before).then_some(models)
-    }
-
-    fn weighted(&self, reading: Reading<'_>) -> Option<Vec<(Weighted, Span)>> {
-        let (name, weight, params) = if reading.node.as_map().is_some() {
-            let fields =
-                Fields::open(self.context.report, reading.node, reading.node.span, "a model of a merge", &[WEIGHTED])?;
-            let said = self.said_of_a_model(&fields);
-            let name = fields.node("model").map(|node| Reading { node, key: "model", ..reading });
-            let (weight, params) = said?;
-            (name?, weight, params)
-        } else {
-            (reading, Weight::Number(1.0), IndexMap::new())
-        };
-        let all = self.context.names.models.all(name, &name.name()?, &self.context.budget)?;
-        let span = name.node.span;
-        for (model, _) in &all {
-            self.context.link_model(self.item, model, span);
-        }
-        let weighted = |model| Weighted { model, weight: weight.clone(), params: params.clone() };
-        Some(all.into_iter().map(|(model, _)| (weighted(model), span)).collect())
-    }
-
-    /// The weight and the parameters that are stated for one model.
-    pub(super) fn said_of_a_model(&self, fields: &Fields<'_>) -> Option<(Weight, IndexMap<String, serde_json::Value>)> {
-        let weight = fields.get_or("weight", Weight::Number(1.0), |weight| self.weight(fields, weight));
-        let params = self.params_of_a_model(fields);
-        Some((weight?, params?))
-    }
-
-    fn weight(&self, fields: &Fields<'_>, reading: Reading<'_>) -> Option<Weight> {
-        if let Some(method) = self.method.filter(|method| !method.weighs()) {
-            fields.refuse(&["weight"], &format!("for `{}`, whose models have none", method.name));
-            return None;
-        }
-        params::weight(reading)
-    }
-
-    /// The parameters that a model states for itself.
-    fn params_of_a_model(&self, fields: &Fields<'_>) -> Option<IndexMap<String, serde_json::Value>> {
-        let mut own = IndexMap::new();
-        let stated = WEIGHTED.iter().map(|key| key.name).filter(|key| !["model", "weight"].contains(key));
-        for (name, field) in stated.filter_map(|name| Some((name, fields.field(name)?))) {
-            // Without its method, nobody knows which parameters a merge has.
-            let method = self.method?;
-            let Some(param) = method.param_of_a_model(name) else {
-                self.context.report.add(if method.param(name).is_some() {
-                    let message = format!("`{}` has one `{name}` for all models", method.name);
-                    Diagnostic::new(field.key, message).hint("move it out of `models`, beside `method`")
-                } else {
-                    has_not(method, name, field.key)
-                });
-                return None;
-            };
-            own.insert(name.to_owned(), fields.get(name, |value| params::value(value, param.kind))?);
-        }
-        Some(own)
-    }
-
-    /// Takes the base out of the models of a method to which it is none, as mergekit does.
-    fn without_base(&self, mut models: Vec<(Weighted, Span)>, base: Option<&str>) -> Option<Vec<(Weighted, Span)>> {
-        let leaves_out = self.method.is_some_and(Method::leaves_the_base_out);
-        let Some(at) = models.iter().position(|(weighted, _)| leaves_out && base == Some(&weighted.model)) else {
-            return Some(models);
-        };
-        let (weighted, span) = models.remove(at);
-        let method = self.method.map_or("", |method| method.name);
-        let diagnostic = if weighted.weight != Weight::Number(1.0) || !weighted.params.is_empty() {
-            let message = format!("`{}` is the base of this merge: it has no weight and no parameters", weighted.model);
-            Diagnostic::new(span, message).hint("take it out of `models`")
-        } else if models.is_empty() {
-            let message = format!("`{method}` merges nothing into its base here");
-            Diagnostic::new(span, message).label("the base itself").hint("name a model that was trained from it")
-        } else {
-            return Some(models);
-        };
-        self.context.report.add(diagnostic);
-        None
-    }
-
-    /// Weights of a mean do not add up to zero, and of Gram matrices and Fisher information none is negative.
-    fn check_weights(
-        &self,
-        models: &[(Weighted, Span)],
-        method: &Method,
-        params: &IndexMap<String, serde_json::Value>,
-    ) {
-        let adds_up = params.get("normalize") == Some(&false.into());
-        if !method.takes_a_mean() || method.name == "average" && adds_up {
-            return;
-        }
-        let negative = models.iter().find(|(model, _)| model.weight.stated().iter().any(|weight| *weight < 0.0));
-        if let Some((model, span)) = negative.filter(|_| method.name != "average") {
-            let message = format!("the weight of `{}` is negative", model.model);
-            let hint = format!("`{}` takes a mean: its weights are 0 or more", method.name);
-            self.context.report.add(Diagnostic::new(*span, message).hint(hint));
-            return;
-        }
-        let Some((_, span)) = models.first() else { return };
-        // By tensor name they are another for each tensor, which the merge itself looks at.
-        if models.iter().any(|(model, _)| matches!(model.weight, Weight::ByName(_))) {
-            return;
-        }
-        let weights =
-            |at: fn(&[f64]) -> Option<&f64>| models.iter().filter_map(move |(model, _)| at(model.weight.of("")));
-        let zero = |at: fn(&[f64]) -> Option<&f64>| weights(at).sum::<f64>() == 0.0;
-        let place = match (zero(<[f64]>::first), zero(<[f64]>::last)) {
-            (false, false) => return,
-            (true, true) => "",
-            (true, false) => " at the first layer",
-            (false, true) => " at the last layer",
-        };
-        let diagnostic = Diagnostic::new(*span, format!("the weights add up to 0{place}"));
-        let hint = if method.name == "average" {
-            "`normalize: false` takes their sum"
-        } else {
-            "one of them must be more than 0"
-        };
-        self.context.report.add(diagnostic.hint(hint));
     }
 
     /// Checks how many models there are, and their weights.
@@ -445,10 +309,16 @@ impl Reader<'_> {
         stated.collect()
     }
 
-    /// Reports the parameters without a default that are not there.
-    pub(super) fn require_params(&self, found: &IndexMap<String, serde_json::Value>, place: Span) {
+    /// Reports the parameters without a default that are not there, nor in what it is a part of.
+    pub(super) fn require_params(
+        &self,
+        found: &IndexMap<String, serde_json::Value>,
+        whole: Option<&Fields<'_>>,
+        place: Span,
+    ) {
         let Some(method) = self.method else { return };
-        let is_absent = |name: &str| !found.contains_key(name) && !self.fields.has(name);
+        let is_there = |name: &str| self.fields.has(name) || whole.is_some_and(|whole| whole.has(name));
+        let is_absent = |name: &str| !found.contains_key(name) && !is_there(name);
         for param in method.params.iter().filter(|param| param.default.is_none() && is_absent(param.name)) {
             let message = format!("`{}` needs the parameter `{}`", method.name, param.name);
             self.context.report.add(Diagnostic::new(place, message));

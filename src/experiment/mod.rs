@@ -7,8 +7,11 @@
 mod column;
 mod command;
 mod context;
+mod densities;
+mod depth;
 mod diagnostics;
 mod elsewhere;
+mod filters;
 mod fisher;
 mod gram;
 mod keys;
@@ -40,7 +43,10 @@ mod tests;
 mod tokenizer;
 mod tree;
 mod types;
+mod weighted;
+mod weights;
 
+pub use depth::layers;
 pub use diagnostics::{Diagnostic, Diagnostics, Source, Span};
 pub use layout::{
     Across, Bold, Column, Elsewhere, Mean, MeanOf, Member, Notation, Row, Table, TableColumn, results_folder,

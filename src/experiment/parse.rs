@@ -8,6 +8,7 @@ use std::sync::Arc;
 use minijinja::Environment;
 
 use super::context::{Context, Item, Names};
+use super::depth::Depths;
 use super::diagnostics::{Diagnostic, Diagnostics, Report, Source, Span};
 use super::elsewhere::Others;
 use super::keys::FILE;
@@ -228,7 +229,8 @@ fn experiment(report: &Report, file: &Path, sections: &Sections<'_>, files: &dyn
     let read_commands = commands.read(|item, field| command::command(&context, item, field));
     let read_grams = grams.read(|item, _| gram::gram(&context, item, &read_data));
     let read_fishers = fishers.read(|item, _| fisher::fisher(&context, item, &read_data));
-    let known = Known { grams: &read_grams, fishers: &read_fishers, data: &read_data };
+    let depths = Depths::new(files, &read_models, &mergekit);
+    let known = Known { grams: &read_grams, fishers: &read_fishers, data: &read_data, depths: &depths };
     let read_merges = merges.read(|item, _| merge::merge(&context, item, known, &mergekit));
     let suites = evals.read(|item, _| suite::suite(&context, item, &read_data));
     suite::check_twice(report, suites.values());

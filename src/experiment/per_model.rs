@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use mergelab_wire::Engine;
 
+use super::depth::Depths;
 use super::diagnostics::{Diagnostic, Span};
 use super::merge::Reader;
 use super::methods::Need;
@@ -11,12 +12,13 @@ use super::read::{Reading, listed};
 use super::tree::Map;
 use super::types::{Calibration, Data, Fisher, Gram, Section, Weighted};
 
-/// Entries that a merge may name, those that could be read.
+/// Entries that a merge may name, those that could be read, and what is known of its models.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
     pub(super) grams: &'a Section<Gram>,
     pub(super) fishers: &'a Section<Fisher>,
     pub(super) data: &'a Section<Data>,
+    pub(super) depths: &'a Depths<'a>,
 }
 
 impl<'a> Known<'a> {

@@ -48,10 +48,10 @@ impl<'a> Fields<'a> {
     /// Opens a mapping whose keys the caller looks at.
     pub(super) fn unchecked(report: &'a Report, node: &'a Node, place: Span, what: &'static str) -> Option<Self> {
         let Some(map) = node.as_map() else {
-            report.add(
-                wrong_type(node, what, "a mapping")
-                    .maybe_hint(node.is_null().then(|| "give it its keys, or remove it".into())),
-            );
+            if !node.is_unread() {
+                let hint = node.is_null().then(|| "give it its keys, or remove it".into());
+                report.add(wrong_type(node, what, "a mapping").maybe_hint(hint));
+            }
             return None;
         };
         Some(Self { map, place, what, report, meant: RefCell::default() })
@@ -136,8 +136,11 @@ impl<'a> Reading<'a> {
         Self { node, ..self }
     }
 
+    /// Reports what is wrong with the value, unless that was done before.
     pub(super) fn fail<T>(self, diagnostic: Diagnostic) -> Option<T> {
-        self.report.add(diagnostic);
+        if !self.node.is_unread() {
+            self.report.add(diagnostic);
+        }
         None
     }
 
@@ -346,7 +349,7 @@ pub(super) fn wrong_type(node: &Node, what: &str, expected: &str) -> Diagnostic 
         Value::Scalar { plain: false, .. } => "text",
         Value::Scalar { text, .. } if scalar::flag(text).is_some() => "a boolean",
         Value::Scalar { text, .. } if scalar::number(text).is_some() => "a number",
-        Value::Scalar { .. } => "text",
+        Value::Scalar { .. } | Value::Unread => "text",
     };
     Diagnostic::new(node.span, format!("{what} must be {expected}, not {found}")).label(format!("expected {expected}"))
 }

@@ -81,6 +81,7 @@ pub fn size(text: &str) -> Option<u64> {
 /// The value as JSON, plain scalars by the core schema. Infinities and NaN have no JSON and give `None`.
 pub(super) fn json(node: &Node) -> Option<Json> {
     Some(match &node.value {
+        Value::Unread => return None,
         Value::Scalar { text, plain: false } => Json::String(text.clone()),
         Value::Scalar { text, .. } => {
             if node.is_null() {

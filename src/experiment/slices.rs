@@ -10,6 +10,7 @@ use super::diagnostics::{Diagnostic, Span};
 use super::keys::{LAYERS, SLICE, WEIGHTED};
 use super::merge::Reader;
 use super::methods::{Method, Need};
+use super::per_model::Known;
 use super::read::{Fields, Reading};
 use super::tokenizer;
 use super::types::{Merge, Weighted};
@@ -28,7 +29,7 @@ struct Part {
 
 impl Reader<'_> {
     /// Reads a merge that has `slices` in place of `models`.
-    pub(super) fn sliced(&self) -> Option<Merge> {
+    pub(super) fn sliced(&self, known: Known<'_>) -> Option<Merge> {
         let method = self.method?;
         let base = self.fields.get("base", |base| self.context.model(self.item, base));
         let estimates = ["grams", "held_out", "fishers", "rules", "solver"];
@@ -51,12 +52,12 @@ impl Reader<'_> {
         self.add_seed(&mut params);
         let before = self.context.report.count();
         let base = base.as_deref();
-        let slices = self.fields.get("slices", |slices| slices.list(|slice| self.slice(slice, base, &params)))?;
-        if self.context.report.count() > before {
-            return None;
-        }
+        let slices =
+            self.fields.get("slices", |slices| slices.list(|slice| Some(self.slice(slice, (base, &params), known))));
+        let slices = slices.and_then(|slices| slices.into_iter().collect::<Option<Vec<_>>>());
+        let slices = slices.filter(|_| self.context.report.count() == before);
         let mut models: IndexMap<String, Span> = IndexMap::new();
-        for (slice, spans) in &slices {
+        for (slice, spans) in slices.iter().flatten() {
             let of_base = slice.base.iter().map(|source| &source.name).filter(|name| base != Some(name.as_str()));
             let names = slice.models.iter().map(|source| &source.name);
             for (name, span) in names.zip(spans).chain(of_base.zip(spans)) {
@@ -65,12 +66,14 @@ impl Reader<'_> {
         }
         let plain = |model| Weighted { model, weight: 1.0.into(), params: Params::new() };
         let models: Vec<_> = models.into_iter().map(|(name, span)| (plain(name), span)).collect();
-        let of = tokenizer::Of { models: Some(&models), base };
+        let named = if slices.is_some() { Some(models.clone()) } else { self.named_in_slices() };
+        let of = tokenizer::Of { models: named.as_deref(), base };
         let (tokenizer, alignment) = self.fields.get("tokenizer", |tokenizer| self.tokenizer(tokenizer, of)).unzip();
+        let (dtype, shard_size, keep) = (self.dtype(), self.shard_size(), self.keep());
         Some(Merge {
             method: method.name.to_owned(),
             models: models.into_iter().map(|(weighted, _)| weighted).collect(),
-            slices: slices.into_iter().map(|(slice, _)| slice).collect(),
+            slices: slices?.into_iter().map(|(slice, _)| slice).collect(),
             grams: Vec::new(),
             fishers: Vec::new(),
             captures: Vec::new(),
@@ -81,42 +84,64 @@ impl Reader<'_> {
             rules: Vec::new(),
             normalize: Normalize::default(),
             solver: Solver::default(),
-            dtype: self.dtype(),
-            shard_size: self.shard_size(),
+            dtype,
+            shard_size,
             tokenizer,
             alignment: alignment.flatten(),
-            keep: self.keep(),
+            keep,
         })
     }
 
+    /// The models that slices name, which may be known where something else is wrong with them.
+    fn named_in_slices(&self) -> Option<Vec<(Weighted, Span)>> {
+        let slices = self.fields.node("slices")?.as_list()?;
+        let lists = slices.iter().map(|slice| slice.as_map()?.get("models")?.value.as_list());
+        let items = lists.collect::<Option<Vec<_>>>()?;
+        let names = items.into_iter().flatten().map(|item| {
+            let model = &item.as_map()?.get("model")?.value;
+            let name = model.as_scalar().filter(|name| self.context.names.models.contains(name))?;
+            Some((Weighted { model: name.to_owned(), weight: 1.0.into(), params: Params::new() }, model.span))
+        });
+        names.collect()
+    }
+
     /// One slice, with the places of its models.
-    fn slice(&self, reading: Reading<'_>, base: Option<&str>, shared: &Params) -> Option<(MergeSlice, Vec<Span>)> {
+    fn slice(
+        &self,
+        reading: Reading<'_>,
+        (base, shared): (Option<&str>, &Params),
+        known: Known<'_>,
+    ) -> Option<(MergeSlice, Vec<Span>)> {
         let method = self.method?;
         let fields = Fields::unchecked(self.context.report, reading.node, reading.node.span, "a slice")?;
-        let mut known: Vec<_> = SLICE.iter().map(|key| key.name).collect();
-        known.extend(method.params.iter().map(|param| param.name).filter(|name| *name != "seed"));
-        for (key, field) in fields.map.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
-            fields.unknown(key, field.key, &known);
+        let mut keys: Vec<_> = SLICE.iter().map(|key| key.name).collect();
+        keys.extend(method.params.iter().map(|param| param.name).filter(|name| *name != "seed"));
+        for (key, field) in fields.map.iter().filter(|(key, _)| !keys.contains(&key.as_str())) {
+            fields.unknown(key, field.key, &keys);
         }
         fields.require(&["models"]);
         let slice = Reader { context: self.context, item: self.item, fields, method: self.method };
-        let own = slice.stated_params();
-        let base = if slice.fields.has("base") {
-            Some(slice.fields.get("base", |base| self.context.model(self.item, base))?)
-        } else {
-            base.map(str::to_owned)
-        };
-        let parts = slice.fields.get("models", |models| models.list(|item| Some(slice.part(item))))?;
-        let parts = parts.into_iter().collect::<Option<Vec<_>>>()?;
-        slice.check(&parts)?;
-        let layers = parts.first()?.count;
-        let (mut models, of_base) = slice.split(parts, base.as_deref(), method)?;
         let mut params = shared.clone();
-        params.extend(own.into_iter().map(|(name, value)| {
+        params.extend(slice.stated_params().into_iter().map(|(name, value)| {
             let value = before(value, shared.get(&name));
             (name, value)
         }));
-        slice.require_params(&params, slice.fields.place);
+        slice.require_params(&params, Some(&self.fields), slice.fields.place);
+        // Some, where it is known whether there is one.
+        let base = match base {
+            _ if slice.fields.has("base") => {
+                slice.fields.get("base", |base| self.context.model(self.item, base)).map(Some)
+            }
+            None if self.fields.has("base") => None,
+            base => Some(base.map(str::to_owned)),
+        };
+        let parts = slice.fields.get("models", |models| models.list(|item| Some(slice.part(item, known))))?;
+        let parts = parts.into_iter().collect::<Option<Vec<_>>>().filter(|parts| slice.check(parts).is_some());
+        // Of how many layers it is not known, only what holds for any number of them is.
+        let layers = parts.as_ref().and_then(|parts| Some(parts.first()?.count));
+        slice.check_densities(Some(&self.fields), || layers.or(Some(1)));
+        let (parts, layers) = (parts?, layers?);
+        let (mut models, of_base) = slice.split(parts, base?.as_deref(), method)?;
         let weighted: Vec<_> = models.iter().map(|part| (part.weighted.clone(), part.places.0)).collect();
         slice.count_models(&weighted, method, &params);
         let spans = models.iter().map(|part| part.places.0).collect();
@@ -129,7 +154,7 @@ impl Reader<'_> {
     }
 
     /// What one model gives.
-    fn part(&self, reading: Reading<'_>) -> Option<Part> {
+    fn part(&self, reading: Reading<'_>, known: Known<'_>) -> Option<Part> {
         let keys: &[_] = &[WEIGHTED, LAYERS];
         let fields = Fields::open(self.context.report, reading.node, reading.node.span, "a model of a slice", keys)?;
         let name = fields.get("model", |model| self.context.model(self.item, model));
@@ -147,7 +172,13 @@ impl Reader<'_> {
                 return reading.fail(Diagnostic::new(place, message).hint(HINT));
             }
         };
-        let weighted = Weighted { model: name?, weight, params };
+        let (name, end) = (name?, first + count);
+        if let Some(depth) = known.depths.of(&name).filter(|depth| end > *depth) {
+            let message = format!("layers {first} to {end} of a model that has {depth}");
+            let hint = format!("layers are counted from 0; the last of them end at {depth}");
+            return reading.fail(Diagnostic::new(place, message).hint(hint));
+        }
+        let weighted = Weighted { model: name, weight, params };
         Some(Part { weighted, first, count, places: (fields.field("model")?.value.span, place) })
     }
 

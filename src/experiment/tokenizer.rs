@@ -6,7 +6,7 @@ use mergelab_wire::{Alignment, RowSource, TokenRow};
 use super::diagnostics::{Diagnostic, Span};
 use super::keys::{ROW_KINDS, ROW_SOURCE, ROWS_BY, RULE_MODEL, RowsBy, TOKEN_ROW, TOKENIZER};
 use super::merge::Reader;
-use super::read::{Fields, Reading};
+use super::read::{Fields, Reading, did_you_mean, nearest};
 use super::rule::in_merge;
 use super::types::Weighted;
 
@@ -68,7 +68,17 @@ impl Reader<'_> {
         if name == "base" && self.fields.has("base") {
             return of.base.map(str::to_owned);
         }
+        self.or_word(reading, &name, source_meant)?;
         self.of_merge(reading, &name, of)
+    }
+
+    /// Refuses a name that is no model, where a word is meant by it.
+    fn or_word(&self, reading: Reading<'_>, name: &str, meant: impl Fn(&str) -> Option<String>) -> Option<()> {
+        let names = &self.context.names.models;
+        match meant(name).filter(|_| !names.contains(name)) {
+            Some(hint) => reading.fail(names.unknown(reading.node.span, name).hint(hint)),
+            None => Some(()),
+        }
     }
 
     fn of_merge(&self, reading: Reading<'_>, name: &str, of: Of<'_>) -> Option<String> {
@@ -105,6 +115,7 @@ impl Reader<'_> {
     fn row(&self, reading: Reading<'_>, of: Of<'_>) -> Option<RowSource> {
         if reading.node.as_map().is_none() {
             let name = reading.name()?;
+            self.or_word(reading, &name, row_meant)?;
             return self.of_merge(reading, &name, of).map(RowSource::Model);
         }
         let report = self.context.report;
@@ -126,6 +137,20 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// What a word is nearly that says whose tokenizer a merge has, and is no model.
+pub(super) fn source_meant(word: &str) -> Option<String> {
+    did_you_mean(word, ["union", "base"].into_iter())
+}
+
+/// What a word is nearly that says where the row of a token comes from, and is no model.
+pub(super) fn row_meant(word: &str) -> Option<String> {
+    let kinds = ROW_KINDS.iter().map(|(kind, _)| *kind);
+    nearest(word, kinds).map(|kind| match kind {
+        "zero" => "a row of zeros is `{ kind: zero }`".to_owned(),
+        _ => "the row of another token is `{ kind: model_token, model: NAME, token: … }`".to_owned(),
+    })
 }
 
 fn is_union(reading: Reading<'_>) -> bool {

@@ -32,9 +32,14 @@ pub(super) struct Node {
 /// What a node holds.
 #[derive(Debug)]
 pub(super) enum Value {
-    Scalar { text: String, plain: bool },
+    Scalar {
+        text: String,
+        plain: bool,
+    },
     List(Vec<Arc<Node>>),
     Map(Map),
+    /// Something that is wrong and was reported: it is there, and whoever reads it finds nothing and reports nothing.
+    Unread,
 }
 
 /// A mapping in file order.
@@ -51,11 +56,20 @@ impl Node {
     /// A node over parts that are already in the tree.
     pub(super) fn new(span: Span, value: Value) -> Self {
         let (size, height) = match &value {
-            Value::Scalar { .. } => (0, 0),
+            Value::Scalar { .. } | Value::Unread => (0, 0),
             Value::List(items) => measure(items.iter()),
             Value::Map(map) => measure(map.values().map(|field| &field.value)),
         };
         Self { span, value, size: size + 1, height: height + 1 }
+    }
+
+    /// A node in place of one that is wrong and was reported.
+    pub(super) fn unread(span: Span) -> Arc<Self> {
+        Arc::new(Self::new(span, Value::Unread))
+    }
+
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(self.value, Value::Unread)
     }
 
     pub(super) fn as_map(&self) -> Option<&Map> {
@@ -83,6 +97,7 @@ impl Node {
     /// What it holds as it is spelled: every scalar is text, an empty one null.
     pub(super) fn spelled(&self) -> serde_json::Value {
         match &self.value {
+            Value::Unread => serde_json::Value::Null,
             Value::Scalar { .. } if self.is_null() => serde_json::Value::Null,
             Value::Scalar { text, .. } => text.as_str().into(),
             Value::List(items) => items.iter().map(|item| item.spelled()).collect(),
@@ -293,7 +308,7 @@ fn merge_sources(node: &Arc<Node>, key: Span) -> Result<Vec<Arc<Node>>, Box<Diag
     let sources = match &node.value {
         Value::Map(_) => vec![Arc::clone(node)],
         Value::List(items) => items.clone(),
-        Value::Scalar { .. } => Vec::new(),
+        Value::Scalar { .. } | Value::Unread => Vec::new(),
     };
     if sources.is_empty() || sources.iter().any(|source| source.as_map().is_none()) {
         return Err(Diagnostic::new(key, "`<<` takes a mapping or a list of mappings")

@@ -234,8 +234,8 @@ pub(super) const PAGES: &[Page] = &[
         title: "Arcee Fusion",
         summary: "the model's important elements, the base's elsewhere",
         formula: "W = W₁ where |W₁ - W₀| · KL(softmax W₁ ‖ softmax W₀) ≥ median + 1.5 (q₃ - q₁), else W₀",
-        details: "Softmax and divergence are those of rows. Quartiles are exact here; mergekit samples them for tensors with more than a \
-                  million elements.",
+        details: "Softmax and divergence are those of rows, and their sums are taken in fp32. Quartiles are exact here; mergekit \
+                  samples them for tensors with more than a million elements.",
         source: "mergekit, <https://arcee.ai>",
         when: "Two models, to take over what differs most.",
     },

@@ -1,13 +1,16 @@
 //! What a configuration says: method, models, base, parameters by scope; and what this version has not.
 
+use std::collections::HashSet;
+use std::path::Path;
+
 use super::super::diagnostics::{Diagnostic, Report, Span};
 use super::super::keys::{Key, Shape, key, required};
 use super::super::loaded::Files;
 use super::super::methods::{Method, method};
 use super::super::read::{Fields, Reading, did_you_mean};
-use super::super::tree::{Field, Map, Node};
-use super::parameters;
-use super::reference::Reference;
+use super::super::tree::{Field, Node};
+use super::parameters::{self, Stated};
+use super::reference::{Place, Reference};
 use super::tokenizer::Tokenizer;
 
 const CONFIG: &[Key] = &[
@@ -58,50 +61,55 @@ const METHODS: &[&str] = &[
     "della_linear",
 ];
 
-/// A model and where it is named.
-pub(super) type Placed = (Reference, Span);
+/// A model and where it is named; `None` where that is wrong, which was reported.
+pub(super) type Placed = (Option<Reference>, Span);
 
-/// One configuration.
+/// Whether two name one model.
+pub(super) fn is_same(one: &Placed, other: &Placed) -> bool {
+    one.0.is_some() && one.0 == other.0
+}
+
+/// One configuration, as far as it could be read: what is wrong with the rest was reported.
 pub(super) struct Config {
-    pub(super) method: &'static Method,
+    pub(super) method: Option<&'static Method>,
     pub(super) method_place: Span,
     /// What is merged: whole models, to which mergekit adds the base, or slices one after the other.
-    pub(super) parts: Parts,
+    pub(super) parts: Option<Parts>,
     pub(super) base: Option<Placed>,
     /// Parameters of the module and the whole file.
-    pub(super) scopes: Vec<Map>,
+    pub(super) scopes: Vec<Stated>,
     /// `out_dtype`, else `dtype`.
     pub(super) dtype: Option<Field>,
     pub(super) tokenizer: Option<Tokenizer>,
 }
 
-/// What is merged.
+/// What is merged, and where it stands.
 pub(super) enum Parts {
     /// Models, the base among them where the file has it there.
-    Models(Vec<Input>),
-    /// Slices, and where they are.
+    Models(Vec<Input>, Span),
+    /// Slices.
     Slices(Vec<Slice>, Span),
 }
 
 /// Some layers of the output.
 pub(super) struct Slice {
     pub(super) place: Span,
-    pub(super) sources: Vec<Input>,
+    pub(super) sources: Option<Vec<Input>>,
     pub(super) base: Option<Placed>,
-    pub(super) params: Map,
+    pub(super) params: Stated,
 }
 
 /// A model with its parameters.
 pub(super) struct Input {
     pub(super) model: Placed,
-    pub(super) params: Map,
+    pub(super) params: Stated,
     /// `layer_range`, of a source of a slice.
     pub(super) layers: Option<Field>,
 }
 
 impl Config {
-    /// Reads a configuration.
-    pub(super) fn read(report: &Report, files: &dyn Files, root: &Node) -> Option<Self> {
+    /// Reads a configuration; `None` where it is none at all.
+    pub(super) fn read(report: &Report, files: &dyn Files, root: &Node, folder: &Path) -> Option<Self> {
         let start = Span { start: root.span.start, end: root.span.start };
         let fields = Fields::unchecked(report, root, start, "a mergekit configuration")?;
         if let Some(field) = fields.field("experts").filter(|_| !fields.has("merge_method")) {
@@ -114,63 +122,69 @@ impl Config {
             return None;
         }
         let fields = Fields::open(report, root, start, "a mergekit configuration", &[CONFIG])?;
-        let reader = Reader { report, files };
+        let place = Place { files, folder };
+        let reader = Reader { report, place };
         reader.refuse(&fields, "chat_template", "the model that gives the tokenizer gives its template");
-        let method_place = fields.field("merge_method")?.value.span;
+        let method_place = fields.field("merge_method").map_or(start, |field| field.value.span);
         let method = fields.get("merge_method", method_of);
-        let global = parameters::stated(report, fields.field("parameters"));
         let base = reader.reference(&fields, "base_model");
-        let (parts, mut scopes) = match fields.exactly_one(&["models", "slices", "modules"])? {
-            "modules" => reader.modules(fields.field("modules")?),
-            form => reader.parts(&fields, form).map(|parts| (parts, Vec::new())),
-        }?;
-        scopes.push(global);
+        let (parts, of_module) = match fields.exactly_one(&["models", "slices", "modules"]) {
+            Some("modules") => reader.modules(&fields).unwrap_or_default(),
+            Some(form) => (reader.parts(&fields, form), None),
+            None => (None, None),
+        };
+        let scopes = of_module.into_iter().chain([Stated::read(report, &fields)]).collect();
         let dtype = present(&fields, "out_dtype").or(present(&fields, "dtype")).cloned();
-        let tokenizer = Tokenizer::read(report, &fields, files);
-        let config = Self { method: method?, method_place, parts, base, scopes, dtype, tokenizer };
+        let mut config = Self { method, method_place, parts, base, scopes, dtype, tokenizer: None };
+        let models: HashSet<&Reference> = config.references().map(|(reference, _)| reference).collect();
+        let tokenizer = Tokenizer::read(report, &fields, place, &models);
+        config.tokenizer = tokenizer;
         config.check(report);
         Some(config)
     }
 
     /// Reports parameters that do not belong where they are.
     fn check(&self, report: &Report) {
+        let Some(method) = self.method else { return };
         let of_models = |inputs: &[Input], base: Option<&Placed>| {
-            let is_base = |input: &Input| base.is_some_and(|(base, _)| *base == input.model.0);
-            for input in inputs.iter().filter(|input| !(self.method.leaves_the_base_out() && is_base(input))) {
-                parameters::check(report, self.method, &input.params, true);
+            let is_base = |input: &Input| base.is_some_and(|base| is_same(base, &input.model));
+            for input in inputs.iter().filter(|input| !(method.leaves_the_base_out() && is_base(input))) {
+                parameters::check(report, method, &input.params, true);
             }
         };
         match &self.parts {
-            Parts::Models(inputs) => of_models(inputs, self.base.as_ref()),
-            Parts::Slices(slices, _) => {
+            Some(Parts::Models(inputs, _)) => of_models(inputs, self.base.as_ref()),
+            Some(Parts::Slices(slices, _)) => {
                 for slice in slices {
-                    of_models(&slice.sources, slice.base.as_ref().or(self.base.as_ref()));
-                    parameters::check(report, self.method, &slice.params, false);
+                    of_models(slice.sources.as_deref().unwrap_or_default(), slice.base.as_ref().or(self.base.as_ref()));
+                    parameters::check(report, method, &slice.params, false);
                 }
             }
+            None => {}
         }
         for scope in &self.scopes {
-            parameters::check(report, self.method, scope, false);
+            parameters::check(report, method, scope, false);
         }
     }
 
     /// The models that it names, with their places.
     pub(super) fn references(&self) -> impl Iterator<Item = (&Reference, Span)> {
         let (inputs, slices) = match &self.parts {
-            Parts::Models(inputs) => (inputs.as_slice(), [].as_slice()),
-            Parts::Slices(slices, _) => ([].as_slice(), slices.as_slice()),
+            Some(Parts::Models(inputs, _)) => (inputs.as_slice(), [].as_slice()),
+            Some(Parts::Slices(slices, _)) => ([].as_slice(), slices.as_slice()),
+            None => ([].as_slice(), [].as_slice()),
         };
-        let sources = slices.iter().flat_map(|slice| slice.sources.iter());
+        let sources = slices.iter().flat_map(|slice| slice.sources.iter().flatten());
         let bases = slices.iter().filter_map(|slice| slice.base.as_ref()).chain(&self.base);
         let models = inputs.iter().chain(sources).map(|input| &input.model).chain(bases);
-        let named = models.map(|(reference, span)| (reference, *span));
-        named.chain(self.tokenizer.iter().flat_map(Tokenizer::references))
+        let of_tokenizer = self.tokenizer.iter().flat_map(Tokenizer::references);
+        models.chain(of_tokenizer).filter_map(|(reference, span)| Some((reference.as_ref()?, *span)))
     }
 }
 
 struct Reader<'a> {
     report: &'a Report,
-    files: &'a dyn Files,
+    place: Place<'a>,
 }
 
 impl Reader<'_> {
@@ -180,66 +194,92 @@ impl Reader<'_> {
         }
     }
 
+    /// A model under a key, which may be misspelled.
     fn reference(&self, fields: &Fields<'_>, key: &str) -> Option<Placed> {
-        let span = present(fields, key)?.value.span;
-        fields.get(key, |reading| Some((Reference::read(reading, self.files)?, span)))
+        let Some(field) = present(fields, key) else {
+            let is_misspelled = fields.field(key).is_none() && fields.has(key);
+            return is_misspelled.then_some((None, fields.place));
+        };
+        Some((fields.get(key, |reading| Reference::read(reading, self.place)), field.value.span))
     }
 
     /// The one module, with its parameters.
-    fn modules(&self, field: &Field) -> Option<(Parts, Vec<Map>)> {
-        let module = Reading { report: self.report, node: &field.value, key: "modules" };
-        let map = module.map()?;
-        let mut modules = map.values();
-        let (first, second) = (modules.next(), modules.next());
+    fn modules(&self, fields: &Fields<'_>) -> Option<(Option<Parts>, Option<Stated>)> {
+        let modules = fields.get("modules", Reading::map)?;
+        let mut all = modules.values();
+        let (first, second) = (all.next(), all.next());
         let (Some(first), None) = (first, second) else {
-            let place = second.map_or(field.value.span, |second| second.key);
+            let place = second.or(fields.field("modules")).map_or(fields.place, |field| field.key);
             refuse(self.report, place, "more than one module is", "merge models that have one, `default`");
             return None;
         };
         let fields = Fields::open(self.report, &first.value, first.key, "a module", &[MODULE])?;
-        let params = parameters::stated(self.report, fields.field("parameters"));
-        let parts = self.parts(&fields, fields.exactly_one(&["models", "slices"])?)?;
-        Some((parts, vec![params]))
+        let params = Stated::read(self.report, &fields);
+        let parts = fields.exactly_one(&["models", "slices"]).and_then(|form| self.parts(&fields, form));
+        Some((parts, Some(params)))
     }
 
     /// What stands under `models` or `slices`.
     fn parts(&self, fields: &Fields<'_>, form: &str) -> Option<Parts> {
+        let place = fields.field(form)?.key;
         if form == "models" {
-            return self.inputs(fields, form, &[MODEL]).map(Parts::Models);
+            return self.inputs(fields, form, &[MODEL]).map(|inputs| Parts::Models(inputs, place));
         }
         let slices = fields.get(form, |slices| slices.list(|item| Some(self.slice(item))))?;
-        let place = fields.field(form)?.key;
-        Some(Parts::Slices(slices.into_iter().collect::<Option<_>>()?, place))
+        Some(Parts::Slices(slices, place))
     }
 
     /// Models of a list.
     fn inputs(&self, fields: &Fields<'_>, key: &str, keys: &[&[Key]]) -> Option<Vec<Input>> {
-        fields.get(key, |list| list.list(|item| Some(self.input(item, keys))))?.into_iter().collect()
+        fields.get(key, |list| list.list(|item| Some(self.input(item, keys))))
     }
 
-    fn input(&self, item: Reading<'_>, keys: &[&[Key]]) -> Option<Input> {
-        let fields = Fields::open(self.report, item.node, item.node.span, "a model", keys)?;
-        let params = parameters::stated(self.report, fields.field("parameters"));
-        let model = self.reference(&fields, "model");
+    fn input(&self, item: Reading<'_>, keys: &[&[Key]]) -> Input {
+        let unread = (None, item.node.span);
+        let Some(fields) = Fields::open(self.report, item.node, item.node.span, "a model", keys) else {
+            return Input { model: unread, params: Stated::unread(), layers: None };
+        };
+        let params = Stated::read(self.report, &fields);
+        let model = self.reference(&fields, "model").unwrap_or(unread);
         let layers = fields.field("layer_range").cloned();
-        Some(Input { model: model?, params, layers })
+        Input { model, params, layers }
     }
 
-    fn slice(&self, item: Reading<'_>) -> Option<Slice> {
-        let fields = Fields::open(self.report, item.node, item.node.span, "a slice", &[SLICE])?;
+    fn slice(&self, item: Reading<'_>) -> Slice {
+        let place = item.node.span;
+        let Some(fields) = Fields::open(self.report, item.node, place, "a slice", &[SLICE]) else {
+            return Slice { place, sources: None, base: None, params: Stated::unread() };
+        };
         let base = self.reference(&fields, "base_model");
-        let params = parameters::stated(self.report, fields.field("parameters"));
-        let sources = self.inputs(&fields, "sources", &[MODEL, RANGE])?;
-        let ranges: Vec<_> = sources.iter().map(|source| self.range(source)).collect();
-        let counts: Vec<_> = ranges.into_iter().collect::<Option<_>>()?;
-        let (first, others) = counts.split_first()?;
-        if let Some(other) = others.iter().find(|other| other.0 != first.0) {
-            let message = format!("{} layers in a slice of {}", other.0, first.0);
-            let diagnostic = Diagnostic::new(other.1, message).other(first.1, "as many as these");
-            self.report.add(diagnostic.hint("each source gives a slice as many layers as the others"));
-            return None;
+        let params = Stated::read(self.report, &fields);
+        let mut sources = self.inputs(&fields, "sources", &[MODEL, RANGE]);
+        self.check_ranges(sources.as_deref_mut().unwrap_or_default());
+        Slice { place, sources, base, params }
+    }
+
+    /// Reports ranges of layers that are none, and those of another length than the first; they count as unread.
+    fn check_ranges(&self, sources: &mut [Input]) {
+        let mut first: Option<(u64, Span)> = None;
+        for source in sources {
+            let counted = self.range(source);
+            let is_fit = match (counted, first) {
+                (Some(counted), None) => {
+                    first = Some(counted);
+                    true
+                }
+                (Some((count, span)), Some((of_first, place))) if count != of_first => {
+                    let message = format!("{count} layers in a slice of {of_first}");
+                    let diagnostic = Diagnostic::new(span, message).other(place, "as many as these");
+                    self.report.add(diagnostic.hint("each source gives a slice as many layers as the others"));
+                    false
+                }
+                (counted, _) => counted.is_some(),
+            };
+            if !is_fit {
+                let place = source.layers.as_ref().map_or(source.model.1, |field| field.value.span);
+                source.layers = Some(Field { key: place, value: Node::unread(place) });
+            }
         }
-        Some(Slice { place: item.node.span, sources, base, params })
     }
 
     /// How many layers a source gives, and where that stands.
@@ -247,31 +287,18 @@ impl Reader<'_> {
         let field = source.layers.as_ref()?;
         let reading = Reading { report: self.report, node: &field.value, key: "layer_range" };
         let span = field.value.span;
-        let fail = |message: String, hint: String| reading.fail(Diagnostic::new(span, message).hint(hint));
-        match reading.list(|end| end.whole(0, u64::from(u32::MAX)))?.as_slice() {
-            [first, end] if first < end => match self.depth(&source.model.0) {
-                Some(depth) if *end > depth => fail(
-                    format!("layers {first} to {end} of a model that has {depth}"),
-                    format!("layers are counted from 0; the last of them end at {depth}"),
-                ),
-                _ => Some((end - first, span)),
-            },
-            [first, end] => fail(
-                format!("layers {first} to {end} are none"),
-                "the second is one past the last, as in `layer_range: [0, 32]`".to_owned(),
-            ),
-            _ => fail(
-                "`layer_range` must be the first layer and one past the last".to_owned(),
-                "as in `layer_range: [0, 32]`".to_owned(),
-            ),
+        let fail = |message: String| {
+            let hint = "the first layer and one past the last, as in `layer_range: [0, 32]`";
+            reading.fail(Diagnostic::new(span, message).hint(hint))
+        };
+        let before = self.report.count();
+        let ends = reading.list(|end| end.whole(0, u64::from(u32::MAX)))?;
+        match ends.as_slice() {
+            _ if self.report.count() > before => None,
+            [first, end] if first < end => Some((end - first, span)),
+            [first, end] => fail(format!("layers {first} to {end} are none")),
+            _ => fail("`layer_range` must be two numbers".to_owned()),
         }
-    }
-
-    /// How many layers a model has, where it is on disk and says so; of others that is found when they are there.
-    fn depth(&self, model: &Reference) -> Option<u64> {
-        let config = self.files.read(&model.directory()?.join("config.json")).ok()?;
-        let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
-        ["num_hidden_layers", "n_layer"].iter().find_map(|key| config.get(*key)?.as_u64())
     }
 }
 

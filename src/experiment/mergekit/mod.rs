@@ -40,7 +40,7 @@ pub(super) struct Read {
     pub(super) source: Arc<Source>,
     /// What is wrong with it by itself.
     pub(super) wrong: Vec<Diagnostic>,
-    /// As a merge of this language; `None` when something is wrong.
+    /// As a merge of this language, without what is wrong; `None` when it is no configuration at all.
     pub(super) merge: Option<Arc<Node>>,
 }
 
@@ -93,13 +93,13 @@ impl Mergekit {
         for diagnostic in repeated {
             report.add(diagnostic);
         }
-        let config = Config::read(&report, files, &root).filter(|_| report.count() == 0);
-        let merge = config.as_ref().and_then(|config| {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let merge = Config::read(&report, files, &root, folder).map(|config| {
             let named: HashMap<_, _> = config
                 .references()
                 .map(|(reference, span)| (reference.clone(), self.name(names, reference, (&source, span))))
                 .collect();
-            config.merge(&report, root.span, &named)
+            config.merge(&report, root.span, native::Names(&named))
         });
         Ok(Read { source, wrong: report.into_list(), merge })
     }
@@ -122,6 +122,11 @@ impl Mergekit {
     /// A configuration, or why it could not be read; none of a path that no merge names.
     pub(super) fn get(&self, path: &Path) -> Option<&Result<Read, String>> {
         self.configs.get(path)
+    }
+
+    /// A model that is added, by its name.
+    pub(super) fn added_model(&self, name: &str) -> Option<&Model> {
+        self.added.get(name).map(|added| &added.model)
     }
 
     /// The models that are added, as they are declared.

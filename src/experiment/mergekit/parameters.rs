@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::super::diagnostics::{Diagnostic, Report, Span};
 use super::super::merge::has_not;
 use super::super::methods::{Kind, Method, Param};
-use super::super::read::wrong_type;
+use super::super::read::{Fields, did_you_mean, nearest, wrong_type};
 use super::super::scalar::number;
 use super::super::tree::{Field, Map, Node, Value};
+use super::config::present;
 
 /// Whether mergekit takes a parameter and makes nothing of it: it says how masks are held, or what task arithmetic keeps, which is
 /// all.
@@ -18,9 +19,50 @@ fn is_without_effect(method: &Method, name: &str) -> bool {
     name == "int8_mask" || method.name == "task_arithmetic" && ["density", "rescale"].contains(&name)
 }
 
+/// Parameters that are stated at one place.
+#[derive(Default)]
+pub(super) struct Stated {
+    map: Map,
+    /// Whether something is meant for parameters, and could not be read as such.
+    is_unread: bool,
+}
+
+impl Stated {
+    /// What `parameters` of a mapping says, if anything.
+    pub(super) fn read(report: &Report, fields: &Fields<'_>) -> Self {
+        let Some(field) = present(fields, "parameters") else {
+            let is_unread = fields.field("parameters").is_none() && fields.has("parameters");
+            return Self { is_unread, ..Self::default() };
+        };
+        if let Some(map) = field.value.as_map() {
+            return Self { map: map.clone(), is_unread: false };
+        }
+        report.add(wrong_type(&field.value, "`parameters`", "a mapping"));
+        Self::unread()
+    }
+
+    /// Those of a place that could not be read.
+    pub(super) fn unread() -> Self {
+        Self { map: Map::new(), is_unread: true }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Field> {
+        self.map.get(name)
+    }
+
+    /// Whether a parameter may be meant that is not there under its name.
+    pub(super) fn may_mean(&self, method: Option<&Method>, name: &str) -> bool {
+        let is_known = |key: &str| {
+            let of = |method: &Method| method.param(key).is_some() || is_without_effect(method, key);
+            key == "weight" || method.is_none_or(of)
+        };
+        self.is_unread || self.map.keys().any(|key| !is_known(key) && nearest(key, std::iter::once(name)).is_some())
+    }
+}
+
 /// Checks what is stated at one place; `of_a_model` when it is for one model.
-pub(super) fn check(report: &Report, method: &Method, stated: &Map, of_a_model: bool) {
-    for (name, field) in stated.iter().filter(|(name, _)| !is_without_effect(method, name)) {
+pub(super) fn check(report: &Report, method: &Method, stated: &Stated, of_a_model: bool) {
+    for (name, field) in stated.map.iter().filter(|(name, _)| !is_without_effect(method, name)) {
         // mergekit takes its seed from the command line.
         let param = method.param(name).filter(|_| name != "seed");
         match param {
@@ -30,7 +72,10 @@ pub(super) fn check(report: &Report, method: &Method, stated: &Map, of_a_model: 
             }
             Some(_) => {}
             None if name == "weight" && method.weighs() => {}
-            None => report.add(has_not(method, name, field.key)),
+            None => {
+                let weight = did_you_mean(name, ["weight"].into_iter().filter(|_| method.weighs()));
+                report.add(has_not(method, name, field.key).maybe_hint(weight));
+            }
         }
     }
 }
@@ -53,7 +98,7 @@ fn conditions(value: &Arc<Node>) -> Option<Vec<Arc<Node>>> {
     match &value.value {
         Value::Map(_) => Some(vec![Arc::clone(value)]),
         Value::List(items) if items.iter().any(|item| item.as_map().is_some()) => Some(items.clone()),
-        Value::List(_) | Value::Scalar { .. } => None,
+        Value::List(_) | Value::Scalar { .. } | Value::Unread => None,
     }
 }
 
@@ -68,19 +113,28 @@ fn fits_all(condition: &Node) -> bool {
     filter.is_none_or(|filter| filter.is_null() || filter.as_scalar() == Some("*"))
 }
 
-/// Reports a parameter without a default that has no value, or none for some tensors; mergekit needs one too.
-pub(super) fn require(report: &Report, name: &str, found: Option<&Field>, of: Option<&str>, place: Span) {
+/// Whether a statement has a value for every tensor.
+pub(super) fn is_for_all(field: &Field) -> bool {
+    conditions(&field.value).is_none_or(|items| items.iter().any(|item| fits_all(item)))
+}
+
+/// A parameter without a default, which mergekit needs too. Reports one that has no value, or none for some tensors; what is not
+/// there then counts as unread.
+pub(super) fn require(report: &Report, name: &str, found: Option<Field>, of: Option<&str>, place: Span) -> Field {
     let of = of.map(|model| format!(" of `{model}`")).unwrap_or_default();
-    let diagnostic = match found.map(|field| (field, conditions(&field.value))) {
-        None => Diagnostic::new(place, format!("mergekit needs the `{name}`{of}"))
-            .hint(format!("add `{name}` to `parameters`")),
-        Some((field, Some(items))) if !items.iter().any(|item| fits_all(item)) => {
+    match found {
+        Some(field) if is_for_all(&field) => field,
+        Some(field) => {
             let message = format!("mergekit needs the `{name}`{of} of all tensors, and no filter here fits the others");
-            Diagnostic::new(field.key, message).hint("add an item without `filter`, as in `- value: 1`")
+            report.add(Diagnostic::new(field.key, message).hint("add an item without `filter`, as in `- value: 1`"));
+            Field { value: Node::unread(field.value.span), ..field }
         }
-        Some(_) => return,
-    };
-    report.add(diagnostic);
+        None => {
+            let diagnostic = Diagnostic::new(place, format!("mergekit needs the `{name}`{of}"));
+            report.add(diagnostic.hint(format!("add `{name}` to `parameters`")));
+            Field { key: place, value: Node::unread(place) }
+        }
+    }
 }
 
 /// A value in the spelling of this language: mergekit's flags may be numbers, and words of YAML 1.1.
@@ -105,14 +159,4 @@ pub(super) fn spelled(param: &Param, field: Field) -> Field {
 /// A word at a place.
 pub(super) fn scalar(text: &str, span: Span) -> Arc<Node> {
     Arc::new(Node::new(span, Value::Scalar { text: text.to_owned(), plain: true }))
-}
-
-/// The parameters under a key, where it has some.
-pub(super) fn stated(report: &Report, field: Option<&Field>) -> Map {
-    let Some(field) = field.filter(|field| !field.value.is_null()) else { return Map::new() };
-    let Some(map) = field.value.as_map() else {
-        report.add(wrong_type(&field.value, "`parameters`", "a mapping"));
-        return Map::new();
-    };
-    map.clone()
 }

@@ -19,16 +19,43 @@ pub(super) enum Reference {
     Lora(Box<(Self, Self)>),
 }
 
+/// Where the models of a configuration are looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) files: &'a dyn Files,
+    /// The directory of the configuration.
+    pub(super) folder: &'a Path,
+}
+
+impl Place<'_> {
+    /// Of a path of two parts that is no directory: the way out, where the first part is one, so that it is no owner on the hub.
+    fn is_missing(self, path: &Path) -> Option<String> {
+        let parent = path.parent().filter(|parent| *parent != Path::new(""))?;
+        let beside = self.folder.join(path);
+        let on_hub = format!("a repository of that name on the hub is `{}@main`", path.display());
+        if self.files.is_directory(&beside) {
+            return Some(format!("paths are relative to the project's root: write {}; {on_hub}", beside.display()));
+        }
+        let is_there =
+            [parent.to_path_buf(), self.folder.join(parent)].iter().any(|path| self.files.is_directory(path));
+        is_there.then(|| format!("{} is a directory, and has no {}; {on_hub}", parent.display(), last(path)))
+    }
+}
+
+fn last(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 impl Reference {
     /// Reads one. What is a directory is that; what is none and has the form of a hub id is a hub id, as in mergekit.
-    pub(super) fn read(reading: Reading<'_>, files: &dyn Files) -> Option<Self> {
+    pub(super) fn read(reading: Reading<'_>, place: Place<'_>) -> Option<Self> {
         let fail = |message: String, hint: &str| reading.fail(Diagnostic::new(reading.node.span, message).hint(hint));
         if reading.node.as_scalar().is_none() {
             let diagnostic = wrong_type(reading.node, &format!("`{}`", reading.key), "text");
             return reading.fail(diagnostic.hint("write a directory, or a hub id as org/name or org/name@revision"));
         }
         let text = reading.word()?;
-        let one = |part: &str| Self::one(reading, part, files);
+        let one = |part: &str| Self::one(reading, part, place);
         match text.split('+').collect::<Vec<_>>().as_slice() {
             [model] => one(model),
             [model, adapter] if !model.is_empty() && !adapter.is_empty() => {
@@ -42,7 +69,7 @@ impl Reference {
     }
 
     /// A model or an adapter.
-    fn one(reading: Reading<'_>, text: &str, files: &dyn Files) -> Option<Self> {
+    fn one(reading: Reading<'_>, text: &str, place: Place<'_>) -> Option<Self> {
         let fail = |message: String, hint: &str| reading.fail(Diagnostic::new(reading.node.span, message).hint(hint));
         let (name, revision) = match text.split_once('@') {
             None => (text, None),
@@ -53,7 +80,10 @@ impl Reference {
         };
         let path = Path::new(name);
         let part = |part: &str| is_name(part);
-        if !files.is_directory(path) && name.split('/').count() <= 2 && name.split('/').all(part) {
+        if !place.files.is_directory(path) && name.split('/').count() <= 2 && name.split('/').all(part) {
+            if let Some(hint) = place.is_missing(path).filter(|_| revision.is_none()) {
+                return fail(format!("there is no model `{name}`"), &hint);
+            }
             return Some(Self::hub(name, revision.as_deref()));
         }
         if revision.is_some() {
@@ -82,15 +112,6 @@ impl Reference {
 
     fn path(path: &Path) -> Self {
         Self::Path(path.components().filter(|part| *part != Component::CurDir).collect())
-    }
-
-    /// The directory that it is in, if it is in one; of a model with an adapter the model's.
-    pub(super) fn directory(&self) -> Option<&Path> {
-        match self {
-            Self::Hub(..) => None,
-            Self::Path(path) => Some(path),
-            Self::Lora(parts) => parts.0.directory(),
-        }
     }
 
     /// As an entry of `models`.

@@ -1,16 +1,17 @@
 //! `tokenizer_source` and `tokenizer` of a configuration.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::diagnostics::{Diagnostic, Report, Span};
 use super::super::keys::{Key, Shape, key, required};
-use super::super::loaded::Files;
 use super::super::read::{Fields, Reading};
+use super::super::tokenizer::{row_meant, source_meant};
 use super::super::tree::{Field, Map, Node, Value};
-use super::config::present;
+use super::config::{Placed, present};
+use super::native::Names;
 use super::parameters::scalar;
-use super::reference::Reference;
+use super::reference::{Place, Reference};
 
 const TOKENIZER: &[Key] =
     &[key("source", Shape::Any, ""), key("tokens", Shape::Any, ""), key("pad_to_multiple_of", Shape::Any, "")];
@@ -22,12 +23,14 @@ const ROW: &[Key] = &[
     key("token_id", Shape::Any, ""),
 ];
 
-/// Whose tokenizer the merge has, and what is said of rows.
+/// Whose tokenizer the merge has, and what is said of rows, as far as it could be read.
 pub(super) struct Tokenizer {
-    source: Source,
+    /// `None` where it is wrong.
+    source: Option<Source>,
     place: Span,
     pad_to_multiple_of: Option<Field>,
-    tokens: Vec<Token>,
+    /// `None` where they are no mapping.
+    tokens: Option<Vec<Token>>,
 }
 
 enum Source {
@@ -36,114 +39,130 @@ enum Source {
     /// The base's.
     Base,
     /// A model's.
-    Model(Reference),
+    Model(Placed),
 }
 
 /// A token with where its row comes from.
 struct Token {
     name: String,
     place: Span,
+    /// `None` where it is no mapping.
+    row: Option<Stated>,
+}
+
+/// What a token says.
+struct Stated {
     force: Option<Field>,
     row: Option<Row>,
 }
 
 enum Row {
-    Model(Reference, Span),
-    /// A mapping, but for its model.
+    Model(Placed),
+    /// A mapping, but for its model; `None` where its keys are wrong.
     Stated {
-        keys: Map,
-        model: Option<(Reference, Field)>,
+        keys: Option<Map>,
+        model: Option<Placed>,
         place: Span,
     },
 }
 
 impl Tokenizer {
-    /// What a configuration says of it, if anything.
-    pub(super) fn read(report: &Report, fields: &Fields<'_>, files: &dyn Files) -> Option<Self> {
-        let reader = Reader { report, files };
+    /// What a configuration of these models says of it, if anything.
+    pub(super) fn read(
+        report: &Report,
+        fields: &Fields<'_>,
+        place: Place<'_>,
+        models: &HashSet<&Reference>,
+    ) -> Option<Self> {
+        let reader = Reader { report, place, models };
+        let unread = |place| Self { source: None, place, pad_to_multiple_of: None, tokens: Some(Vec::new()) };
         let Some(block) = present(fields, "tokenizer") else {
             let field = present(fields, "tokenizer_source")?;
-            let source = fields.get("tokenizer_source", |source| reader.source(source))?;
-            let place = field.value.span;
-            return Some(Self { source, place, pad_to_multiple_of: None, tokens: Vec::new() });
+            let source = fields.get("tokenizer_source", |source| reader.source(source));
+            return Some(Self { source, ..unread(field.value.span) });
         };
         if let Some(other) = present(fields, "tokenizer_source") {
             let diagnostic =
                 Diagnostic::new(other.key, "mergekit takes only one of `tokenizer` and `tokenizer_source`");
             report.add(diagnostic.other(block.key, "and this"));
-            return None;
+            return Some(unread(block.key));
         }
-        let fields = Fields::open(report, &block.value, block.key, "`tokenizer`", &[TOKENIZER])?;
+        let Some(fields) = Fields::open(report, &block.value, block.key, "`tokenizer`", &[TOKENIZER]) else {
+            return Some(unread(block.key));
+        };
         let source = match present(&fields, "source") {
-            Some(_) => fields.get("source", |source| reader.source(source))?,
-            None => Source::Union,
+            Some(_) => fields.get("source", |source| reader.source(source)),
+            None => Some(Source::Union).filter(|_| fields.field("source").is_some() || !fields.has("source")),
         };
         let pad_to_multiple_of = present(&fields, "pad_to_multiple_of").cloned();
         let tokens = match present(&fields, "tokens") {
-            Some(_) => fields.get("tokens", |tokens| reader.tokens(tokens))?,
-            None => Vec::new(),
+            Some(_) => fields.get("tokens", |tokens| reader.tokens(tokens)),
+            None => Some(Vec::new()),
         };
         Some(Self { source, place: block.value.span, pad_to_multiple_of, tokens })
     }
 
     /// The models that it names, with their places.
-    pub(super) fn references(&self) -> impl Iterator<Item = (&Reference, Span)> {
+    pub(super) fn references(&self) -> impl Iterator<Item = &Placed> {
         let source = match &self.source {
-            Source::Model(reference) => Some((reference, self.place)),
-            Source::Union | Source::Base => None,
+            Some(Source::Model(model)) => Some(model),
+            Some(Source::Union | Source::Base) | None => None,
         };
-        let rows = self.tokens.iter().filter_map(|token| match token.row.as_ref()? {
-            Row::Model(reference, place) => Some((reference, *place)),
-            Row::Stated { model, .. } => model.as_ref().map(|(reference, field)| (reference, field.value.span)),
+        let stated = self.tokens.iter().flatten().filter_map(|token| token.row.as_ref()?.row.as_ref());
+        let rows = stated.filter_map(|row| match row {
+            Row::Model(model) => Some(model),
+            Row::Stated { model, .. } => model.as_ref(),
         });
         source.into_iter().chain(rows)
     }
 
-    /// `tokenizer` in the words of this language. Of the bases the first is mergekit's, in whose place the first model stands
-    /// where there is none, and the second the one to name here.
-    pub(super) fn native(
-        &self,
-        names: &HashMap<Reference, String>,
-        first: &str,
-        (base, named): (Option<&str>, Option<&str>),
-    ) -> Field {
+    /// `tokenizer` in the words of this language. `base` is mergekit's, in whose place the first model stands where there is
+    /// none; `named` is the one to name here.
+    pub(super) fn native(&self, names: Names<'_>, base: Option<&Placed>, named: Option<&Placed>) -> Field {
         let place = self.place;
-        let word = |text: &str| Field { key: place, value: scalar(text, place) };
-        let model = |name: &str| mapping(Map::from_iter([("model".to_owned(), word(name))]), place);
+        let unread = || Field { key: place, value: Node::unread(place) };
+        let at_place = |model: &Placed| names.of(&(model.0.clone(), place));
+        let model = |model: &Placed| mapping(Map::from_iter([("model".to_owned(), at_place(model))]), place);
         let source = match &self.source {
-            Source::Union => word("union"),
-            Source::Base => model(base.unwrap_or(first)),
-            Source::Model(reference) => model(&names[reference]),
+            Some(Source::Union) => Field { key: place, value: scalar("union", place) },
+            Some(Source::Base) => base.map_or_else(unread, model),
+            Some(Source::Model(named)) => model(named),
+            None => unread(),
         };
         let mut map = Map::from_iter([("source".to_owned(), source)]);
-        map.extend(named.map(|name| ("base".to_owned(), word(name))));
+        map.extend(named.map(|base| ("base".to_owned(), at_place(base))));
         map.extend(self.pad_to_multiple_of.clone().map(|field| ("pad_to_multiple_of".to_owned(), field)));
-        if !self.tokens.is_empty() {
-            let tokens = self.tokens.iter().map(|token| (token.name.clone(), token.native(names)));
-            map.insert("tokens".to_owned(), mapping(tokens.collect(), place));
-        }
+        let tokens = match &self.tokens {
+            Some(tokens) if tokens.is_empty() => None,
+            Some(tokens) => {
+                let tokens = tokens.iter().map(|token| (token.name.clone(), token.native(names)));
+                Some(mapping(tokens.collect(), place))
+            }
+            None => Some(unread()),
+        };
+        map.extend(tokens.map(|tokens| ("tokens".to_owned(), tokens)));
         mapping(map, place)
     }
 }
 
 impl Token {
-    fn native(&self, names: &HashMap<Reference, String>) -> Field {
+    fn native(&self, names: Names<'_>) -> Field {
+        let Some(stated) = &self.row else { return Field { key: self.place, value: Node::unread(self.place) } };
         let mut map = Map::new();
-        map.extend(self.row.as_ref().map(|row| ("source".to_owned(), row.native(names))));
-        map.extend(self.force.clone().map(|field| ("force".to_owned(), field)));
+        map.extend(stated.row.as_ref().map(|row| ("source".to_owned(), row.native(names))));
+        map.extend(stated.force.clone().map(|field| ("force".to_owned(), field)));
         mapping(map, self.place)
     }
 }
 
 impl Row {
-    fn native(&self, names: &HashMap<Reference, String>) -> Field {
-        let named = |reference: &Reference, place: Span| Field { key: place, value: scalar(&names[reference], place) };
+    fn native(&self, names: Names<'_>) -> Field {
         match self {
-            Self::Model(reference, place) => named(reference, *place),
-            Self::Stated { keys, model, place } => {
+            Self::Model(model) => names.of(model),
+            Self::Stated { keys: None, place, .. } => Field { key: *place, value: Node::unread(*place) },
+            Self::Stated { keys: Some(keys), model, place } => {
                 let mut map = keys.clone();
-                let model = model.as_ref().map(|(reference, field)| named(reference, field.value.span));
-                map.extend(model.map(|field| ("model".to_owned(), field)));
+                map.extend(model.as_ref().map(|model| ("model".to_owned(), names.of(model))));
                 mapping(map, *place)
             }
         }
@@ -157,7 +176,8 @@ pub(super) fn mapping(map: Map, place: Span) -> Field {
 
 struct Reader<'a> {
     report: &'a Report,
-    files: &'a dyn Files,
+    place: Place<'a>,
+    models: &'a HashSet<&'a Reference>,
 }
 
 impl Reader<'_> {
@@ -165,37 +185,57 @@ impl Reader<'_> {
         match reading.node.as_scalar() {
             Some("union") => Some(Source::Union),
             Some("base") => Some(Source::Base),
-            _ => Reference::read(reading, self.files).map(Source::Model),
+            _ => {
+                let model = self.model(reading, source_meant)?;
+                Some(Source::Model((Some(model), reading.node.span)))
+            }
+        }
+    }
+
+    /// A model, which is none of the merge's where it is a misspelled word.
+    fn model(&self, reading: Reading<'_>, meant: impl Fn(&str) -> Option<String>) -> Option<Reference> {
+        let model = Reference::read(reading, self.place)?;
+        let word = match &model {
+            Reference::Hub(repo, None) if !self.models.contains(&model) => meant(repo),
+            _ => None,
+        };
+        match word {
+            Some(hint) => {
+                let message =
+                    format!("`{}` is not a model of this merge", reading.node.as_scalar().unwrap_or_default());
+                reading.fail(Diagnostic::new(reading.node.span, message).hint(hint))
+            }
+            None => Some(model),
         }
     }
 
     fn tokens(&self, reading: Reading<'_>) -> Option<Vec<Token>> {
-        let token = |(name, field): (&String, &Field)| self.token(name, field, reading);
-        reading.map()?.iter().map(token).collect()
+        Some(reading.map()?.iter().map(|(name, field)| self.token(name, field)).collect())
     }
 
-    fn token(&self, name: &str, field: &Field, reading: Reading<'_>) -> Option<Token> {
-        let fields = Fields::open(self.report, &field.value, field.key, "a token", &[TOKEN])?;
-        let row = match present(&fields, "source") {
-            Some(_) => Some(fields.get("source", |source| self.row(source))?),
-            None => None,
-        };
-        let force = present(&fields, "force").cloned();
-        Some(Token { name: name.to_owned(), place: reading.item(&field.value).node.span, force, row })
+    fn token(&self, name: &str, field: &Field) -> Token {
+        let row = Fields::open(self.report, &field.value, field.key, "a token", &[TOKEN]).map(|fields| {
+            let row = present(&fields, "source").and_then(|_| fields.get("source", |source| Some(self.row(source))));
+            Stated { force: present(&fields, "force").cloned(), row }
+        });
+        Token { name: name.to_owned(), place: field.value.span, row }
     }
 
-    fn row(&self, reading: Reading<'_>) -> Option<Row> {
+    fn row(&self, reading: Reading<'_>) -> Row {
         let place = reading.node.span;
         let Some(map) = reading.node.as_map() else {
-            return Reference::read(reading, self.files).map(|reference| Row::Model(reference, place));
+            return Row::Model((self.model(reading, row_meant), place));
         };
         // mergekit writes a model as a mapping too.
-        let fields = Fields::open(self.report, reading.node, place, "the source of a row", &[ROW])?;
-        let model = match present(&fields, "model") {
-            Some(field) => Some((fields.get("model", |model| Reference::read(model, self.files))?, field.clone())),
-            None => None,
-        };
+        let before = self.report.count();
+        let fields = Fields::open(self.report, reading.node, place, "the source of a row", &[ROW]);
+        let is_wrong = self.report.count() > before;
+        let model = fields.as_ref().and_then(|fields| {
+            let span = present(fields, "model")?.value.span;
+            Some((fields.get("model", |model| Reference::read(model, self.place)), span))
+        });
         let keys = map.iter().filter(|(key, field)| *key != "model" && !field.value.is_null());
-        Some(Row::Stated { keys: keys.map(|(key, field)| (key.clone(), field.clone())).collect(), model, place })
+        let keys = keys.map(|(key, field)| (key.clone(), field.clone())).collect();
+        Row::Stated { keys: Some(keys).filter(|_| !is_wrong), model, place }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::experiment::{Diagnostics, Experiment, Files, Loaded, Lora, Merge, Model, import, parse, parse_with};
 
-/// A project in which every path under `models` and `/shared` is a directory, and other files are these.
+/// A project in which every path under `models` and `/shared` is a directory, `shelf` is an empty one, and other files are these.
 struct Disk<'a>(&'a [(&'a str, &'a str)]);
 
 impl Files for Disk<'_> {
@@ -18,7 +18,8 @@ impl Files for Disk<'_> {
     }
 
     fn is_directory(&self, path: &Path) -> bool {
-        path.starts_with("models") || path.starts_with("./models") || path.starts_with("/shared")
+        let is_model = path.starts_with("models") || path.starts_with("./models") || path.starts_with("/shared");
+        is_model || [Path::new("shelf"), Path::new("configs/shelf/beside")].contains(&path)
     }
 }
 
@@ -260,6 +261,8 @@ fn what_is_no_directory_and_looks_like_a_hub_id_is_one() {
     assert_eq!(of("org/name@abc"), Model::Hub { repo: "org/name".into(), revision: Some("abc".into()) });
     assert_eq!(of("models/a"), Model::Path("models/a".into()));
     assert_eq!(of("./no/such"), Model::Path("no/such".into()));
+    assert_eq!(of("./shelf/nope"), Model::Path("shelf/nope".into()));
+    assert_eq!(of("shelf/nope@main"), Model::Hub { repo: "shelf/nope".into(), revision: None });
     assert_eq!(of("some/deeper/path"), Model::Path("some/deeper/path".into()));
 }
 
@@ -341,6 +344,35 @@ fn a_configuration_that_is_not_there_or_names_a_model_that_is_not() {
 
 /// What is refused, by a name for the snapshot.
 const REFUSED: &[(&str, &str)] = &[
+    (
+        "t of some tensors",
+        "merge_method: slerp\nbase_model: models/base\nslices:\n  - sources:\n      - { model: models/a, layer_range: [0, 2] }\n      - { model: models/base, layer_range: [0, 2] }\nparameters: { t: [{ filter: mlp, value: 0.5 }] }\n",
+    ),
+    (
+        "density beside a tokenizer",
+        "merge_method: ties\nbase_model: models/base\nmodels: [{ model: models/a, parameters: { weight: 1, density: 5 } }]\ntokenizer_source: models/c\n",
+    ),
+    ("no models", "merge_method: passthrough\nmodels: []\n"),
+    ("no slices", "merge_method: passthrough\nslices: []\n"),
+    (
+        "too few models",
+        "merge_method: nuslerp\nbase_model: models/base\nparameters: { weight: 1 }\nmodels:\n  - model: models/a\n",
+    ),
+    ("missing directory", "merge_method: passthrough\nmodels: [{ model: shelf/nope }]\n"),
+    ("missing directory that lies beside the file", "merge_method: passthrough\nmodels: [{ model: shelf/beside }]\n"),
+    ("nearly a union", "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer_source: unions\n"),
+    (
+        "rows of words",
+        "merge_method: passthrough\nmodels: [{ model: models/a }]\ntokenizer: { source: bsae, tokens: { <x>: { source: zero } } }\n",
+    ),
+    (
+        "weights that cancel",
+        "merge_method: linear\nmodels:\n  - { model: models/a, parameters: { weight: 1 } }\n  - model: models/b\n    parameters:\n      weight:\n        - { filter: mlp, value: -1 }\n        - value: 1\n",
+    ),
+    (
+        "density without room",
+        "merge_method: della\nbase_model: models/base\nmodels:\n  - model: models/a\n    parameters:\n      weight: 1\n      density:\n        - { filter: mlp, value: 0.9 }\n        - value: 0.5\n",
+    ),
     ("moe", "base_model: models/a\ngate_mode: hidden\nexperts:\n  - source_model: models/b\n"),
     ("empty slice", "merge_method: passthrough\nslices:\n  - sources: [{ model: models/a, layer_range: [3, 3] }]\n"),
     ("no sources", "merge_method: passthrough\nslices:\n  - sources: []\n"),
@@ -426,6 +458,81 @@ fn what_is_not_supported_is_refused_by_name_and_line() {
     }
 }
 
+/// Each with mistakes of many kinds, some of which make it impossible to say what the rest means.
+const MANY: &[(&str, &str)] = &[
+    (
+        "models",
+        "merge_method: ties
+models:
+  - model: x/y@1@2
+    parameters: { weight: 1, density: 1.5 }
+  - modle: org/b
+    parameters: { wieght: 0.5, densty: 0.3 }
+  - model: org/c
+  - model: org/d
+    paramters: { weight: 2 }
+  - org/e
+parameters: { lambda: many, normalise: true }
+dtype: float64
+chat_template: auto
+tokenizer:
+  source: bass
+  pad_to_multiple_of: 0
+  tokens:
+    <a>: { source: { kind: zeros } }
+    <b>: { sorce: org/c }
+    <c>: 5
+",
+    ),
+    (
+        "slices",
+        "merge_method: slerp
+base_model: org/base
+slices:
+  - sources: []
+    parameters: { t: 0.5 }
+  - sources:
+      - { model: org/a, layer_range: [3, 3] }
+      - { model: org/base, layer_range: [0, 4], parameters: { t: 0.5 } }
+    parameters: { tt: 1 }
+  - sources:
+      - { model: org/a, layer_range: [0, 2] }
+      - { model: org/base, layer_range: [0, 4] }
+    parameters: { t: 3 }
+  - 5
+  - sources:
+      - { model: org/a, layer_range: [0, 2] }
+      - { model: org/b, layer_range: [0, 2] }
+tokenizer_source: unions
+out_dtype: bf16
+",
+    ),
+    (
+        "method",
+        "merge_method: tise
+base_modle: org/base
+models:
+  - { model: org/a, parameters: { density: 0.5, weight: x } }
+  - { model: org/base }
+parameters: [1]
+dtype: fp8
+",
+    ),
+    ("key", "merge_mthod: ties\nmodles: [{ model: org/a }]\nparamters: { weight: 1 }\ndtype: fp8\n"),
+    (
+        "base",
+        "merge_method: ties\nbase_model: [org/base]\nmodels: [{ model: org/a }, { model: org/a }]\nparameters: { density: 2 }\n",
+    ),
+];
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_and_nothing_that_only_follows_from_it() {
+    for (name, config) in MANY {
+        let wrong = read(MERGE, config).expect_err(name);
+        insta::assert_snapshot!(format!("many_{name}"), wrong.render(false));
+    }
+}
+
 #[test]
 fn layers_that_a_model_on_disk_has_not_are_refused_by_their_line() {
     let config = |range: &str| {
@@ -460,4 +567,117 @@ fn an_imported_configuration_is_the_same_merge() {
     let files = Disk(&[("configs/m.yml", slices)]);
     let text = import(Path::new("configs/m.yml"), "m", &files).unwrap_or_else(|errors| panic!("{errors}"));
     insta::assert_snapshot!("imported_slices", text);
+}
+
+/// Configurations with slips in them, which stand in different places.
+const SLIPS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "merge_method: della
+base_model: models/base
+models:
+  - model: models/a
+    parameters: { weight: 1, density: 0.5 }
+  - model: models/b
+    parameters: { weight: [{ filter: mlp, value: 2 }, { value: 1 }] }
+parameters: { lambda: 2, epsilon: 0.1 }
+dtype: bfloat16
+tokenizer: { source: models/a, tokens: { <x>: { source: models/b } }, pad_to_multiple_of: 8 }
+",
+        &[
+            ("merge_method: della", "merge_method: dela"),
+            ("merge_method: della", "merge_mthod: della"),
+            ("base_model: models/base\n", ""),
+            ("base_model: models/base", "base_modle: models/base"),
+            ("base_model: models/base", "base_model: []"),
+            ("  - model: models/a\n    parameters: { weight: 1, density: 0.5 }\n", "  - models/a\n"),
+            ("model: models/a\n", "model: org/a@b@c\n"),
+            ("model: models/a\n", "modle: models/a\n"),
+            ("weight: 1, ", ""),
+            ("weight: 1, ", "wieght: 1, "),
+            ("weight: 1, ", "weight: x, "),
+            ("density: 0.5", "density: 0.95"),
+            ("density: 0.5", "density: 5"),
+            ("density: 0.5", "densty: 0.5"),
+            ("    parameters: { weight: 1, density: 0.5 }", "    parameters: [1]"),
+            ("    parameters: { weight: 1, density: 0.5 }", "    paramters: { weight: 1 }"),
+            (", { value: 1 }]", "]"),
+            ("value: 2", "value: two"),
+            ("lambda: 2, ", "lambda: [], "),
+            ("epsilon: 0.1", "epsilon: 0.6"),
+            ("parameters: { lambda: 2, epsilon: 0.1 }", "parameters: 5"),
+            ("dtype: bfloat16", "dtype: bf16"),
+            ("dtype: bfloat16", "dtpye: bfloat16"),
+            ("source: models/a,", "source: unions,"),
+            ("source: models/a,", "source: [],"),
+            ("source: models/a,", "source: models/c,"),
+            ("{ source: models/b }", "{ source: zero }"),
+            ("{ source: models/b }", "5"),
+            ("pad_to_multiple_of: 8", "pad_to_multiple_of: 0"),
+            ("pad_to_multiple_of: 8", "pad_to: 8"),
+        ],
+    ),
+    (
+        "merge_method: slerp
+base_model: models/base
+slices:
+  - sources:
+      - { model: models/a, layer_range: [0, 2] }
+      - { model: models/base, layer_range: [0, 2] }
+    parameters: { t: 0.5 }
+  - sources:
+      - { model: models/b, layer_range: [4, 8] }
+      - { model: models/base, layer_range: [0, 4] }
+    base_model: models/base
+parameters: { t: [{ filter: mlp, value: 0.1 }, { value: 1 }] }
+out_dtype: float16
+tokenizer_source: union
+",
+        &[
+            ("merge_method: slerp", "merge_method: slrp"),
+            ("base_model: models/base\nslices", "slices"),
+            ("base_model: models/base\nslices", "base_model: 5@6@7\nslices"),
+            ("    base_model: models/base\nparam", "    base_model: models/c\nparam"),
+            ("    base_model: models/base\nparam", "    base_modl: models/base\nparam"),
+            ("{ model: models/a, layer_range: [0, 2] }", "5"),
+            ("models/a, layer_range: [0, 2]", "models/a, layer_range: [0, 3]"),
+            ("models/a, layer_range: [0, 2]", "models/a, layer_range: [2, 2]"),
+            ("models/a, layer_range: [0, 2]", "models/a"),
+            ("models/a, layer_range: [0, 2]", "models/a+x+y, layer_range: [0, 2]"),
+            ("    parameters: { t: 0.5 }", "    parameters: { t: 5 }"),
+            ("    parameters: { t: 0.5 }", "    parameters: { tt: 0.5 }"),
+            ("parameters: { t: [{ filter: mlp, value: 0.1 }, { value: 1 }] }\n", ""),
+            (", { value: 1 }]", "]"),
+            ("value: 0.1", "value: 7"),
+            ("out_dtype: float16", "out_dtype: float64"),
+            ("tokenizer_source: union", "tokenizer_source: unoin"),
+            ("tokenizer_source: union", "tokenizer_source: models/d"),
+        ],
+    ),
+];
+
+#[test]
+fn two_slips_give_no_error_that_neither_of_them_gives() {
+    for (config, slips) in SLIPS {
+        let of = |config: &str| -> Vec<String> {
+            let wrong = read(MERGE, config).expect_err(config);
+            wrong.list().iter().map(|wrong| wrong.message.clone()).collect()
+        };
+        let with = |config: &str, (from, to): &(&str, &str)| config.replacen(from, to, 1);
+        assert!(read(MERGE, config).is_ok());
+        for (index, one) in slips.iter().enumerate() {
+            assert_ne!(with(config, one), *config, "{one:?}");
+            for other in &slips[index + 1..] {
+                // Two slips in one place are one.
+                if !with(config, one).contains(other.0) || !with(config, other).contains(one.0) {
+                    continue;
+                }
+                let alone = [of(&with(config, one)), of(&with(config, other))].concat();
+                let both = of(&with(&with(config, one), other));
+                // Of two values that do not go together the message has both.
+                let is_new = |message: &&String| !alone.contains(message) && !message.contains("has no room for");
+                let new: Vec<_> = both.iter().filter(is_new).collect();
+                assert!(new.is_empty(), "{one:?} and {other:?}: {new:#?}");
+            }
+        }
+    }
 }

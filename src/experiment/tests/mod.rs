@@ -11,6 +11,7 @@ mod schema;
 mod slices;
 mod sweeps;
 mod tables;
+mod values;
 
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 use mergelab_wire::{Alignment, Labels, NamedWeight, Normalize, RowSource, RuleUse, TokenRow, Weight};
 use serde_json::json;
 
-use super::{errors, errors_of, shown, valid};
+use super::{errors, errors_of, shown, valid, with};
 use crate::experiment::{Input, Model, Output};
 
 fn one(sections: &str) -> String {
@@ -554,7 +554,7 @@ fn a_weight_may_go_by_tensor_name() {
         valid(&models("[{ filter: mlp, value: [0.1, 0.3] }, { value: 2 }]")).merges["m"].models[0].weight.clone();
     let mlp = NamedWeight { filter: Some("mlp".into()), value: vec![0.1, 0.3] };
     assert_eq!(read, Weight::ByName(vec![mlp, NamedWeight { filter: None, value: vec![2.0] }]));
-    valid(&models("[{ filter: mlp, value: -1 }, { value: 1 }]"));
+    valid(&models("[{ filter: mlp, value: -2 }, { value: 1 }]"));
     assert_eq!(one(&models("[{ filter: mlp }]")), "a filtered value needs `value`");
     assert_eq!(one(&models("[0.5, { value: 1 }]")), "a filtered value must be a mapping, not a number");
     assert_eq!(
@@ -566,14 +566,14 @@ fn a_weight_may_go_by_tensor_name() {
 #[test]
 fn a_model_may_state_parameters_of_its_own() {
     let merge = |method: &str, own: &str| {
-        format!("merges: {{ m: {{ method: {method}, base: base, density: 0.9, models: [{{ model: a, {own} }}, b] }} }}")
+        format!("merges: {{ m: {{ method: {method}, base: base, density: 0.8, models: [{{ model: a, {own} }}, b] }} }}")
     };
-    let read = valid(&merge("della", "weight: 0.5, density: [0.1, 0.3], epsilon: [{ filter: mlp, value: 0.01 }]"));
+    let read = valid(&merge("della", "weight: 0.5, density: [0.2, 0.3], epsilon: [{ filter: mlp, value: 0.01 }]"));
     let models = &read.merges["m"].models;
-    let own = json!({ "density": [0.1, 0.3], "epsilon": [{ "filter": "mlp", "value": 0.01 }] });
+    let own = json!({ "density": [0.2, 0.3], "epsilon": [{ "filter": "mlp", "value": 0.01 }] });
     assert_eq!((json!(models[0].params), &models[0].weight), (own, &Weight::Number(0.5)));
     assert!(models[1].params.is_empty());
-    assert_eq!(read.merges["m"].params["density"], 0.9);
+    assert_eq!(read.merges["m"].params["density"], 0.8);
     assert_eq!(one(&merge("ties", "density: 2")), "`density` must be from 0 to 1, not 2");
     assert_eq!(one(&merge("ties", "lambda: 2")), "a model of a merge has no key `lambda`");
     assert_eq!(one(&merge("ties", "gamma: 0.1")), "`ties` has no parameter `gamma`");
@@ -749,6 +749,22 @@ fn rows_go_by_the_tokens_of_a_tokenizer_that_is_named() {
         ("{ source: a, tokens: { x: { sauce: a } } }", "a token has no key `sauce`"),
     ] {
         assert_eq!(one(&merge(&format!("method: average, tokenizer: {tokenizer}"))), message, "{tokenizer}");
+    }
+    let wrong_weight = "method: average, models: [{ model: a, weight: x }, b], tokenizer: base";
+    let found = errors(&format!("merges: {{ m: {{ {wrong_weight} }} }}"));
+    assert_eq!(found, ["`weight` must be a number, not text", "`base` is not a model of this merge"]);
+    for (tokenizer, hint) in [
+        ("unions", "did you mean `union`?"),
+        ("{ source: bsae }", "did you mean `base`?"),
+        ("{ source: a, tokens: { x: { source: zero } } }", "a row of zeros is `{ kind: zero }`"),
+        (
+            "{ source: a, tokens: { x: { source: model-token } } }",
+            "the row of another token is `{ kind: model_token, model: NAME, token: … }`",
+        ),
+        ("{ source: a, tokens: { x: { source: aa } } }", "did you mean `a`?"),
+    ] {
+        let wrong = with(&merge(&format!("method: average, tokenizer: {tokenizer}"))).expect_err(tokenizer);
+        assert_eq!(wrong.list()[0].hint.as_deref(), Some(hint), "{tokenizer}");
     }
 }
 

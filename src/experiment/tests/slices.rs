@@ -1,9 +1,13 @@
 //! `slices:` of a merge.
 
+use std::io;
+use std::path::Path;
+
 use mergelab_wire::Weight;
 use serde_json::json;
 
-use super::{errors, valid};
+use super::{BASE, errors, valid};
+use crate::experiment::{Files, parse_with};
 
 fn merge(keys: &str, slices: &str) -> String {
     format!("merges: {{ m: {{ {keys}, slices: [{slices}] }} }}")
@@ -98,5 +102,55 @@ fn slices_that_cannot_be_are_refused() {
         let found = errors(&merge(keys, slices));
         assert!(found.iter().any(|message| message == says), "{says:?} is not in {found:#?}");
     }
+    let slerp = "{ models: [{ model: a, layers: [0, 2] }, { model: base, layers: [0, 2] }] }";
+    assert_eq!(one("method: slerp, base: base, t: 7", slerp), "`t` must be from 0 to 1, not 7");
+    let found = errors(&merge("method: passthrough, tokenizer: b", "{ models: [{ model: a, layers: [2, 2] }] }"));
+    assert_eq!(found, ["`b` is not a model of this merge", "layers 2 to 2 are none"]);
     assert_eq!(one(passthrough, "{ models: [{ model: c, layers: [0, 2] }] }"), "there is no model or merge called `c`");
+}
+
+/// A project with the configurations of `a`, which has twelve layers, and of `b`, which has four in a part of its own.
+struct Disk;
+
+impl Files for Disk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match path.to_str() {
+            Some("models/a/config.json") => Ok(br#"{ "num_hidden_layers": 12 }"#.to_vec()),
+            Some("models/b/config.json") => Ok(br#"{ "text_config": { "num_hidden_layers": 4 } }"#.to_vec()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        path.starts_with("models")
+    }
+}
+
+#[test]
+fn layers_that_a_model_on_disk_has_not_are_refused_at_their_place() {
+    let read = |a: &str, b: &str| {
+        let slices = format!(
+            "slices: [{{ models: [{{ model: a, layers: {a} }}] }}, {{ models: [{{ model: tuned, layers: {b} }}] }}]"
+        );
+        let models = "models:\n  tuned: { path: models/b, lora: adapters/b }\n";
+        let text =
+            format!("{}merges:\n  m:\n    method: passthrough\n    {slices}\n", BASE.replace("models:\n", models));
+        parse_with(Path::new("x.yaml"), &text, &Disk)
+    };
+    assert!(read("[4, 12]", "[0, 4]").is_ok());
+    insta::assert_snapshot!(read("[4, 13]", "[4, 6]").expect_err("layers").render(false));
+}
+
+#[test]
+fn a_density_over_the_layers_of_a_model_on_disk_is_known_at_each_of_them() {
+    let text = |model: &str| {
+        let keys = format!("method: della, base: base, models: [{model}], density: [0.5, 0.95, 0.5]");
+        format!("{BASE}merges: {{ m: {{ {keys} }} }}\n")
+    };
+    // Of four layers the densities are 0.5, 0.8, 0.8 and 0.5.
+    assert!(parse_with(Path::new("x.yaml"), &text("b"), &Disk).is_ok());
+    let wrong = parse_with(Path::new("x.yaml"), &text("a"), &Disk).expect_err("12 layers");
+    let messages: Vec<_> = wrong.list().iter().map(|wrong| wrong.message.as_str()).collect();
+    // The sixth of twelve layers is 5/11 of the way: 0.5 + 0.45 · 10/11.
+    assert_eq!(messages, ["`density` 0.909091 has no room for an `epsilon` of 0.15"]);
 }

@@ -232,6 +232,14 @@ pub enum MergeError {
         /// The output type.
         dtype: &'static str,
     },
+    /// An overflow of which the cause is known.
+    #[error("{source}")]
+    Grown {
+        /// What is too large.
+        source: Box<Self>,
+        /// The factor that makes it so, with its value.
+        by: String,
+    },
     /// A memory budget that is too small.
     #[error("a memory budget of {budget} bytes is too small for this merge, which needs {needed}")]
     Memory {
@@ -451,12 +459,13 @@ impl Diagnosis for MergeError {
                 "only models of one architecture and size can be merged".to_owned()
             }
             Self::Vocabulary { .. } => {
-                "add `tokenizer: NAME`, the model whose tokens and rows the merge has, or `tokenizer: union` for all of them"
+                "state `tokenizer: NAME`, the model whose tokens and rows the merge has, or `tokenizer: union` for all of them, \
+                 without `rows: ids`"
                     .to_owned()
             }
             Self::TokenIds { .. } => {
-                "add `tokenizer: NAME`, the model whose ids the merge has, or `tokenizer: union`: rows then belong together \
-                 by token"
+                "state `tokenizer: NAME`, the model whose ids the merge has, or `tokenizer: union`, without `rows: ids`: rows \
+                 then belong together by token"
                     .to_owned()
             }
             Self::Integers { .. } => {
@@ -465,6 +474,8 @@ impl Diagnosis for MergeError {
             Self::Quantized { .. } => {
                 "load it in `transformers`, dequantise it and save it; then merge that".to_owned()
             }
+            Self::Grown { by, .. } => format!("lower {by}"),
+            Self::Overflow { dtype, .. } if *dtype != "float16" => "lower the weights, or what they are multiplied by".to_owned(),
             Self::Overflow { .. } => "state `dtype: bfloat16` or `dtype: float32` in the merge".to_owned(),
             Self::Memory { .. } | Self::SystemMemory { .. } => "raise `--memory`, or leave it out".to_owned(),
             Self::NotFinite { .. } => "the weights are damaged; fetch or train the model again".to_owned(),
@@ -479,7 +490,7 @@ impl Diagnosis for MergeError {
             Self::FisherShape { .. } => "the Fisher information is of a model of another size".to_owned(),
             Self::Rule { .. } => "`use:` is average, base, regmean, or { model: NAME }".to_owned(),
             Self::Config { .. } => {
-                "`tokenizer:` of the merge must name a model whose configuration fits the weights".to_owned()
+                "mend it there, or name another model, whose configuration fits the weights: `tokenizer: NAME`".to_owned()
             }
         })
     }

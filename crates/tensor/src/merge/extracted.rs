@@ -37,6 +37,28 @@ use crate::report::Reporter;
 /// # Errors
 /// When the models do not fit, or cannot be read, or are the same, or the work fails.
 pub fn run(job: &ExtractLoraJob, out: &Path, machine: Machine, reporter: &Reporter) -> Result<(), Failure> {
+    extract(job, out, machine, reporter).map_err(|error| {
+        let hint = hint(&error);
+        let failure = Failure::from(error);
+        Failure { hint: hint.map(str::to_owned).or(failure.hint), ..failure }
+    })
+}
+
+/// The way out of what is a merge's error as well, and has another one there.
+fn hint(error: &MergeError) -> Option<&'static str> {
+    Some(match error {
+        MergeError::Names(_) | MergeError::Shapes { .. } | MergeError::Layout { .. } | MergeError::Types { .. } => {
+            "an adapter is for a model of the same architecture and size: name the one that this was made from (`--base`)"
+        }
+        MergeError::Vocabulary { .. } => "leave `--modules-to-save` out, for an adapter of the layers alone",
+        MergeError::Quantized { .. } => {
+            "load it in `transformers`, dequantise it and save it; then name that as the model"
+        }
+        _ => return None,
+    })
+}
+
+fn extract(job: &ExtractLoraJob, out: &Path, machine: Machine, reporter: &Reporter) -> Result<(), MergeError> {
     let base = of_one(&job.base_name, &job.base).models.pop();
     let of_two = MergeJob { base, ..of_one(&job.name, &job.model) };
     let mut sources = Sources::open(&of_two, false)?;

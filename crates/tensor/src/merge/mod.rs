@@ -21,9 +21,11 @@ pub mod elementwise;
 pub mod error;
 pub mod extracted;
 pub mod figures;
+mod filters;
 pub mod fisher;
 mod gradient;
 pub mod grams;
+mod growth;
 pub mod iso_c;
 pub mod karcher;
 mod layered;
@@ -131,6 +133,9 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
         }
         opened.push((job, sources, decisions));
     }
+    for filter in filters::unused(opened.iter().map(|(job, sources, _)| (*job, sources))) {
+        reporter.note(format!("{filter} matches no tensor"));
+    }
     let vocabulary = aligned.map(align::Aligned::into_vocabulary);
     let dtype = output_type(&opened)?;
     let mut planned = Vec::new();
@@ -174,7 +179,9 @@ pub fn run(job: &MergeJob, out: &Path, machine: Machine, reporter: &Reporter) ->
             layers.extend(work.run(&context, &writer, &mut streamed, out)?);
         }
     }
-    for (path, size, sha256) in stream::run(&whole, &writer, &streamed, limits)? {
+    let written = stream::run(&whole, &writer, &streamed, limits)
+        .map_err(|error| growth::explained(error, opened.iter().map(|(job, ..)| *job)))?;
+    for (path, size, sha256) in written {
         reporter.written(path.strip_prefix(out).unwrap_or(&path), size, &sha256);
     }
     elementwise::report(&whole, streamed.values())?;

@@ -95,7 +95,7 @@ fn numbers(value: &Value) -> Option<Vec<f64>> {
 }
 
 /// Every number that a value states, by tensor name or not.
-fn stated(value: &Value) -> Option<Vec<f64>> {
+pub(super) fn stated(value: &Value) -> Option<Vec<f64>> {
     match value.as_array().filter(|items| items.iter().any(Value::is_object)) {
         Some(items) => {
             let parts: Option<Vec<Vec<f64>>> = items.iter().map(|item| numbers(item.get("value")?)).collect();

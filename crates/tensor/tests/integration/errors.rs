@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use mergelab_tensor::checkpoint::Checkpoint;
-use mergelab_wire::{Engine, Event, Fault, GramJob, Job, MergeJob, MergeSource, Rule, RuleUse};
+use mergelab_wire::{Engine, Event, Fault, GramJob, Job, MergeJob, MergeSource, NamedWeight, Rule, RuleUse, Weight};
+use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
@@ -108,6 +109,60 @@ fn a_merged_weight_that_the_output_type_cannot_hold_is_an_error_and_no_infinity(
     let models = two(&home, |second| replace(second, "model.norm.weight", Some(large.shallow_clone())));
     let job = MergeJob { dtype: Some("float16".to_owned()), ..merge_job("average", models) };
     refused(&run(Job::Merge(job), 1), 3, &["model.norm.weight: ", "at element 1 is too large for float16", "bfloat16"]);
+}
+
+#[test]
+fn a_factor_by_which_weights_grow_too_large_is_named_as_what_to_lower() {
+    let home = tempfile::tempdir().unwrap();
+    let models = two(&home, |second| replace(second, "model.norm.weight", Some(random(&[4]))));
+    let [base, model] = <[MergeSource; 2]>::try_from(models).unwrap();
+    let job = MergeJob { base: Some(base), ..merge_job("task_arithmetic", vec![model.clone()]) };
+    let with = |params: serde_json::Value| {
+        let params = serde_json::from_value(params).unwrap();
+        run(Job::Merge(MergeJob { params, ..job.clone() }), 1)
+    };
+    refused(
+        &with(json!({ "lambda": 1e60 })),
+        3,
+        &["is too large for float32", "hint: lower `lambda`, which is 1e60\n"],
+    );
+    let by_name = json!({ "lambda": [{ "filter": "norm", "value": [-1e50, 1.0] }] });
+    refused(&with(by_name), 3, &["model.norm.weight: ", "hint: lower `lambda`, which is 1e50\n"]);
+    let models = vec![MergeSource { weight: 1e60.into(), ..model }];
+    let outcome = run(Job::Merge(MergeJob { models, ..job.clone() }), 1);
+    refused(&outcome, 3, &["hint: lower the weight of b, which is 1e60\n"]);
+}
+
+#[test]
+fn a_vocabulary_that_the_weights_do_not_have_is_said_with_the_file_that_states_it() {
+    let home = tempfile::tempdir().unwrap();
+    let models = two(&home, |_| ());
+    fs::write(models[0].path.join("config.json"), r#"{"model_type": "llama", "vocab_size": 8}"#).unwrap();
+    let outcome = run(Job::Merge(merge_job("average", models)), 1);
+    let said = ["a/config.json: vocab_size is 8, and model.embed_tokens.weight has 9 rows", "name another model"];
+    refused(&outcome, 3, &said);
+}
+
+#[test]
+fn filters_that_match_no_tensor_are_noted() {
+    let home = tempfile::tempdir().unwrap();
+    let [base, model] = <[MergeSource; 2]>::try_from(two(&home, |_| ())).unwrap();
+    let named = |filter: &str| NamedWeight { filter: Some(filter.to_owned()), value: vec![1.0] };
+    let weight = Weight::ByName(vec![named("norm"), named("mpl"), named("*")]);
+    let of = |value: serde_json::Value| serde_json::from_value(value).unwrap();
+    let filtered = |filter: &str| json!([{ "filter": filter, "value": 0.5 }, { "filter": null, "value": 1.0 }]);
+    let params = of(json!({ "density": filtered("self_atn") }));
+    let model = MergeSource { weight, params, ..model };
+    let params = of(json!({ "lambda": filtered("o_proj"), "density": filtered("o_prj") }));
+    let job = MergeJob { base: Some(base), params, ..merge_job("ties", vec![model]) };
+    let notes = run(Job::Merge(job), 1).ok().notes();
+    let of_filters: Vec<&String> = notes.iter().filter(|note| note.starts_with("filter")).collect();
+    let expected = [
+        r#"filter "o_prj" of density matches no tensor"#,
+        r#"filter "mpl" of weight of b matches no tensor"#,
+        r#"filter "self_atn" of density of b matches no tensor"#,
+    ];
+    assert_eq!(of_filters, expected);
 }
 
 #[test]

@@ -308,8 +308,14 @@ fn models_that_do_not_fit_or_do_not_differ_are_refused() {
         refused(&run(extract(other, &base, LoraSize::Rank(2), whole), 1), parts);
     };
     refuse(&same, false, &["no linear layer of merges.m differs from org/base", "--base"]);
-    refuse(&wide, false, &["o_proj.weight: [8, 7] in merges.m, [8, 6] in org/base"]);
-    refuse(&long, true, &["vocabularies differ: merges.m has 12 tokens, org/base has 10"]);
+    let of_another = "an adapter is for a model of the same architecture and size";
+    refuse(&wide, false, &["o_proj.weight: [8, 7] in merges.m, [8, 6] in org/base", of_another]);
+    let said = ["vocabularies differ: merges.m has 12 tokens, org/base has 10", "hint: leave `--modules-to-save` out"];
+    refuse(&long, true, &said);
+    let less = model("f", 8, 6, 10);
+    fs::remove_file(less.join("model.safetensors")).unwrap();
+    save(&less.join("model.safetensors"), &[("model.norm.weight", Tensor::zeros([4], (Kind::Float, Device::Cpu)))]);
+    refuse(&less, false, &["is in model org/base and not in merges.m", of_another]);
     let outcome = run_within(extract(&wide, &base, LoraSize::Rank(2), false), 1, Some(1 << 20));
     refused(&outcome, &["[8, 7] in merges.m"]);
     let other = toy_model(&home.path().join("e"), 3, 8, 6, 10);

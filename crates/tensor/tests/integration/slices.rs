@@ -159,3 +159,15 @@ fn slices_that_cannot_be_are_refused() {
     fs::write(models[0].join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
     says(stack(vec![slice(1, &[from("a", 0)])]), &["it does not say how many layers the model has"]);
 }
+
+#[test]
+fn a_filter_that_matches_in_one_of_the_slices_is_not_noted() {
+    let (_home, models) = models();
+    let named = |filter: &str| NamedWeight { filter: Some(filter.to_owned()), value: vec![1.0] };
+    let weight = Weight::ByName(["layers.2.", "layers.0.", "layers.5."].map(named).to_vec());
+    let of = |first: usize| SliceSource { weight: weight.clone(), ..from("a", first) };
+    let slices = vec![slice(1, &[of(2)]), slice(1, &[of(0)])];
+    let notes = run(Job::Merge(job("average", &models, slices)), 1).ok().notes();
+    let of_filters: Vec<&String> = notes.iter().filter(|note| note.starts_with("filter")).collect();
+    assert_eq!(of_filters, [r#"filter "layers.5." of weight of a matches no tensor"#]);
+}
