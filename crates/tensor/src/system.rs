@@ -50,18 +50,18 @@ impl Deref for MappedFile {
 /// Runs a loop that is compiled again for processors with 256-bit and with 512-bit vectors, where this is one. Arithmetic is
 /// the same to the bit: nothing is reordered, and products and sums are not fused.
 #[inline]
-pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorized<L: Loop>(work: L) -> L::Output {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
 
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        fn with_avx512<R>(work: impl FnOnce() -> R) -> R {
-            work()
+        fn with_avx512<L: Loop>(work: L) -> L::Output {
+            work.run()
         }
         #[target_feature(enable = "avx2")]
-        fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
-            work()
+        fn with_avx2<L: Loop>(work: L) -> L::Output {
+            work.run()
         }
         if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
             // SAFETY: the processor has what the function is compiled for.
@@ -72,7 +72,25 @@ pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
             return unsafe { with_avx2(work) };
         }
     }
-    work()
+    work.run()
+}
+
+/// A loop for [`vectorized`]: any closure, and what is too large for the compiler to take a closure apart for each width.
+pub(crate) trait Loop {
+    /// What comes of it.
+    type Output;
+
+    /// Does it; to be `#[inline(always)]`.
+    fn run(self) -> Self::Output;
+}
+
+impl<R, F: FnOnce() -> R> Loop for F {
+    type Output = R;
+
+    #[inline]
+    fn run(self) -> R {
+        self()
+    }
 }
 
 /// Makes all threads allocate from one arena, to be called before there are any.

@@ -58,8 +58,10 @@ impl Method for ArceeFusion {
 
 /// Of each row.
 fn divergences(vectors: &Vectors<'_>, name: &str, row: usize) -> Result<Vec<f32>, MergeError> {
+    /// Elements whose rows go through libtorch together: a call costs as much as the work on some thousand.
+    const TOGETHER: usize = 1 << 16;
     let mut found = Ok(Vec::new());
-    vectors.each(row, |_, tiles| {
+    vectors.each(row * (TOGETHER / row).max(1), |_, tiles| {
         if let Ok(all) = &mut found {
             match divergence(tiles, row) {
                 Ok(rows) => all.extend(rows),

@@ -187,6 +187,15 @@ impl Sum {
     }
 }
 
+/// Numbers times a factor, as sums to add others to.
+fn set(sums: &mut [f64], values: &[f32], factor: f64) {
+    vectorized(|| {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum = f64::from(*value) * factor;
+        }
+    });
+}
+
 /// Adds numbers times a factor to sums.
 fn add(sums: &mut [f64], values: &[f32], factor: f64) {
     vectorized(|| {
@@ -225,11 +234,13 @@ impl Elected {
         let (mut signs, mut sums, mut weights) = ([0.0f64; BLOCK], [0.0f64; BLOCK], [0.0f64; BLOCK]);
         for (block, out) in tile.blocks(out) {
             let [signs, sums, weights] = [&mut signs, &mut sums, &mut weights].map(|all| &mut all[..out.len()]);
-            for values in [&mut *signs, sums, weights] {
-                values.fill(0.0);
-            }
-            for (part, vector) in self.parts.iter().zip(block.models()) {
+            for (index, (part, vector)) in self.parts.iter().zip(block.models()).enumerate() {
+                let add = if index == 0 { set } else { add };
                 add(signs, vector, part.scale * part.weight);
+            }
+            sums.fill(0.0);
+            if self.normalize {
+                weights.fill(0.0);
             }
             for (part, vector) in self.parts.iter().zip(block.models()) {
                 let (factor, weight) = (part.scale * part.weight, part.weight);

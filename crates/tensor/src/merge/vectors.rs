@@ -4,7 +4,7 @@ use super::elementwise::{TILE, aligned};
 use super::error::MergeError;
 use super::method::Context;
 use super::sources::Source;
-use crate::system::vectorized;
+use crate::system::{Loop, vectorized};
 
 /// One tensor of some models, each less the base's where there is one: task vectors.
 #[derive(Clone, Debug)]
@@ -95,17 +95,31 @@ impl<'a> Vectors<'a> {
 /// The sum of a term of each pair of elements, in fp64 and in an order that does not depend on how wide a processor's
 /// vectors are.
 pub fn total(left: &[f32], right: &[f32], term: impl Fn(f32, f32) -> f64) -> f64 {
-    /// Sums side by side.
-    const LANES: usize = 8;
-    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<LANES>(), right.as_chunks::<LANES>());
-    vectorized(|| {
-        let rest: f64 = left_rest.iter().zip(right_rest).map(|(a, b)| term(*a, *b)).sum();
+    vectorized(Total { left, right, term })
+}
+
+struct Total<'a, F> {
+    left: &'a [f32],
+    right: &'a [f32],
+    term: F,
+}
+
+impl<F: Fn(f32, f32) -> f64> Loop for Total<'_, F> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        /// Sums side by side.
+        const LANES: usize = 8;
+        let (left, left_rest) = self.left.as_chunks::<LANES>();
+        let (right, right_rest) = self.right.as_chunks::<LANES>();
+        let rest: f64 = left_rest.iter().zip(right_rest).map(|(a, b)| (self.term)(*a, *b)).sum();
         let mut sums = [0.0f64; LANES];
         for (a, b) in left.iter().zip(right) {
             for lane in 0..LANES {
-                sums[lane] += term(a[lane], b[lane]);
+                sums[lane] += (self.term)(a[lane], b[lane]);
             }
         }
         sums.iter().sum::<f64>() + rest
-    })
+    }
 }
