@@ -122,12 +122,12 @@ fn weights(vectors: &Vectors<'_>, selected: Option<Trim>) -> Result<Vec<f64>, Me
     let square = |value: f32, _| f64::from(value) * f64::from(value);
     match selected {
         None => vectors.each(1, |_, tiles| {
-            sums.iter_mut().zip(tiles).for_each(|(sum, tile)| *sum += total(tile, tile, square));
+            sums.iter_mut().zip(tiles).for_each(|(sum, tile)| *sum += total::<8>(tile, tile, square));
         })?,
         Some(trim) => each_variance(vectors, |start, variances, tiles| {
             for (sum, tile) in sums.iter_mut().zip(tiles) {
                 erase(trim.from(start), variances, tile);
-                *sum += total(tile, tile, square);
+                *sum += total::<8>(tile, tile, square);
             }
         })?,
     }

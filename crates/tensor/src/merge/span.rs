@@ -149,7 +149,7 @@ pub fn scale(factors: &mut [f64], by: f64) {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
-    total(a, b, |a, b| f64::from(a) * f64::from(b))
+    total::<8>(a, b, |a, b| f64::from(a) * f64::from(b))
 }
 
 /// `f₀ W₀ + Σ fᵢ xᵢ` in fp64, rounded once: `xᵢ` is what a model differs from the base by where there is one, and the model itself

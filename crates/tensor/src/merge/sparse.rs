@@ -112,7 +112,7 @@ fn scales(vectors: &Vectors<'_>, sparse: &[Box<dyn Sparse>]) -> Result<Vec<f64>,
 
 /// The sum of magnitudes.
 pub(super) fn size(vector: &[f32]) -> f64 {
-    total(vector, vector, |value, _| f64::from(value.abs()))
+    total::<16>(vector, vector, |value, _| f64::from(value.abs()))
 }
 
 /// One model's part.

@@ -92,25 +92,23 @@ impl<'a> Vectors<'a> {
     }
 }
 
-/// The sum of a term of each pair of elements, in fp64 and in an order that does not depend on how wide a processor's
-/// vectors are.
-pub fn total(left: &[f32], right: &[f32], term: impl Fn(f32, f32) -> f64) -> f64 {
-    vectorized(Total { left, right, term })
+/// The sum of a term of each pair of elements, in fp64: so many sums side by side, in an order that does not depend on how wide
+/// a processor's vectors are.
+pub fn total<const LANES: usize>(left: &[f32], right: &[f32], term: impl Fn(f32, f32) -> f64) -> f64 {
+    vectorized(Total::<_, LANES> { left, right, term })
 }
 
-struct Total<'a, F> {
+struct Total<'a, F, const LANES: usize> {
     left: &'a [f32],
     right: &'a [f32],
     term: F,
 }
 
-impl<F: Fn(f32, f32) -> f64> Loop for Total<'_, F> {
+impl<F: Fn(f32, f32) -> f64, const LANES: usize> Loop for Total<'_, F, LANES> {
     type Output = f64;
 
     #[inline(always)]
     fn run(self) -> f64 {
-        /// Sums side by side.
-        const LANES: usize = 8;
         let (left, left_rest) = self.left.as_chunks::<LANES>();
         let (right, right_rest) = self.right.as_chunks::<LANES>();
         let rest: f64 = left_rest.iter().zip(right_rest).map(|(a, b)| (self.term)(*a, *b)).sum();
