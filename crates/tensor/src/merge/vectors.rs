@@ -107,6 +107,7 @@ struct Total<'a, F, const LANES: usize> {
 impl<F: Fn(f32, f32) -> f64, const LANES: usize> Loop for Total<'_, F, LANES> {
     type Output = f64;
 
+    #[expect(clippy::inline_always, reason = "it is compiled for each width of vectors only where it is inlined")]
     #[inline(always)]
     fn run(self) -> f64 {
         let (left, left_rest) = self.left.as_chunks::<LANES>();
