@@ -335,17 +335,8 @@ impl Kernel for Mean {
         for (block, out) in tile.blocks(out) {
             let sums = &mut sums[..out.len()];
             for (index, (values, &weight)) in block.models().zip(&self.weights).enumerate() {
-                vectorized(|| {
-                    if index == 0 {
-                        for (sum, value) in sums.iter_mut().zip(values) {
-                            *sum = f64::from(*value) * weight;
-                        }
-                    } else {
-                        for (sum, value) in sums.iter_mut().zip(values) {
-                            *sum += f64::from(*value) * weight;
-                        }
-                    }
-                });
+                let add = if index == 0 { set } else { add };
+                add(sums, values, weight);
             }
             vectorized(|| {
                 for (out, sum) in out.iter_mut().zip(&*sums) {
@@ -354,6 +345,24 @@ impl Kernel for Mean {
             });
         }
     }
+}
+
+/// Numbers times a factor, as sums to add others to.
+pub(super) fn set(sums: &mut [f64], values: &[f32], factor: f64) {
+    vectorized(|| {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum = f64::from(*value) * factor;
+        }
+    });
+}
+
+/// Adds numbers times a factor to sums.
+pub(super) fn add(sums: &mut [f64], values: &[f32], factor: f64) {
+    vectorized(|| {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += f64::from(*value) * factor;
+        }
+    });
 }
 
 /// The one tensor that is read.

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::elementwise::{BLOCK, Kernel, Tile, on_task_vectors};
+use super::elementwise::{BLOCK, Kernel, Tile, add, on_task_vectors, set};
 use super::error::MergeError;
 use super::method::{Context, Unit};
 use super::params::Params;
@@ -185,24 +185,6 @@ impl Sum {
             });
         }
     }
-}
-
-/// Numbers times a factor, as sums to add others to.
-fn set(sums: &mut [f64], values: &[f32], factor: f64) {
-    vectorized(|| {
-        for (sum, value) in sums.iter_mut().zip(values) {
-            *sum = f64::from(*value) * factor;
-        }
-    });
-}
-
-/// Adds numbers times a factor to sums.
-fn add(sums: &mut [f64], values: &[f32], factor: f64) {
-    vectorized(|| {
-        for (sum, value) in sums.iter_mut().zip(values) {
-            *sum += f64::from(*value) * factor;
-        }
-    });
 }
 
 /// Whether a term is of the sign that was elected.

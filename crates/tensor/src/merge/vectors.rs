@@ -51,12 +51,6 @@ impl<'a> Vectors<'a> {
         Ok(Self { models, base: None, tensor, shape: context.sources.shape(tensor)? })
     }
 
-    /// One of them.
-    #[must_use]
-    pub fn only(&self, index: usize) -> Self {
-        Self { models: vec![self.models[index]], ..self.clone() }
-    }
-
     /// How many vectors they are.
     pub fn count(&self) -> usize {
         self.models.len()
